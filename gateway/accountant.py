@@ -1,0 +1,118 @@
+"""The accountant at work: the ledger of `domain.accounting`, fed by the bus.
+
+What it remembers is not stored: it is what the ledger makes of the journal's entries, so a
+restart reads again what concerns the transactions that are open, and goes on.  Facts and the
+place in the journal are saved in one commit: each fact is told once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import structlog
+import trio
+
+from .bus import Entry, EventBus, Overflow, Subscription
+from .domain.accounting import ACCOUNTED, Ledger
+from .domain.events import Event, NotAccounted, TransactionFact
+from .journal import Bookmark, Journal, OpenTransaction
+
+READER = "accountant"
+_MOST_AT_ONCE = 1_000  # entries accounted for in one commit
+END = 2**62  # beyond every entry
+_TICK = 60.0  # seconds between two prices of idle time
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_accountant(
+    bus: EventBus, ledger: Ledger, now: Callable[[], datetime]
+) -> AsyncIterator[None]:
+    """Account for all that is published; on leaving the block, first finish what there is."""
+    bookmark = await bus.journal.bookmark(READER)
+    await restore(ledger, bus.journal, bookmark.seq)
+    async with trio.open_nursery() as ticking:
+        ticking.start_soon(_tick, bus, ledger, now)
+        async with trio.open_nursery() as nursery:
+            with bus.subscribe(
+                *ACCOUNTED, overflow=Overflow.REREAD, after=bookmark.seq, capacity=5_000
+            ) as entries:
+                nursery.start_soon(_keep_books, entries, bus, ledger)
+                yield
+        ticking.cancel_scope.cancel()
+
+
+async def restore(ledger: Ledger, journal: Journal, place: int) -> None:
+    """Give the ledger every transaction that was open at `place`, as it was then."""
+    for charge_point_id, first in beginnings(await journal.open_transactions(), place).items():
+        fold(ledger, await journal.read_account(charge_point_id, first=first, last=END), place)
+
+
+def beginnings(open_transactions: Iterable[OpenTransaction], place: int) -> dict[str, int]:
+    """The entry from which each charge point's accounts are to be read again."""
+    since: dict[str, int] = {}
+    for tx in open_transactions:
+        if tx.seq <= place:
+            since[tx.charge_point_id] = min(tx.seq, since.get(tx.charge_point_id, tx.seq))
+    return since
+
+
+def fold(ledger: Ledger, entries: Iterable[Entry], place: int) -> None:
+    """Restore what happened up to `place`, and the facts that followed from it.
+
+    Facts are numbered after the events that they follow from, so some lie beyond the place.
+    """
+    for entry in entries:
+        if entry.seq <= place or isinstance(entry.event, TransactionFact):
+            ledger.restore(entry.event)
+
+
+async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger) -> None:
+    while batch := await entries.gathered(_MOST_AT_ONCE):
+        facts: list[Event] = []
+        for entry in batch:
+            await _recall(entry, bus.journal, ledger)
+            facts.extend(_accounted(entry, ledger))
+        place = Bookmark(READER, batch[-1].seq)
+        await bus.publish(*facts, bookmark=place)  # facts and place, or neither
+
+
+def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
+    event = entry.event
+    try:
+        return ledger.post(event)
+    except Exception as exc:
+        # `post` changes nothing when it raises, so the rest of the books stays right.
+        log.exception("event not accounted", seq=entry.seq)
+        return (
+            NotAccounted(
+                charge_point_id=event.charge_point_id,
+                received_at=event.received_at,
+                seq=entry.seq,
+                why=repr(exc)[:500],
+            ),
+        )
+
+
+async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:
+    """A transaction that the ledger has put away, for an event that came late."""
+    transaction_id = ledger.lacks(entry.event)
+    if transaction_id is None:
+        return
+    known = await journal.transaction(transaction_id)
+    if known is None or known.charge_point_id != entry.event.charge_point_id:
+        return
+    past = Ledger(ledger.book)
+    account = await journal.read_account(known.charge_point_id, first=known.seq, last=END)
+    fold(past, account, entry.seq - 1)
+    ledger.adopt(past, transaction_id)
+
+
+async def _tick(bus: EventBus, ledger: Ledger, now: Callable[[], datetime]) -> None:
+    while True:
+        await trio.sleep(_TICK)
+        if facts := ledger.tick(now()):
+            await bus.publish(*facts)

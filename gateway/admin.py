@@ -1,0 +1,86 @@
+"""The admin port: GET /healthz, /readyz and /metrics, for probes and Prometheus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import h11
+import structlog
+import trio
+
+from .app import House
+from .metrics import render
+
+_REQUEST_TIMEOUT = 10.0  # seconds for a whole request and its answer
+_MOST_VISITORS = 50
+
+log = structlog.get_logger(__name__)
+
+Response = tuple[int, str, bytes]
+
+
+def respond(method: str, target: str, house: House) -> Response:
+    """(status, content type, body)"""
+    path = target.partition("?")[0]
+    if path not in ("/healthz", "/readyz", "/metrics"):
+        return 404, "text/plain", b"there is /healthz, /readyz and /metrics\n"
+    if method not in ("GET", "HEAD"):
+        return 405, "text/plain", b"only GET\n"
+    if path == "/healthz":
+        return 200, "text/plain", b"ok\n"
+    if path == "/metrics":
+        return 200, "text/plain; version=0.0.4; charset=utf-8", render(house)
+    return _readiness(house)
+
+
+def _readiness(house: House) -> Response:
+    """MQTT being away is not unready: charge points are served, and ThingsBoard is behind."""
+    journal = house.bus.journal.statistics()
+    ready = journal.failure is None
+    told = {
+        "ready": ready,
+        "store": journal.failure or "ok",
+        "charge_points": len(house.registry.sessions()),
+        "mqtt": "connected" if house.north.connected else f"behind: {house.north.why}",
+        "behind_entries": max(0, journal.last_seq - house.north.place),
+    }
+    return 200 if ready else 503, "application/json", json.dumps(told).encode() + b"\n"
+
+
+async def serve_admin(listener: trio.SocketListener, look: Callable[[], House]) -> None:
+    """Answer until cancelled.  No visitor can fell or starve the house."""
+    visitors = trio.CapacityLimiter(_MOST_VISITORS)
+
+    async def visit(stream: trio.SocketStream) -> None:
+        try:
+            with trio.move_on_after(_REQUEST_TIMEOUT):
+                async with visitors, stream:
+                    await _converse(stream, look)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError) as exc:
+            log.debug("admin visitor gone", why=str(exc))
+        except Exception:
+            log.exception("admin request not answered")
+
+    await trio.serve_listeners(visit, [listener])
+
+
+async def _converse(stream: trio.SocketStream, look: Callable[[], House]) -> None:
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=8_192)
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(8_192))
+        elif isinstance(event, h11.Request):
+            status, kind, body = respond(event.method.decode(), event.target.decode(), look())
+            headers = [
+                ("content-type", kind),
+                ("content-length", str(len(body))),
+                ("connection", "close"),
+            ]
+            head = connection.send(h11.Response(status_code=status, headers=headers))
+            text = b"" if event.method == b"HEAD" else connection.send(h11.Data(data=body))
+            await stream.send_all((head or b"") + (text or b""))
+            return
+        else:
+            return

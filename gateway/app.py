@@ -1,0 +1,94 @@
+"""The roof.  What stands under it is opened top-down and closed bottom-up, by nesting alone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+
+from .accountant import open_accountant
+from .bus import EventBus
+from .domain.accounting import Ledger
+from .domain.events import ChargePointDisconnected
+from .domain.fleet import Fleet
+from .domain.tariff import TariffBook
+from .journal import Journal
+from .northbound.link import Link
+from .northbound.north import NorthSettings, Statistics, open_north
+from .southbound.door import DoorSettings, open_southbound
+from .southbound.orders import Orders
+from .southbound.registry import Registry
+from .southbound.session import Tally
+
+Now = Callable[[], datetime]
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What each room is told.  id_tag, start_timeout: see `orders.Orders`."""
+
+    door: DoorSettings = attrs.field(factory=DoorSettings)
+    north: NorthSettings = attrs.field(factory=NorthSettings)
+    default_id_tag: str | None = None
+    start_timeout: float = 60.0
+    software: str = ""
+
+
+@attrs.frozen
+class House:
+    """The rooms of a running gateway, for those who look on."""
+
+    bus: EventBus
+    registry: Registry
+    ledger: Ledger
+    north: Statistics
+    south: Tally
+
+
+async def run(
+    journal: Journal,
+    listeners: Sequence[trio.abc.Listener[Any]],
+    open_link: Callable[[], AbstractAsyncContextManager[Link]],
+    book: TariffBook,
+    now: Now,
+    settings: Settings,
+    wait_stop: Callable[[House], Awaitable[object]],
+    *,
+    task_status: trio.TaskStatus[House] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the gateway until `wait_stop` returns, then leave in order."""
+    bus = EventBus(journal, Fleet.of(await journal.devices()))
+    registry = Registry()
+    ledger = Ledger(book, software=settings.software)
+    orders = Orders(bus, registry, now, settings.default_id_tag, settings.start_timeout)
+    await _tell_absent(bus, now)
+    async with (
+        # hears everyone, leaves last
+        open_north(open_link, bus, orders.carry_out, now, settings.north) as north,
+        # hears the charge points, tells the north
+        open_accountant(bus, ledger, now),
+        # tells everyone, leaves first
+        open_southbound(listeners, bus, registry, now, settings.door) as south,
+    ):
+        house = House(bus, registry, ledger, north, south)
+        task_status.started(house)
+        await wait_stop(house)
+
+
+async def _tell_absent(bus: EventBus, now: Now) -> None:
+    """Nobody is connected at a start, whatever was last known before a crash."""
+    gone = partial(
+        ChargePointDisconnected, received_at=now(), reason="the gateway stopped unexpectedly"
+    )
+    absent = [
+        gone(charge_point_id=name)
+        for name in bus.fleet.charge_points()
+        if bus.fleet.about(name).get("connected")
+    ]
+    if absent:
+        await bus.publish(*absent)

@@ -1,0 +1,186 @@
+"""The stairwell: what the journal took in, every floor hears.
+
+Publishing waits for the disk and for nothing else.  A subscriber that falls behind is
+not waited for; what then happens is its own choice, its Overflow.  There is no third choice
+that holds the publisher up: the slowest reader would hold a charge point's socket, and a
+reader that also publishes could wait for itself.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import trio
+
+from .domain.events import Event
+from .domain.fleet import Fleet
+from .journal import Bookmark, Entry, Journal, JournalError
+
+__all__ = ["Entry", "EventBus", "JournalError", "Overflow", "Subscription"]
+
+_PAGE = 500  # entries read from the journal at once
+
+
+class Overflow(enum.Enum):
+    """What a subscriber gets for being slow."""
+
+    REREAD = "every entry, in order: what memory has no room for comes from the journal"
+    FORGET = "the newest entries: the oldest unread one makes room"
+
+
+class Subscription:
+    """One subscriber's view.  Read it from one task only.
+
+    Its laws: every wanted entry beyond its place is delivered once, in journal order (REREAD);
+    restart, outage and lag are one state, being behind the journal.
+    """
+
+    def __init__(
+        self,
+        wanted: tuple[type[Event], ...],
+        journal: Journal,
+        overflow: Overflow,
+        after: int,
+        capacity: int,
+    ) -> None:
+        self._wanted = wanted
+        self._journal = journal
+        self._overflow = overflow
+        self._last = after
+        self._page: deque[Entry] = deque()
+        self._fresh, self._inbox = trio.open_memory_channel[Entry](capacity)
+        self._behind = overflow is Overflow.REREAD  # a start is a lag
+        self.dropped = 0
+
+    @property
+    def place(self) -> int:
+        """The sequence number up to which everything was delivered or passed over."""
+        return self._last
+
+    def offer(self, entry: Entry) -> None:
+        if not isinstance(entry.event, self._wanted):
+            return
+        try:
+            self._fresh.send_nowait(entry)
+        except trio.WouldBlock:
+            if self._overflow is Overflow.REREAD:
+                self._behind = True
+            else:
+                self._inbox.receive_nowait()
+                self._fresh.send_nowait(entry)
+                self.dropped += 1
+
+    def rewind(self, seq: int) -> None:
+        """Deliver again what follows `seq`."""
+        self._last = seq
+        self._page.clear()
+        self._behind = True
+
+    def close(self) -> None:
+        """No more entries will be offered; the iteration ends once all are delivered."""
+        self._fresh.close()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Entry:
+        while True:
+            entry = self._at_hand()
+            if entry is None and self._behind:
+                await self._catch_up()
+            elif entry is None:
+                try:
+                    entry = await self._inbox.receive()
+                except trio.EndOfChannel:
+                    raise StopAsyncIteration from None
+                entry = self._fitting(entry)
+            if entry is not None:
+                return entry
+
+    async def gathered(self, most: int) -> list[Entry]:
+        """What is at hand, at least one entry and at most `most`; empty at the end of all."""
+        async for entry in self:
+            entries = [entry]
+            while len(entries) < most and (more := self._at_hand()) is not None:
+                entries.append(more)
+            return entries
+        return []
+
+    def _at_hand(self) -> Entry | None:
+        """The next entry that needs no waiting."""
+        while self._page:
+            if (entry := self._fitting(self._page.popleft())) is not None:
+                return entry
+        while not self._behind:
+            try:
+                fresh = self._inbox.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return None
+            if (entry := self._fitting(fresh)) is not None:
+                return entry
+        return None
+
+    def _fitting(self, entry: Entry) -> Entry | None:
+        if entry.seq <= self._last:  # the journal gave it already
+            return None
+        self._last = entry.seq
+        return entry if isinstance(entry.event, self._wanted) else None
+
+    async def _catch_up(self) -> None:
+        self._behind = False  # before the read: what overflows meanwhile must raise it again
+        try:
+            page = await self._journal.read(after=self._last, limit=_PAGE)
+        except BaseException:
+            self._behind = True
+            raise
+        self._page.extend(page)
+        self._behind |= len(page) == _PAGE
+
+
+class EventBus:
+    """Owns: the subscriptions, and the fleet as the newest entry left it."""
+
+    def __init__(self, journal: Journal, fleet: Fleet) -> None:
+        self.journal = journal
+        self.fleet = fleet
+        self._subscriptions: list[Subscription] = []
+        journal.hear = self._hear
+
+    async def publish(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
+        """Record events, and a reader's place, then let every subscriber hear them.
+
+        Returns when they are durable, as the journal completed them.  Raises JournalError when
+        they are not.  A cancelled publisher's events are recorded all the same.
+        """
+        return await self.journal.append(*events, bookmark=bookmark)
+
+    def publish_soon(self, *events: Event) -> None:
+        """Publish without waiting, for events that nobody is promised.  Raises JournalError."""
+        self.journal.append_soon(*events)
+
+    def _hear(self, entries: Sequence[Entry]) -> None:
+        # Called in the order of the journal, which owns it: there is no lock here.
+        for entry in entries:
+            self.fleet.apply(entry.event)
+            for subscription in self._subscriptions:
+                subscription.offer(entry)
+
+    @contextmanager
+    def subscribe(
+        self, *wanted: type[Event], overflow: Overflow, after: int = 0, capacity: int = 64
+    ) -> Iterator[Subscription]:
+        """A view of all entries beyond `after` (REREAD), or of those from now on (FORGET).
+
+        capacity: entries kept in memory for a reader that is slow.
+        On leaving the block, the iteration ends once what was offered is delivered.
+        """
+        subscription = Subscription(wanted or (Event,), self.journal, overflow, after, capacity)
+        self._subscriptions.append(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.remove(subscription)
+            subscription.close()

@@ -1,0 +1,261 @@
+"""The command line.  The only module that prints.
+
+Exit status: 0 fine, 1 a fault while working, 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from . import __version__
+from .config import ConfigError, Fault, load
+
+if sys.version_info >= (3, 14):
+    sys.exit("ocpp-gateway needs Python 3.11 to 3.13: trio-asyncio cannot be imported on 3.14 yet")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except ConfigError as exc:
+        _tell(exc.faults)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `ocpp-gateway sessions | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ocpp-gateway", description="Connects OCPP 1.6J charge points to ThingsBoard."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", _run, "serve charge points until SIGTERM or SIGINT")
+    _config(run)
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+    check = _command(
+        commands, "check", _check, "judge configuration and tariffs; exit 2 on a fault"
+    )
+    _config(check)
+
+    demo = _command(
+        commands, "demo", _demo, "gateway, ThingsBoard stand-in and cars in one process"
+    )
+    demo.add_argument("--seconds", type=_positive, default=60.0, help="end after (default 60)")
+    demo.add_argument("--chargers", type=_count, default=3, help="how many (default 3)")
+    demo.add_argument("--speed", type=_positive, default=90.0, help="cars run so much faster")
+    demo.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    simulate = _command(commands, "simulate", _simulate, "simulated charge points, ids SIM-0001..")
+    simulate.add_argument("--url", required=True, help="like ws://127.0.0.1:9000/ocpp")
+    simulate.add_argument("--chargers", type=_count, default=1, help="how many (default 1)")
+    simulate.add_argument("--sessions", type=_count, help="end after so many of each")
+    simulate.add_argument("--speed", type=_positive, default=1.0, help="cars run so much faster")
+    simulate.add_argument("--password", help="for HTTP Basic, the same for all")
+    simulate.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    sessions = _command(commands, "sessions", _sessions, "the sessions in the store")
+    _config(sessions)
+    sessions.add_argument("--open", action="store_true", help="those that have not ended")
+    sessions.add_argument("--json", action="store_true", help="one receipt a line")
+
+    replay = _command(commands, "replay", _replay, "price recorded frames without a network")
+    replay.add_argument("files", nargs="+", metavar="FILE")
+
+    _command(commands, "hash-password", _hash_password, "an argon2 hash for the configuration")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], what: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML; without it, defaults and environment"
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 1_000_000:
+        raise argparse.ArgumentTypeError("must be a number from 1 on")
+    return value
+
+
+def _tell(faults: Sequence[Fault]) -> None:
+    for fault in faults:
+        warning = "" if fault.fatal else "warning: "
+        print(f"{fault.where}: {warning}{fault.what}", file=sys.stderr)
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .journal import JournalError
+    from .logs import configure
+    from .service import serve
+
+    configure(arguments.log_level)
+    config, warnings = load(arguments.config, os.environ)
+    _tell(warnings)
+
+    def ready(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        trio.run(serve, config, ready)
+    except BaseExceptionGroup as group:
+        return _fell(group)
+    except (JournalError, OSError) as exc:
+        print(f"ocpp-gateway: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fell(group: BaseExceptionGroup[BaseException]) -> int:
+    """The last line of a house that fell says why, in one line where the why is outside."""
+    from .journal import JournalError
+
+    known, rest = group.split((JournalError, OSError))
+    if rest is not None and rest.split(KeyboardInterrupt)[1] is not None:
+        raise group
+    if known is None:
+        return 130
+    first: BaseException = known
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    print(f"ocpp-gateway: {first}", file=sys.stderr)
+    return 1
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .service import broker_of, open_book
+
+    faults: list[Fault] = []
+    try:
+        config, found = load(arguments.config, os.environ)
+        faults += found
+        try:
+            faults += open_book(config)[1]
+        except ConfigError as exc:
+            faults += exc.faults
+        try:
+            broker_of(config)
+        except OSError as exc:
+            faults.append(Fault("thingsboard.ca_cert", str(exc)))
+    except ConfigError as exc:
+        faults += exc.faults
+    _tell(faults)
+    if any(fault.fatal for fault in faults):
+        return 2
+    print("configuration and tariffs are fine")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from .demonstration import start_gateway
+    from .simulation.demo import DemoOptions, demo
+
+    options = DemoOptions(
+        seconds=arguments.seconds,
+        chargers=arguments.chargers,
+        json_lines=arguments.json,
+        speed=arguments.speed,
+    )
+    return trio.run(demo, options, start_gateway)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from .simulation.fleet import SimulateOptions, simulate
+
+    try:
+        options = SimulateOptions(
+            url=arguments.url,
+            chargers=arguments.chargers,
+            sessions=arguments.sessions,
+            speed=arguments.speed,
+            password=arguments.password,
+            json_lines=arguments.json,
+        )
+    except ValueError as exc:
+        print(f"--url: {exc}", file=sys.stderr)
+        return 2
+    return trio.run(simulate, options)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from .replay import main as replay
+
+    return replay(arguments.files)
+
+
+def _hash_password(_: argparse.Namespace) -> int:
+    from .southbound.credentials import hash_password
+
+    typed = sys.stdin.isatty()
+    password = getpass.getpass() if typed else sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        print("no password: type one, or send it on standard input", file=sys.stderr)
+        return 2
+    print(hash_password(password))
+    return 0
+
+
+def _sessions(arguments: argparse.Namespace) -> int:
+    from .journal import JournalError
+    from .sessions import open_sessions, receipts
+
+    config, _ = load(arguments.config, os.environ)
+    try:
+        found = (open_sessions if arguments.open else receipts)(config)
+    except JournalError as exc:
+        print(f"ocpp-gateway: {exc}", file=sys.stderr)
+        return 1
+    for receipt in found:
+        print(json.dumps(receipt, default=str) if arguments.json else _line(receipt))
+    if not found and not arguments.json:
+        print("no sessions")
+    return 0
+
+
+def _line(receipt: Any) -> str:
+    """A receipt in a line for people."""
+    kwh = float(receipt["energy_wh"]) / 1000
+    total = receipt.get("total_incl_vat")
+    price = f"{total} {receipt['currency']}" if total is not None else "no price"
+    where = f"{receipt['charge_point']}/{receipt['connector']}"
+    stopped = receipt.get("stopped_at", "open")
+    doubt = "  needs review" if receipt.get("needs_review") else ""
+    return (
+        f"{receipt['started_at']}  {stopped:<20}  {where:<24}"
+        f"  {kwh:10.3f} kWh  {price:>14}  {receipt['id_tag']}{doubt}"
+    )

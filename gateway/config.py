@@ -1,0 +1,397 @@
+"""One TOML file and the environment -> frozen Config.  Every fault is told, all at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import attrs
+from ocpp.v16.enums import AuthorizationStatus
+
+ENVIRONMENT = "OCPP_GATEWAY_"
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Fault:
+    """fatal: False for a warning."""
+
+    where: str
+    what: str
+    fatal: bool = True
+
+
+class ConfigError(Exception):
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("\n".join(f"{fault.where}: {fault.what}" for fault in faults))
+        self.faults = faults
+
+
+@attrs.frozen
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+# --- what a key may be ---------------------------------------------------------------------------
+# Each takes the value as the file or the environment has it and returns what the gateway uses,
+# or raises ValueError with what is wrong.
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _perhaps(value: object) -> str:
+    return _text(value) if value != "" else ""
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value)
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Any:
+    def read(value: object) -> float:
+        if isinstance(value, str):
+            if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", value):
+                raise ValueError("must be a number")
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("must be a number")
+        if kind is int and value != int(value):
+            raise ValueError("must be a whole number")
+        if not least <= value <= most:
+            raise ValueError(f"must lie between {least:g} and {most:g}")
+        return kind(value)
+
+    return read
+
+
+def _one_of(*words: str) -> Any:
+    def read(value: object) -> str:
+        if value not in words:
+            told = ", ".join(repr(word) for word in words)
+            raise ValueError(f"must be one of {told}")
+        return str(value)
+
+    return read
+
+
+def _address(value: object) -> Address:
+    host, colon, port = _text(value).rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError('must be "host:port", like "0.0.0.0:9000"')
+    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  the operator's word
+
+
+def _file(value: object) -> str:
+    path = Path(_text(value))
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path} cannot be read")
+    return str(path)
+
+
+def _zone(value: object) -> str:
+    try:
+        ZoneInfo(_text(value))
+    except (OSError, KeyError, ValueError):
+        raise ValueError(
+            f'{value!r} is no time zone; it is written like "Europe/Amsterdam"'
+        ) from None
+    return str(value)
+
+
+def _store(value: object) -> Path:
+    url = _text(value)
+    parts = urlsplit(url)
+    if parts.scheme in ("postgresql", "postgres"):
+        raise ValueError("PostgreSQL comes with a later version; use sqlite:///path/to/gateway.db")
+    path = parts.netloc + parts.path
+    if parts.scheme != "sqlite" or not path or path.endswith("/"):
+        raise ValueError("must be like sqlite:///var/lib/ocpp-gateway/gateway.db")
+    return Path(path)
+
+
+def _argon2(value: object) -> str:
+    if not _text(value).startswith("$argon2"):
+        raise ValueError("must be an argon2 hash; `ocpp-gateway hash-password` makes one")
+    return str(value)
+
+
+def _instant(value: object) -> datetime:
+    try:
+        at = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value))
+    except ValueError:
+        raise ValueError("must be a date and time, like 2027-01-01T00:00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError("must be a list of texts")
+    return tuple(value)
+
+
+def _key(read: Any, default: Any = None, *, secret: bool = False) -> Any:
+    return attrs.field(default=default, metadata={"read": read, "secret": secret}, repr=not secret)
+
+
+# --- the file's tables ---------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Ocpp:
+    listen: Address = _key(_address, Address("0.0.0.0", 9000))  # noqa: S104  chargers come from outside
+    listen_tls: Address | None = _key(_address)
+    heartbeat_interval_s: int = _key(_number(1, 86_400), 300)
+    ping_interval_s: float = _key(_number(1, 3_600, float), 30.0)
+    call_timeout_s: float = _key(_number(1, 600, float), 30.0)
+    handshake_timeout_s: float = _key(_number(1, 120, float), 10.0)
+    grace_s: float = _key(_number(0, 300, float), 10.0)
+    stale_session_h: float = _key(_number(1, 8_760, float), 72.0)
+    max_message_bytes: int = _key(_number(4_096, 67_108_864), 262_144)
+    unknown_charge_points: str = _key(_one_of("accept", "pending", "reject"), "accept")
+    unknown_id_tags: str = _key(_one_of("accept", "reject"), "accept")
+    require_subprotocol: bool = _key(_flag, default=False)
+    lenient: bool = _key(_flag, default=True)
+    tls_cert: str | None = _key(_file)
+    tls_key: str | None = _key(_file)
+    client_ca: str | None = _key(_file)
+
+
+@attrs.frozen
+class Thingsboard:
+    host: str = _key(_text, "127.0.0.1")
+    port: int = _key(_number(1, 65_535), 1883)
+    access_token: str | None = _key(_text, secret=True)
+    tls: bool = _key(_flag, default=False)
+    ca_cert: str | None = _key(_file)
+    protocol: str = _key(_one_of("5", "3.1.1"), "5")
+    gateway_name: str = _key(_text, "ocpp-gateway")
+    batch_devices: bool = _key(_flag, default=False)
+    compat: str = _key(_one_of("", "node-red"), "")
+
+
+@attrs.frozen
+class Storage:
+    url: Path = _key(_store, Path("/var/lib/ocpp-gateway/gateway.db"), secret=True)
+    keep_days: int = _key(_number(1, 36_500), 400)
+
+
+@attrs.frozen
+class Pricing:
+    time_zone: str | None = _key(_zone)
+    tariffs: str | None = _key(_file)
+    driver_display: bool = _key(_flag, default=False)
+
+
+@attrs.frozen
+class Commands:
+    default_id_tag: str | None = _key(_text)
+    remote_start_timeout_s: float = _key(_number(1, 3_600, float), 60.0)
+
+
+@attrs.frozen
+class Admin:
+    listen: Address = _key(_address, Address("127.0.0.1", 9100))
+
+
+@attrs.frozen
+class ChargePoint:
+    password_hash: str | None = _key(_argon2, secret=True)
+    security_profile: int | None = _key(_number(0, 3))
+    time_zone: str | None = _key(_zone)
+    max_power_kw: float | None = _key(_number(0.1, 10_000, float))
+    energy_scale: float | None = _key(_number(0.001, 1_000, float))
+    quirks: tuple[str, ...] = _key(_words, ())
+
+
+@attrs.frozen
+class IdTag:
+    status: str = _key(_one_of(*(str(word.value) for word in AuthorizationStatus)), "Accepted")
+    expires: datetime | None = _key(_instant)
+    parent: str | None = _key(_text)
+
+
+@attrs.frozen
+class Config:
+    ocpp: Ocpp = attrs.field(factory=Ocpp)
+    thingsboard: Thingsboard = attrs.field(factory=Thingsboard)
+    storage: Storage = attrs.field(factory=Storage)
+    pricing: Pricing = attrs.field(factory=Pricing)
+    commands: Commands = attrs.field(factory=Commands)
+    admin: Admin = attrs.field(factory=Admin)
+    charge_points: Mapping[str, ChargePoint] = attrs.field(factory=dict)
+    id_tags: Mapping[str, IdTag] = attrs.field(factory=dict)
+
+
+_SECTIONS: Mapping[str, type[Any]] = {
+    "ocpp": Ocpp,
+    "thingsboard": Thingsboard,
+    "storage": Storage,
+    "pricing": Pricing,
+    "commands": Commands,
+    "admin": Admin,
+}
+_TABLES: Mapping[str, type[Any]] = {"charge_points": ChargePoint, "id_tags": IdTag}
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, list[Fault]]:
+    """The configuration and its warnings.  Raises ConfigError with every fault there is.
+
+    path: None for the defaults and the environment alone.  The environment beats the file.
+    """
+    document, name = _document(path)
+    reader = _Reader(name, environment)
+    for table in document:
+        if table not in _SECTIONS and table not in _TABLES:
+            reader.fault(table, "no such table" + _meant(table, [*_SECTIONS, *_TABLES]))
+    parts: dict[str, Any] = {
+        section: reader.section(section, kind, document.get(section, {}))
+        for section, kind in _SECTIONS.items()
+    }
+    for table, kind in _TABLES.items():
+        parts[table] = reader.named(table, kind, document.get(table, {}))
+    reader.strangers()
+    config = Config(**parts)
+    _judge(config, reader)
+    if any(fault.fatal for fault in reader.faults):
+        raise ConfigError(reader.faults)
+    return config, reader.faults
+
+
+def _document(path: Path | None) -> tuple[dict[str, Any], str]:
+    if path is None:
+        return {}, "defaults"
+    try:
+        return tomllib.loads(path.read_text("utf-8")), str(path)
+    except FileNotFoundError:
+        raise ConfigError([Fault(str(path), "there is no such file")]) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError([Fault(str(path), f"cannot be read: {exc}")]) from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError([Fault(str(path), f"not TOML: {exc}")]) from exc
+
+
+class _Reader:
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        self.faults: list[Fault] = []
+        self._name = name
+        self._environment = {
+            key: value for key, value in environment.items() if key.startswith(ENVIRONMENT)
+        }
+        self._used: set[str] = set()
+
+    def fault(self, key: str, what: str, *, fatal: bool = True) -> None:
+        self.faults.append(Fault(f"{self._name}: {key}", what, fatal))
+
+    def section(self, section: str, kind: type[T], given: object) -> T:
+        """A table of the file, each key of which the environment may give too."""
+        if not isinstance(given, dict):
+            self.fault(section, "must be a table")
+            given = {}
+        values = dict(given)
+        for field in _keys(kind):
+            for suffix in ("", "_file"):
+                name = f"{ENVIRONMENT}{section}_{field.name}{suffix}".upper()
+                if name in self._environment:
+                    self._used.add(name)
+                    values.pop(field.name, None)
+                    values[field.name + suffix] = self._environment[name]
+        return self._read(section, kind, values)
+
+    def named(self, table: str, kind: type[T], given: object) -> dict[str, T]:
+        """A table of tables, by a name each: for the file only."""
+        if not isinstance(given, dict) or not all(isinstance(one, dict) for one in given.values()):
+            self.fault(table, f'must hold tables, like [{table}."NAME"]')
+            return {}
+        return {name: self._read(f'{table}."{name}"', kind, one) for name, one in given.items()}
+
+    def strangers(self) -> None:
+        for name in sorted(self._environment.keys() - self._used):
+            self.faults.append(Fault(f"environment: {name}", "no such key", fatal=False))
+
+    def _read(self, where: str, kind: type[T], given: dict[str, Any]) -> T:
+        fields = {field.name: field for field in _keys(kind)}
+        read: dict[str, Any] = {}
+        for key, value in given.items():
+            field = fields.get(key)
+            try:
+                if field is None and (secret := fields.get(key.removesuffix("_file"))) is not None:
+                    if not secret.metadata["secret"]:
+                        raise ValueError("no such key")
+                    field, value = secret, Path(_file(value)).read_text("utf-8").strip()
+                if field is None:
+                    raise ValueError("no such key" + _meant(key, list(fields)))
+                read[field.name] = field.metadata["read"](value)
+            except (ValueError, OSError) as exc:
+                self.fault(f"{where}.{key}", str(exc))
+        return kind(**read)
+
+
+def _keys(kind: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
+    keys: tuple[attrs.Attribute[Any], ...] = attrs.fields(kind)
+    return keys
+
+
+def _meant(word: str, words: list[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _judge(config: Config, reader: _Reader) -> None:
+    """What no single key can show."""
+    ocpp = config.ocpp
+    if (ocpp.tls_cert is None) != (ocpp.tls_key is None):
+        reader.fault("ocpp.tls_cert", "tls_cert and tls_key belong together")
+    if ocpp.listen_tls is not None and ocpp.tls_cert is None:
+        reader.fault("ocpp.listen_tls", "needs tls_cert and tls_key")
+    if ocpp.client_ca is not None and ocpp.tls_cert is None:
+        reader.fault("ocpp.client_ca", "needs tls_cert and tls_key")
+    if config.thingsboard.ca_cert is not None and not config.thingsboard.tls:
+        reader.fault("thingsboard.ca_cert", "is of no use without tls = true", fatal=False)
+    if config.thingsboard.access_token is None:
+        reader.fault(
+            "thingsboard.access_token",
+            "is missing: ThingsBoard lets nobody in without one (a plain broker may)",
+            fatal=False,
+        )
+    if config.thingsboard.protocol == "3.1.1":
+        reader.fault(
+            "thingsboard.protocol",
+            "with MQTT 3.1.1 ThingsBoard acknowledges what it refuses: data can be lost unseen",
+            fatal=False,
+        )
+    for name in config.charge_points:
+        if not re.fullmatch(r"[A-Za-z0-9 _.:@*=-]{1,48}", name):
+            reader.fault(
+                f'charge_points."{name}"',
+                "no charge point id: 1 to 48 of A-Z a-z 0-9 blank _ . : @ * = -",
+            )
+    for name in config.id_tags:
+        if not 0 < len(name) <= 20:
+            reader.fault(f'id_tags."{name}"', "an id tag has 1 to 20 characters")

@@ -1,0 +1,343 @@
+"""The accountant's mind: events of transactions in, facts about energy and money out.
+
+Rule 1: a message's cost never depends on how many came before it, or how many are open.
+Rule 2: the running cost is what the session would cost if it stopped now, by the same function.
+Rule 3: the same event twice changes nothing but a flag.
+Rule 4: what is settled stays; a correction is a new version of the same receipt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from .clock import parse_timestamp
+from .events import (
+    ConnectorStatusChanged,
+    DataTransferred,
+    Event,
+    MeterSampled,
+    TransactionOpened,
+    TransactionSettled,
+    TransactionStarted,
+    TransactionStopped,
+)
+from .exact import microseconds
+from .orphans import orphan
+from .session import Session, priced, trusted, unplugged_at, with_terms
+from .settlement import NO_TARIFF, final, so_far
+from .statements import idle_costs, opened_fact, progressed_fact, settled_fact
+from .tariff import TariffBook
+from .tariff_file import terms_of
+from .transitions import (
+    Then,
+    Turn,
+    ended,
+    sampled,
+    started,
+    started_again,
+    status_changed,
+    stopped,
+    unplugged,
+)
+
+ACCOUNTED: tuple[type[Event], ...] = (
+    TransactionStarted,
+    MeterSampled,
+    TransactionStopped,
+    ConnectorStatusChanged,
+    DataTransferred,
+    TransactionOpened,
+    TransactionSettled,
+)
+
+_COSTMSG = "org.openchargealliance.costmsg"
+_GREATEST_ID = 2**31 - 1
+
+Connector = tuple[str, int]
+Outcomes = tuple[list[Session], list[Event]]  # sessions to keep, facts to tell
+
+
+@attrs.frozen(kw_only=True)
+class OpenTransaction:
+    """stopped: only the cable is still in, and idle time may count on."""
+
+    charge_point_id: str
+    connector_id: int
+    transaction_id: int
+    id_tag: str
+    started_at: datetime
+    stopped: bool = False
+
+
+class Ledger:
+    """The transactions that are open, and the last closed one of each connector.
+
+    book: the prices for transactions that start from now on; the open ones keep theirs.
+    """
+
+    def __init__(self, book: TariffBook, *, software: str = "") -> None:
+        self.book = book
+        self._software = software
+        self._sessions: dict[int, Session] = {}
+        self._open: dict[Connector, int] = {}
+        self._closed: dict[Connector, int] = {}
+        self._guest: int | None = None  # the one older transaction that was adopted last
+        self._statuses: dict[Connector, tuple[int, str]] = {}
+        self._handlers: Mapping[type[Event], Callable[[Any, bool], Outcomes]] = {
+            TransactionStarted: self._started,
+            MeterSampled: self._sampled,
+            TransactionStopped: self._stopped,
+            ConnectorStatusChanged: self._status,
+            DataTransferred: self._data,
+        }
+
+    # --- events ---
+
+    def post(self, event: Event) -> tuple[Event, ...]:
+        """Account for an event; the facts that follow from it.  If it raises, nothing changed."""
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            return ()
+        sessions, facts = handler(event, True)
+        self._commit(event, sessions)
+        return tuple(facts)
+
+    def restore(self, event: Event) -> None:
+        """Account for an event of the past: the same, but nothing is priced or told again."""
+        if isinstance(event, TransactionOpened):
+            self._restore_terms(event)
+        elif isinstance(event, TransactionSettled):
+            self._restore_receipt(event)
+        else:
+            handler = self._handlers.get(type(event))
+            if handler is not None:
+                self._commit(event, handler(event, False)[0])
+
+    def tick(self, now: datetime) -> tuple[Event, ...]:
+        """How the transactions stand whose idle time costs money at this moment."""
+        facts: list[Event] = []
+        end = microseconds(now)
+        for transaction_id in self._open.values():
+            session = self._sessions[transaction_id]
+            if session.opening.terms.tariff is None or end <= session.newest:
+                continue
+            outcome = so_far(session, end)
+            if idle_costs(outcome):
+                facts.append(progressed_fact(outcome, now))
+        return tuple(facts)
+
+    def close(self, transaction_id: int, received_at: datetime, reason: str) -> tuple[Event, ...]:
+        """End an open transaction at its last reading, for nobody will tell when it ended.
+
+        Nothing happens where it is not open.
+        """
+        session = self._sessions.get(transaction_id)
+        if session is None or session.closed:
+            return ()
+        sessions, facts = self._after(Turn(ended(session, reason), Then.SETTLE), received_at, True)
+        for closed in sessions:
+            self._keep(closed)
+        return tuple(facts)
+
+    # --- what is held ---
+
+    def lacks(self, event: Event) -> int | None:
+        """The transaction that the event names and that is not held here: it may be an older
+        one, to be restored from the journal and adopted."""
+        transaction_id: int | None = None
+        if isinstance(event, MeterSampled | TransactionStopped):
+            transaction_id = event.transaction_id
+        elif isinstance(event, TransactionStarted):
+            transaction_id = event.transaction_id if event.repeated else None
+        elif isinstance(event, DataTransferred):
+            told = _unplugged(event)
+            transaction_id = told and told[0]
+        if transaction_id is None or not 0 < transaction_id <= _GREATEST_ID:
+            return None
+        return None if transaction_id in self._sessions else transaction_id
+
+    def adopt(self, other: Ledger, transaction_id: int) -> None:
+        """Take a transaction over from another ledger, which may lack it too."""
+        session = other.account(transaction_id)
+        if session is None:
+            return
+        if not session.closed:
+            self._keep(session)
+        elif transaction_id not in self._sessions:
+            self._forget_guest()
+            self._sessions[transaction_id] = session
+            self._guest = transaction_id
+
+    def open_transactions(self) -> list[OpenTransaction]:
+        return [
+            OpenTransaction(
+                charge_point_id=opening.charge_point_id,
+                connector_id=opening.connector_id,
+                transaction_id=opening.transaction_id,
+                id_tag=opening.id_tag,
+                started_at=opening.started_at,
+                stopped=session.stop is not None,
+            )
+            for session in map(self._sessions.__getitem__, self._open.values())
+            for opening in (session.opening,)
+        ]
+
+    def account(self, transaction_id: int) -> Session | None:
+        """A transaction as far as it is held here."""
+        return self._sessions.get(transaction_id)
+
+    # --- one handler for each event ---
+
+    def _started(self, event: TransactionStarted, tell: bool) -> Outcomes:
+        held = self._sessions.get(event.transaction_id)
+        if held is not None:
+            return [started_again(held)], []
+        sessions: list[Session] = []
+        facts: list[Event] = []
+        key = event.charge_point_id, event.connector_id
+        at, _ = trusted(event.timestamp, event.received_at)
+        terms = self.book.terms(event.charge_point_id, event.connector_id, at)
+        status = self._statuses.get(key)
+        if key in self._open:  # a new start proves the old one's end, which was never told
+            old = ended(self._sessions[self._open[key]], "Inferred")
+            sessions, facts = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
+            status = None
+        session = started(event, terms, status, priced=tell)
+        sessions.append(session)
+        if tell:
+            facts.append(opened_fact(so_far(session), event.received_at))
+        return sessions, facts
+
+    def _sampled(self, event: MeterSampled, tell: bool) -> Outcomes:
+        if event.transaction_id is None:
+            return self._sampled_by_connector(event, tell)
+        session = self._own(event.transaction_id, event)
+        if session is None:
+            return [], [orphan(event)]
+        turn = sampled(session, event, event.readings)
+        return self._after(turn, event.received_at, tell, with_power=True)
+
+    def _sampled_by_connector(self, event: MeterSampled, tell: bool) -> Outcomes:
+        """Without a transaction id they are of the transaction that was open on the connector
+        when they were taken (OCPP 1.6 errata 3.16); of none, they are only telemetry."""
+        key = event.charge_point_id, event.connector_id
+        sessions: list[Session] = []
+        facts: list[Event] = []
+        held = (self._open.get(key), self._closed.get(key)) if event.connector_id > 0 else ()
+        for transaction_id in held:
+            if transaction_id is None:
+                continue
+            session = self._sessions[transaction_id]
+            end = None if session.stop is None else session.stop.at
+            readings = tuple(
+                reading
+                for reading in event.readings
+                for at in (microseconds(trusted(reading.timestamp, event.received_at)[0]),)
+                if session.opening.start <= at and (end is None or at <= end)
+            )
+            if readings:
+                turn = sampled(session, event, readings)
+                kept, told = self._after(turn, event.received_at, tell, with_power=True)
+                sessions += kept
+                facts += told
+        return sessions, facts
+
+    def _stopped(self, event: TransactionStopped, tell: bool) -> Outcomes:
+        session = self._own(event.transaction_id, event)
+        if session is None:
+            return [], [orphan(event)]
+        return self._after(stopped(session, event), event.received_at, tell)
+
+    def _status(self, event: ConnectorStatusChanged, tell: bool) -> Outcomes:
+        transaction_id = self._open.get((event.charge_point_id, event.connector_id))
+        if transaction_id is None:
+            return [], []
+        at = microseconds(trusted(event.timestamp, event.received_at)[0])
+        turn = status_changed(self._sessions[transaction_id], event.status, at)
+        return self._after(turn, event.received_at, tell)
+
+    def _data(self, event: DataTransferred, tell: bool) -> Outcomes:
+        told = _unplugged(event)
+        session = None if told is None else self._own(told[0], event)
+        if told is None or session is None:
+            return [], []
+        when, _ = trusted(parse_timestamp(told[1]), event.received_at)
+        return self._after(unplugged(session, microseconds(when)), event.received_at, tell)
+
+    # --- parts ---
+
+    def _after(
+        self, turn: Turn, received_at: datetime, tell: bool, *, with_power: bool = False
+    ) -> Outcomes:
+        """The session to keep, and what there is to tell of it."""
+        session, then = turn
+        if then is Then.SETTLE:
+            session = attrs.evolve(session, closed=True, version=session.version + 1)
+        if not tell or then is Then.NOTHING:
+            return [session], []
+        if then is Then.SETTLE:
+            return [session], [settled_fact(final(session), received_at, self._software)]
+        if session.run is None:
+            session = attrs.evolve(session, run=priced(session))
+        return [session], [progressed_fact(so_far(session), received_at, with_power=with_power)]
+
+    def _own(self, transaction_id: int | None, event: Event) -> Session | None:
+        session = None if transaction_id is None else self._sessions.get(transaction_id)
+        if session is None or session.opening.charge_point_id != event.charge_point_id:
+            return None
+        return session
+
+    def _commit(self, event: Event, sessions: list[Session]) -> None:
+        for session in sessions:
+            self._keep(session)
+        if isinstance(event, ConnectorStatusChanged):
+            at = microseconds(trusted(event.timestamp, event.received_at)[0])
+            self._statuses[event.charge_point_id, event.connector_id] = (at, event.status)
+
+    def _keep(self, session: Session) -> None:
+        transaction_id, key = session.opening.transaction_id, session.key
+        self._sessions[transaction_id] = session
+        if not session.closed:
+            self._open[key] = transaction_id
+        elif self._open.get(key) == transaction_id:
+            del self._open[key]
+            self._statuses.pop(key, None)  # it was that session's, and says nothing of the next
+            previous = self._closed.get(key, transaction_id)
+            if previous not in (transaction_id, self._guest):
+                del self._sessions[previous]
+            self._closed[key] = transaction_id
+
+    def _forget_guest(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            session = self._sessions[guest]
+            if guest not in (self._open.get(session.key), self._closed.get(session.key)):
+                del self._sessions[guest]
+
+    def _restore_terms(self, event: TransactionOpened) -> None:
+        session = self._sessions.get(event.transaction_id)
+        if session is None:
+            return
+        terms = terms_of(event.tariff, event.policy, event.time_zone)
+        flags = session.flags - {NO_TARIFF}
+        if NO_TARIFF in event.progress.flags:
+            flags |= {NO_TARIFF}
+        self._keep(with_terms(attrs.evolve(session, flags=flags), terms))
+
+    def _restore_receipt(self, event: TransactionSettled) -> None:
+        session = self._sessions.get(event.transaction_id)
+        if session is None:
+            return
+        if not session.closed:
+            session = ended(session, str(event.receipt.get("stop_reason")))
+        self._keep(attrs.evolve(session, closed=True, version=event.version))
+
+
+def _unplugged(event: DataTransferred) -> tuple[int, Any] | None:
+    if event.vendor_id != _COSTMSG or event.message_id != "ConnectorUnplugged":
+        return None
+    return unplugged_at(event.data)

@@ -1,0 +1,63 @@
+"""What is asked of a charge point, and how that ended.  Frozen, like the events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """One order of an operator.
+
+    connector_id: 0 for an order to the charge point itself.
+    method: an OCPP action, or one of the connector's (`remoteStart`, `setCharging`, ...).
+    params: the JSON value that came with it.
+    """
+
+    charge_point_id: str
+    connector_id: int = 0
+    method: str
+    params: Any = None
+
+
+@attrs.frozen
+class Done:
+    """The charge point answered, yes or no.  payload: what the operator is told."""
+
+    payload: dict[str, Any]
+
+    @property
+    def result(self) -> str:
+        """One word: the charge point's own status where it gave one."""
+        status = self.payload.get("status")
+        return status if isinstance(status, str) else "Accepted"
+
+
+@attrs.frozen
+class Failed:
+    """It could not be carried out, or nobody knows whether it was.
+
+    code: NotConnected, Timeout, InvalidParams, UnknownMethod, CallError or Busy.
+    ocpp_code, details: of the charge point's CALLERROR, for CallError.
+    """
+
+    code: str
+    message: str
+    ocpp_code: str | None = None
+    details: Any = None
+
+    @property
+    def result(self) -> str:
+        return self.code
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.code == "CallError":
+            error |= {"ocpp_code": self.ocpp_code, "details": self.details}
+        return {"error": error}
+
+
+Outcome = Done | Failed

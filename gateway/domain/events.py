@@ -1,0 +1,321 @@
+"""What happened.  Every event is a frozen fact; nothing in the house changes one.
+
+Events are journaled as JSON (`gateway.journal.codec`), so: a new field gets a default, a
+name is never used for something else, and old journals load for ever.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from .clock import believed
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """A fact about one charge point.
+
+    charge_point_id: the last path segment of the charge point's WebSocket URL.
+    received_at: when the gateway heard of it, or (for a derived fact) concluded it; aware.
+    timestamp: the charge point's own word for when it happened, aware; None where it gave
+        none that can be read.  It may be absurd: `at` and the accountant judge it.
+    """
+
+    charge_point_id: str
+    received_at: datetime
+    timestamp: datetime | None = None
+
+    @property
+    def at(self) -> datetime:
+        """When it happened, as telemetry tells it (see `clock.believed`)."""
+        return believed(self.timestamp, self.received_at)
+
+
+# --- from charge points ---------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class ChargePointConnected(Event):
+    """security_profile: 0 none, 1 password, 2 TLS and password, 3 TLS with a client certificate."""
+
+    remote_address: str
+    security_profile: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ChargePointDisconnected(Event):
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class ChargePointBooted(Event):
+    """BootNotification (OCPP 1.6 §4.2)."""
+
+    vendor: str = ""
+    model: str = ""
+    serial_number: str = ""
+    firmware: str = ""
+    iccid: str = ""
+    imsi: str = ""
+    meter_type: str = ""
+    meter_serial_number: str = ""
+    status: str = "Accepted"
+
+
+@attrs.frozen(kw_only=True)
+class HeartbeatReceived(Event):
+    """Published only where the prototype's keys are asked for (`compat = "node-red"`)."""
+
+
+@attrs.frozen(kw_only=True)
+class IdTagPresented(Event):
+    """Authorize (OCPP 1.6 §4.1).  status: what the charge point was answered."""
+
+    id_tag: str
+    status: str
+
+
+@attrs.frozen(kw_only=True)
+class ConnectorStatusChanged(Event):
+    """StatusNotification (OCPP 1.6 §4.9).  connector_id 0 is the charge point as a whole."""
+
+    connector_id: int
+    status: str
+    error_code: str = "NoError"
+    info: str = ""
+    vendor_id: str = ""
+    vendor_error_code: str = ""
+
+
+@attrs.frozen
+class Sample:
+    """One sampledValue, verbatim (OCPP 1.6 §7.43): absent fields are None, defaults not filled in."""
+
+    value: str
+    context: str | None = None
+    format: str | None = None
+    measurand: str | None = None
+    phase: str | None = None
+    location: str | None = None
+    unit: str | None = None
+
+
+@attrs.frozen
+class Reading:
+    """One MeterValue (OCPP 1.6 §7.33): samples taken at one instant.
+
+    timestamp: aware; None where it was missing or unreadable.
+    """
+
+    timestamp: datetime | None
+    samples: tuple[Sample, ...]
+
+
+@attrs.frozen(kw_only=True)
+class MeterSampled(Event):
+    """MeterValues (OCPP 1.6 §4.7).
+
+    transaction_id: as the charge point gave it, also where it means nothing (-1, 0, 2^63-1);
+        None where it gave none.
+    """
+
+    connector_id: int
+    transaction_id: int | None = None
+    readings: tuple[Reading, ...] = ()
+    defects: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class TransactionStarted(Event):
+    """StartTransaction (OCPP 1.6 §4.8).
+
+    transaction_id: given by the journal when it is appended (0 until then), the same for a
+        retried request; positive int32.
+    repeated: the journal knew this transaction already: the request is a retry.
+    meter_start: the register at the start as the charge point wrote it, meant to be Wh;
+        None where it was missing.
+    id_tag_status: what the charge point was answered; only "Accepted" means it may charge,
+        but a refused transaction is accounted for too: energy may have flowed.
+    defects: names of the fields that broke the schema, for the session's flags.
+    """
+
+    connector_id: int
+    id_tag: str
+    meter_start: str | None
+    transaction_id: int = 0
+    repeated: bool = False
+    id_tag_status: str = "Accepted"
+    reservation_id: int | None = None
+    defects: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class TransactionStopped(Event):
+    """StopTransaction (OCPP 1.6 §4.10).
+
+    transaction_id: as the charge point gave it; None where it was missing or unreadable.
+    meter_stop: as the charge point wrote it, meant to be Wh; None where it was missing.
+    reason: as given; None means Local (OCPP 1.6 §6.55).
+    readings: transactionData.
+    """
+
+    transaction_id: int | None
+    meter_stop: str | None
+    reason: str | None = None
+    id_tag: str | None = None
+    readings: tuple[Reading, ...] = ()
+    defects: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class DataTransferred(Event):
+    """DataTransfer from the charge point (OCPP 1.6 §4.3).  data: text as it came."""
+
+    vendor_id: str
+    message_id: str | None = None
+    data: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FirmwareStatusChanged(Event):
+    """FirmwareStatusNotification or SignedFirmwareStatusNotification."""
+
+    status: str
+
+
+@attrs.frozen(kw_only=True)
+class DiagnosticsStatusChanged(Event):
+    """DiagnosticsStatusNotification or LogStatusNotification."""
+
+    status: str
+
+
+@attrs.frozen(kw_only=True)
+class SecurityEventReported(Event):
+    type: str
+    tech_info: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FramesRejected(Event):
+    """total: frames of this charge point that broke the protocol since it connected."""
+
+    total: int
+    code: str
+    why: str
+
+
+# --- from operators -------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class CommandCarriedOut(Event):
+    """method: the RPC's; result: the charge point's status, or our error code."""
+
+    method: str
+    result: str
+
+
+# --- derived by the accountant --------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """A transaction so far: what it would be if it stopped at `as_of`.
+
+    energy_wh: since the start, never falling while it is open.
+    meter_wh: the import register behind it; None before any is known.
+    power_w: derived from two register readings where the charge point samples no power.
+    Durations are whole seconds.  Money is in `currency`, costs rounded to its minor unit and
+    prices per kWh or per minute at this instant, all including VAT; None where unpriced.
+    """
+
+    as_of: datetime
+    energy_wh: Decimal
+    duration_s: int
+    charging_s: int
+    idle_s: int
+    meter_wh: Decimal | None = None
+    power_w: Decimal | None = None
+    currency: str | None = None
+    cost_total: Decimal | None = None
+    cost_total_minor: int | None = None
+    cost_energy: Decimal | None = None
+    cost_time: Decimal | None = None
+    cost_idle: Decimal | None = None
+    cost_fixed: Decimal | None = None
+    price_kwh: Decimal | None = None
+    price_min: Decimal | None = None
+    price_idle_min: Decimal | None = None
+    flags: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class TransactionFact(Event):
+    """Derived.  `timestamp` is the instant of the data that the fact rests on."""
+
+    transaction_id: int
+    connector_id: int
+
+
+@attrs.frozen(kw_only=True)
+class TransactionOpened(TransactionFact):
+    """A new transaction, with the price that holds for all of it.
+
+    tariff, policy, time_zone: the snapshot it is priced by, as read from the tariff file;
+        tariff is None where none applies.
+    """
+
+    started_at: datetime
+    id_tag: str
+    progress: Progress
+    tariff: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = None
+    time_zone: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class TransactionProgressed(TransactionFact):
+    started_at: datetime
+    progress: Progress
+
+
+@attrs.frozen(kw_only=True)
+class TransactionSettled(TransactionFact):
+    """Final, or a correction of what was final.
+
+    receipt: the receipt's JSON object (billing.md 4.3); amounts are decimal text in it.
+    version: 1, or one more than the version it corrects.
+    published_ms: the receipt's place in time on the session log, ms since 1970; unique there,
+        given by the journal when it is appended (0 until then), the same for all versions.
+    """
+
+    started_at: datetime
+    progress: Progress
+    receipt: dict[str, Any]
+    version: int = 1
+    published_ms: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class MessageOrphaned(Event):
+    """A transaction message that belongs to no transaction we know, kept whole for people.
+
+    message: the OCPP action; content: its payload as JSON text.
+    """
+
+    message: str
+    transaction_id: int | None
+    content: str
+
+
+@attrs.frozen(kw_only=True)
+class NotAccounted(Event):
+    """The entry that the accountant could not make sense of: a bug of ours, set aside."""
+
+    seq: int
+    why: str

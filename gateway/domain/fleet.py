@@ -1,0 +1,136 @@
+"""What is known of each device now: a fold over events, kept by journals and by the house alike.
+
+A device is a charge point (`CP-1`) or one of its connectors (`CP-1/1`), as ThingsBoard sees
+them.  Whoever keeps devices applies the patches of each event in journal order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from . import events
+from .events import Event
+
+MOST_CONNECTORS = 256
+"""A connector beyond this is accounted for, but gets no device: no charge point has so many."""
+
+Patch = tuple[str, Mapping[str, Any]]
+
+
+def device_name(charge_point_id: str, connector_id: int = 0) -> str:
+    return f"{charge_point_id}/{connector_id}" if connector_id else charge_point_id
+
+
+def split_name(device: str) -> tuple[str, int] | None:
+    """(charge point id, connector id or 0); None for a name that no device of ours has."""
+    charge_point_id, slash, connector = device.partition("/")
+    if not slash:
+        return charge_point_id, 0
+    if connector.isascii() and connector.isdigit() and not connector.startswith("0"):
+        return charge_point_id, int(connector)
+    return None
+
+
+def patches(event: Event) -> tuple[Patch, ...]:
+    """What an event changes about devices; a device of a first patch is new.
+
+    Charge point: connected (bool), reason, remote_address, security_profile, charger (JSON of
+    BootNotification), status, error_code.  Connector: status, error_code, since_ms, tx (the id of
+    its open transaction or None), tx_tag.
+    """
+    name = event.charge_point_id
+    match event:
+        case events.ChargePointConnected():
+            return (
+                (
+                    name,
+                    {
+                        "connected": True,
+                        "reason": "",
+                        "remote_address": event.remote_address,
+                        "security_profile": event.security_profile,
+                    },
+                ),
+            )
+        case events.ChargePointDisconnected():
+            return ((name, {"connected": False, "reason": event.reason}),)
+        case events.ChargePointBooted():
+            return ((name, {"charger": charger_attributes(event)}),)
+        case events.ConnectorStatusChanged(connector_id=connector):
+            told = {
+                "status": event.status,
+                "error_code": event.error_code,
+                "since_ms": int(event.at.timestamp() * 1000),
+            }
+            return _of_connector(name, connector, told)
+        case events.TransactionOpened(connector_id=connector):
+            return _of_connector(
+                name, connector, {"tx": event.transaction_id, "tx_tag": event.id_tag}
+            )
+        case events.TransactionSettled(connector_id=connector):
+            return _of_connector(name, connector, {"tx": None, "tx_tag": None})
+        case (
+            events.MeterSampled(connector_id=connector)
+            | events.TransactionStarted(connector_id=connector)
+        ):
+            return _of_connector(name, connector, {}) if connector else ()
+        case _:
+            return ()
+
+
+def _of_connector(name: str, connector_id: int, patch: Mapping[str, Any]) -> tuple[Patch, ...]:
+    if not 0 <= connector_id <= MOST_CONNECTORS:
+        return ()
+    return ((device_name(name, connector_id), patch),)
+
+
+def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
+    """What BootNotification told of the hardware, without what it did not tell."""
+    told = {
+        "vendor": event.vendor,
+        "model": event.model,
+        "serial": event.serial_number,
+        "firmware": event.firmware,
+        "iccid": event.iccid,
+        "imsi": event.imsi,
+        "meter_type": event.meter_type,
+        "meter_serial": event.meter_serial_number,
+    }
+    return {key: text for key, text in told.items() if text}
+
+
+@attrs.define
+class Fleet:
+    """Every device that was ever seen, by name, with what is known of it now."""
+
+    devices: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, known: Mapping[str, Mapping[str, Any]]) -> Fleet:
+        return cls({name: dict(state) for name, state in known.items()})
+
+    def apply(self, event: Event) -> None:
+        for name, patch in patches(event):
+            self.devices.setdefault(name, {}).update(patch)
+
+    def knows(self, device: str) -> bool:
+        return device in self.devices
+
+    def about(self, device: str) -> Mapping[str, Any]:
+        """What is known of a device; empty for one that is not."""
+        return self.devices.get(device, {})
+
+    def charge_points(self) -> Iterable[str]:
+        return [name for name in self.devices if "/" not in name]
+
+    def connectors(self, charge_point_id: str) -> list[int]:
+        """Connectors seen of a charge point, ascending."""
+        prefix = charge_point_id + "/"
+        return sorted(int(name[len(prefix) :]) for name in self.devices if name.startswith(prefix))
+
+    def open_transaction(self, charge_point_id: str, connector_id: int) -> int | None:
+        tx = self.about(device_name(charge_point_id, connector_id)).get("tx")
+        return tx if isinstance(tx, int) else None

@@ -1,0 +1,182 @@
+"""What a connector measures at one instant, under the names that telemetry uses.
+
+Absent where it was not sampled or cannot be read: no value is ever taken for 0.  A missing
+SoC is not an empty battery, and an offered current is a limit, not a measurement.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from .events import Sample
+
+_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
+_BLANKS = " \t\r\n"
+_ROOT_OF_3 = Decimal("1.7320508075688772")
+_TENTH = Decimal("0.1")
+_ONE, _THOUSAND = Decimal(1), Decimal(1000)
+
+_LOCATIONS = {None: 0, "Outlet": 0, "Cable": 1, "Body": 2, "Inlet": 3, "EV": 9}
+_EV = 9
+_BETWEEN = ("L1-L2", "L2-L3", "L3-L1")
+_PHASES = (None, "L1", "L2", "L3", "L1-N", "L2-N", "L3-N", *_BETWEEN, "N")
+
+
+class _Kind(NamedTuple):
+    """units: factor by spelling, None being the default unit's.
+
+    key: of the overall value.  lines, between, neutral: of the phases' values.
+    """
+
+    key: str
+    units: Mapping[str | None, Decimal]
+    lines: tuple[str, ...]
+    between: tuple[str, ...]
+    neutral: str
+    signed: bool = False
+    of_vehicle: bool = False
+
+    def key_of(self, phase: str | None) -> str:
+        """phase: as OCPP has it; None: overall."""
+        if phase is None:
+            return self.key
+        if phase == "N":
+            return self.neutral
+        if phase in _BETWEEN:
+            return self.between[_BETWEEN.index(phase)]
+        return self.lines[int(phase[1]) - 1]
+
+
+def _kind(
+    quantity: str,
+    unit: str,
+    units: Mapping[str | None, Decimal],
+    *,
+    signed: bool = False,
+    of_vehicle: bool = False,
+) -> _Kind:
+    keys = [f"{quantity}_{phase}_{unit}" for phase in ("l1", "l2", "l3", "1-2", "2-3", "3-1", "n")]
+    return _Kind(
+        f"{quantity}_{unit}",
+        units,
+        tuple(keys[:3]),
+        tuple(keys[3:6]),
+        keys[6],
+        signed,
+        of_vehicle,
+    )
+
+
+def _units(*plain: str, thousand: str | None = None) -> dict[str | None, Decimal]:
+    units: dict[str | None, Decimal] = dict.fromkeys((None, *plain, *map(str.lower, plain)), _ONE)
+    if thousand is not None:
+        units |= dict.fromkeys((thousand, thousand.lower()), _THOUSAND)
+    return units
+
+
+_WATTS = _units("W", thousand="kW")
+_AMPERES = _units("A", "Amp")
+_ENERGY = _units("Wh", thousand="kWh")
+_CELSIUS = _units("Celsius", "Celcius")  # OCPP 1.6's schema has the misspelling, too
+_METER = _kind("meter", "wh", _ENERGY)
+_POWER = _kind("power", "w", _WATTS)
+_CURRENT = _kind("current", "a", _AMPERES)
+_VOLTAGE = _kind("voltage", "v", _units("V", "Volt"))
+_KINDS: Mapping[str | None, _Kind] = {
+    None: _METER,
+    "Energy.Active.Import.Register": _METER,
+    "Energy.Active.Export.Register": _kind("energy_export", "wh", _ENERGY),
+    "Power.Active.Import": _POWER,
+    "Power.Offered": _kind("power_offered", "w", _WATTS),
+    "Current.Import": _CURRENT,
+    "Current.Offered": _kind("current_offered", "a", _AMPERES),
+    "Voltage": _VOLTAGE,
+    "SoC": _kind("soc", "percent", _units("Percent", "%"), of_vehicle=True),
+    "Temperature": _kind("temperature", "c", _CELSIUS, signed=True, of_vehicle=True),
+    "Frequency": _kind("frequency", "hz", _units("Hz", "Hertz")),
+}
+
+# (measurand, phase) -> what it is and the key of its value: one look-up for each sample
+_PLAN = {
+    (measurand, phase): (kind, kind.key_of(phase), phase is not None)
+    for measurand, kind in _KINDS.items()
+    for phase in _PHASES
+}
+
+
+def instantaneous(samples: Sequence[Sample]) -> dict[str, Decimal]:
+    """The readings by key, like `meter_wh`, `power_w`, `current_l1_a`, `soc_percent`.
+
+    samples: of one instant (OCPP 1.6 §7.33).
+    """
+    found: dict[str, Decimal] = {}
+    ranks: dict[str, int] = {}
+    phased: list[_Kind] = []
+    for sample in samples:
+        plan = _PLAN.get((sample.measurand, sample.phase))
+        if plan is None or sample.format == "SignedData" or sample.context == "Transaction.Begin":
+            continue
+        kind, key, of_phase = plan
+        text = sample.value
+        if _NUMBER.fullmatch(text) is None:
+            text = text.strip(_BLANKS)
+            if _NUMBER.fullmatch(text) is None:
+                continue
+        if text[0] == "-" and not kind.signed:
+            continue
+        factor = kind.units.get(sample.unit)
+        if factor is None:
+            factor = kind.units.get((sample.unit or "").strip(_BLANKS).lower())
+            if factor is None:
+                continue
+        rank = _LOCATIONS.get(sample.location, _EV)
+        if rank == _EV and not kind.of_vehicle:
+            continue  # what the car says it takes is not what we deliver
+        if key in found and rank >= ranks.get(key, 0):
+            continue
+        if rank:
+            ranks[key] = rank
+        else:
+            ranks.pop(key, None)
+        found[key] = Decimal(text) if factor is _ONE else Decimal(text) * factor
+        if of_phase and kind not in phased:
+            phased.append(kind)
+    for kind in phased:
+        _sum_up(kind, found)
+    return found
+
+
+def _sum_up(kind: _Kind, found: dict[str, Decimal]) -> None:
+    """Derive the overall value where only phases were sampled, and keep the phases that count."""
+    if kind.key not in found:
+        total = _overall(kind, found)
+        if total is not None:
+            found[kind.key] = total
+    if kind is not _CURRENT and kind is not _VOLTAGE:
+        for key in kind.lines:
+            found.pop(key, None)
+    for key in kind.between:
+        found.pop(key, None)
+    found.pop(kind.neutral, None)
+
+
+def _overall(kind: _Kind, found: Mapping[str, Decimal]) -> Decimal | None:
+    """The sum over the lines; of voltages the mean; the neutral's only for a register."""
+    lines = [found[key] for key in kind.lines if key in found]
+    if kind is _VOLTAGE:
+        if lines:
+            return _mean(lines)
+        between = [found[key] for key in kind.between if key in found]
+        return (_mean(between) / _ROOT_OF_3).quantize(_TENTH) if between else None
+    if lines:
+        return sum(lines[1:], lines[0])
+    return found.get(kind.neutral) if kind is _METER else None
+
+
+def _mean(values: Sequence[Decimal]) -> Decimal:
+    if len(values) == 1:
+        return values[0]
+    return (sum(values[1:], values[0]) / len(values)).quantize(_TENTH)

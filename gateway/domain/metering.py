@@ -1,0 +1,326 @@
+"""From readings to a curve: how much energy had flowed at which time of a session.
+
+Rule 1: a register only climbs.  A reading below the one before is a dip (the next is back), the
+        end of a spike (it is still above the one before the spike) or a reset (it counts on from
+        zero; what flowed unseen before the reset is never guessed).
+Rule 2: more than the connector can deliver cannot have flowed.
+Rule 3: what follows may overrule the newest point (it was a spike), never the one before it.
+
+`Course` is the fold over readings in the order of their time; by rule 3 everything up to
+`Course.before` is settled, so whoever prices the curve has to price that part only once.
+(OCPP 1.6 §7.31: register values of one transaction "MUST be monotonically increasing".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import attrs
+
+from .energy import LOCATIONS, Mark, chosen
+from .policy import Policy
+
+DIP = "dip_ignored"
+SPIKE = "spike_ignored"
+RESET = "register_reset"
+RELATIVE = "register_session_relative"
+REBASED = "register_rebased"
+FROM_PHASES = "energy_from_phases"
+FROM_NEUTRAL = "energy_from_neutral"
+FROM_INTERVALS = "energy_from_intervals"
+
+_NOWHERE = len(LOCATIONS)
+
+
+class Point(NamedTuple):
+    """us since 1970, and nWh since the session's start."""
+
+    at: int
+    nwh: int
+
+
+@attrs.frozen(slots=True)
+class Entry:
+    """What one instant's readings say.  current: nA, for tariffs that ask."""
+
+    at: int
+    registers: tuple[Mark, ...] = ()
+    intervals: tuple[Mark, ...] = ()
+    begin: int | None = None
+    current: int | None = None
+
+    def joined(self, other: Entry) -> Entry:
+        """Both, at one instant; the same value twice is one value."""
+        begins = [begin for begin in (self.begin, other.begin) if begin is not None]
+        return Entry(
+            self.at,
+            tuple(dict.fromkeys(self.registers + other.registers)),
+            tuple(dict.fromkeys(self.intervals + other.intervals)),
+            min(begins, default=None),
+            self.current if other.current is None else other.current,
+        )
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Course:
+    """The curve so far.
+
+    base: the register at the start, nWh; None where meterStart was missing and nothing tells.
+    zero: what to subtract from the register to get the energy since the start; None before any
+        register is known.
+    before, last: the newest two points of the curve.  Both are the start at first.
+    settled: the points that the newest step has settled, the last of them being `before`.
+    low: a reading below `last` that the next one will explain.
+    newest: time of the newest reading with energy; None before the first.
+    """
+
+    policy: Policy
+    start: int
+    base: int | None
+    zero: int | None
+    before: Point
+    last: Point
+    settled: tuple[Point, ...] = ()
+    low: Point | None = None
+    newest: int | None = None
+    location: int = _NOWHERE
+    lines: bool = False
+    neutral: bool = False
+    intervals: bool = False
+    relative: bool = False
+    may_be_relative: bool = True
+    broken: bool = False
+    phases: Mapping[str, int] | None = None
+    flags: frozenset[str] = frozenset()
+
+    @classmethod
+    def opened(cls, start: int, base: int | None, policy: Policy) -> Course:
+        point = Point(start, 0)
+        return cls(policy=policy, start=start, base=base, zero=base, before=point, last=point)
+
+    @property
+    def register(self) -> int | None:
+        """The import register behind the newest point, nWh."""
+        if self.intervals or self.zero is None:
+            return None
+        return self.last.nwh + self.zero
+
+    def add(self, entry: Entry) -> Course | None:
+        """The course with one more, newer entry; None where the whole has to be traced anew."""
+        if self.base is None and entry.begin is not None:
+            return None if self.newest is not None else self._based(entry.begin).add(entry)
+        if entry.registers:
+            if self.intervals:
+                return None
+            return self._add_registers(entry)
+        if entry.intervals and (self.intervals or self.newest is None):
+            return self._add_intervals(entry)
+        return self
+
+    def decided(self, after: int | None) -> Course:
+        """The course with its low reading explained, `after` being the register that follows."""
+        low = self.low
+        if low is None or self.zero is None:
+            return self
+        if after is not None and after >= self.last.nwh + self.zero:
+            return self._with(low=None, settled=(), flags=self.flags | {DIP})
+        if low.nwh >= self.before.nwh + self.zero and self.last is not self.before:
+            last = Point(low.at, low.nwh - self.zero)
+            return self._with(low=None, last=last, settled=(), flags=self.flags | {SPIKE})
+        gained = low.nwh if self.policy.plausible(low.nwh, low.at - self.last.at) else 0
+        last = Point(low.at, self.last.nwh + gained)
+        return self._with(
+            low=None,
+            before=self.last,
+            last=last,
+            settled=(self.last,),
+            zero=low.nwh - last.nwh,
+            broken=True,
+            flags=self.flags | {RESET},
+        )
+
+    # --- steps ---
+
+    def _with(self, **changes: object) -> Course:
+        return attrs.evolve(self, **changes)  # type: ignore[arg-type]
+
+    def _based(self, begin: int) -> Course:
+        return self._with(base=begin, zero=begin)
+
+    def _add_registers(self, entry: Entry) -> Course | None:
+        marks = entry.registers
+        location = marks[0].location
+        if len(marks) > 1:
+            location = min(mark.location for mark in marks)
+        if location != self.location:
+            if self.newest is not None:
+                # A better place than the one used so far starts the session anew; a worse one
+                # is never mixed in.
+                return None if location < self.location else self
+            return self._with(location=location).add(entry)
+        by_phase = chosen(marks, location)
+        value = by_phase.get("")
+        flags = self.flags
+        lines, phases = True, self.phases
+        if value is None:
+            heard = {phase: nwh for phase, nwh in by_phase.items() if phase != "N"}
+            if heard:
+                phases = {**phases, **heard} if phases else heard
+                value = sum(phases.values())
+                flags = flags if FROM_PHASES in flags else flags | {FROM_PHASES}
+            elif self.lines:
+                return self
+            else:
+                value, lines = by_phase["N"], False
+                flags |= {FROM_NEUTRAL}
+        if lines and self.neutral:
+            return None
+        course = self
+        if self.newest is None:
+            course = self._first(entry.at, value)
+        if (
+            course.relative
+            and course.base is not None
+            and (value >= course.base or not course.may_be_relative)
+        ):
+            return None
+        settled: tuple[Point, ...] = ()
+        if course.low is not None:
+            course = course.decided(value)
+            settled = course.settled
+        zero = course.zero
+        assert zero is not None  # noqa: S101  for the type checker: `_first` has set it
+        before, last, low = course.before, course.last, course.low
+        gained = value - zero - last.nwh
+        if gained < 0:
+            low = Point(entry.at, value)
+        elif self.policy.plausible(gained, entry.at - last.at):
+            before, last = last, Point(entry.at, value - zero)
+            settled = (*settled, before) if settled else (before,)
+        else:
+            flags |= {SPIKE}
+        return Course(
+            policy=self.policy,
+            start=self.start,
+            base=course.base,
+            zero=zero,
+            before=before,
+            last=last,
+            settled=settled,
+            low=low,
+            newest=entry.at,
+            location=location,
+            lines=lines,
+            neutral=not lines,
+            intervals=False,
+            relative=course.relative,
+            may_be_relative=self.may_be_relative,
+            broken=course.broken,
+            phases=phases,
+            flags=flags | course.flags,
+        )
+
+    def _first(self, at: int, value: int) -> Course:
+        """Where the first register stands in relation to meterStart."""
+        if self.zero is None:
+            return self._with(zero=value)
+        zero, relative, broken, flags = self.zero, False, False, self.flags
+        if value < zero:
+            if not self.may_be_relative:
+                return self
+            zero, relative, flags = 0, True, flags | {RELATIVE}
+        if not self.policy.plausible(value - zero, at - self.start):
+            zero, broken, flags = value, True, flags | {REBASED}
+        return self._with(zero=zero, relative=relative, broken=broken, flags=flags)
+
+    def _add_intervals(self, entry: Entry) -> Course | None:
+        location = min(mark.location for mark in entry.intervals)
+        if location != self.location:
+            if self.newest is not None:
+                return None if location < self.location else self
+            return self._with(location=location).add(entry)
+        by_phase = chosen(entry.intervals, location)
+        amount = by_phase.get("")
+        flags = self.flags | {FROM_INTERVALS}
+        if amount is None:
+            heard = [nwh for phase, nwh in by_phase.items() if phase != "N"]
+            amount = sum(heard) if heard else by_phase["N"]
+            flags |= {FROM_PHASES if heard else FROM_NEUTRAL}
+        before, last = self.before, self.last
+        settled: tuple[Point, ...] = ()
+        if self.policy.plausible(amount, entry.at - last.at):
+            before, last, settled = last, Point(entry.at, last.nwh + amount), (last,)
+        else:
+            flags |= {SPIKE}
+        return self._with(
+            before=before,
+            last=last,
+            settled=settled,
+            newest=entry.at,
+            intervals=True,
+            flags=flags,
+        )
+
+
+def trace(
+    entries: Sequence[Entry],
+    *,
+    start: int,
+    base: int | None,
+    policy: Policy,
+    end: int | None = None,
+    stop: int | None = None,
+) -> tuple[Course, list[Point]]:
+    """The course over all entries, and its points up to and including `Course.before`.
+
+    entries: in the order of time, one for an instant.
+    start, end: the session's, us; end is None while it is open.  stop: meterStop, nWh.
+    """
+    if base is None:
+        base = next((entry.begin for entry in entries if entry.begin is not None), None)
+    within = [e for e in entries if e.at >= start and (end is None or e.at <= end)]
+    counting = _of_one_kind(within)
+    course = Course.opened(start, base, policy)
+    if stop is None or base is None or stop >= base:
+        found = _follow(course, counting)
+        if found is not None:
+            return found
+    # Not below meterStart throughout: then a first reading below it was a dip or a reset.
+    found = _follow(attrs.evolve(course, may_be_relative=False), counting)
+    assert found is not None  # noqa: S101  nothing is left that could start it anew
+    return found
+
+
+def _follow(course: Course, entries: Iterable[Entry]) -> tuple[Course, list[Point]] | None:
+    points = [course.before]
+    for entry in entries:
+        following = course.add(entry)
+        if following is None:
+            return None
+        course = following
+        points += course.settled
+    return course, points
+
+
+def _of_one_kind(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries cut down to what counts: registers if there are any, at the best location,
+    and neutral only where nothing else was ever sent."""
+    with_registers = any(entry.registers for entry in entries)
+    marks = [m for e in entries for m in (e.registers if with_registers else e.intervals)]
+    if not marks:
+        return []
+    location = min(mark.location for mark in marks)
+    lines = any(mark.phase != "N" for mark in marks if mark.location == location)
+    kept = []
+    for entry in entries:
+        heard = tuple(
+            mark
+            for mark in (entry.registers if with_registers else entry.intervals)
+            if mark.location == location and (mark.phase != "N" or not lines)
+        )
+        if heard and with_registers:
+            kept.append(Entry(entry.at, registers=heard))
+        elif heard:
+            kept.append(Entry(entry.at, intervals=heard))
+    return kept

@@ -1,0 +1,352 @@
+"""One transaction as the books know it: an immutable value, replaced with each message.
+
+The history is a linked list, newest first, so that a message costs the same whether ten or ten
+thousand came before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+import attrs
+
+from .energy import harvest
+from .events import Reading, Sample
+from .exact import microseconds
+from .metering import Course, Entry, Point, trace
+from .pricing import Run, States
+from .tariff import Terms
+
+REORDERED = "samples_reordered"
+REJECTED = "sample_rejected"
+LATE = "late_samples"
+UNTIMED = "timestamp_from_receipt"
+
+_EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
+_DAY = timedelta(days=1)
+
+History: TypeAlias = "tuple[Entry, History] | None"
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Opening:
+    """What StartTransaction said, and on which terms.  start: us.  meter_start: nWh."""
+
+    charge_point_id: str
+    connector_id: int
+    transaction_id: int
+    id_tag: str
+    started_at: datetime
+    start: int
+    meter_start: int | None
+    terms: Terms
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Stop:
+    """How it ended.
+
+    at: us, never before the start.  register: meterStop in nWh.
+    inferred: nobody told us; it ended at the last reading.
+    unplugged: us; None while the cable may still be in, where that matters.
+    """
+
+    at: int
+    register: int | None
+    reason: str
+    inferred: bool = False
+    unplugged: int | None = None
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Signed:
+    """One signed sampledValue, verbatim."""
+
+    at: datetime
+    sample: Sample
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Session:
+    """A transaction so far.
+
+    course: the curve over the history.  run: priced as far as the curve is settled; None where
+        that is still to be done.
+    statuses: (us, status) in the order of time.  states: the same as kinds of time.
+    newest: us of the newest data.  shown: nWh, the most energy it was ever said to have.
+    unplugged: us, as the charge point told.
+    version: of the newest receipt, 0 before the first.  closed: the receipt stands.
+    """
+
+    opening: Opening
+    course: Course
+    newest: int
+    run: Run | None = None
+    history: History = None
+    statuses: tuple[tuple[int, str], ...] = ()
+    states: tuple[tuple[int, str], ...] = ()
+    currents: tuple[tuple[int, int | None], ...] = ()
+    signed: tuple[Signed, ...] = ()
+    flags: frozenset[str] = frozenset()
+    shown: int = 0
+    power_sampled: bool = False
+    unplugged: int | None = None
+    stop: Stop | None = None
+    version: int = 0
+    closed: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The connector."""
+        return self.opening.charge_point_id, self.opening.connector_id
+
+    @property
+    def waits_for_unplugging(self) -> bool:
+        return self.stop is not None and not self.closed
+
+
+def opened(opening: Opening, *, flags: frozenset[str], priced: bool) -> Session:
+    """A session at its start.  priced: begin to keep a priced prefix."""
+    terms = opening.terms
+    return Session(
+        opening=opening,
+        course=Course.opened(opening.start, opening.meter_start, terms.policy),
+        newest=opening.start,
+        run=Run(terms, opening.start) if priced else None,
+        flags=flags,
+    )
+
+
+def trusted(timestamp: datetime | None, received_at: datetime) -> tuple[datetime, bool]:
+    """The time to account by, and whether it is the charge point's own.
+
+    Not before 2010 and not more than a day ahead of receipt: else the time of receipt.
+    """
+    if timestamp is None or not _EARLIEST <= timestamp <= received_at + _DAY:
+        return received_at, False
+    return timestamp, True
+
+
+def with_readings(
+    session: Session,
+    readings: Iterable[Reading],
+    received_at: datetime,
+    *,
+    at_stop: bool = False,
+) -> Session:
+    """The session with more readings, in whatever order they came.
+
+    at_stop: they are StopTransaction's transactionData, which reaches back by its nature.
+    """
+    course, run, history = session.course, session.run, session.history
+    newest, flags, signed = session.newest, session.flags, session.signed
+    currents, power_sampled = session.currents, session.power_sampled
+    own_run = rebuild = False
+    tariff = session.opening.terms.tariff
+    by_current = tariff is not None and tariff.by_current
+    for reading in readings:
+        when, own = trusted(reading.timestamp, received_at)
+        if not own:
+            flags |= {UNTIMED}
+        at = microseconds(when)
+        if at > newest:
+            newest = at
+        found = harvest(reading.samples, with_current=by_current)
+        if found.rejected and REJECTED not in flags:
+            flags |= {REJECTED}
+        power_sampled = power_sampled or found.power
+        for sample in found.signed:
+            blob = Signed(at=when, sample=sample)
+            if blob not in signed:
+                signed = (*signed, blob)
+        current = found.current
+        if not (found.registers or found.intervals) and found.begin is None and current is None:
+            continue
+        entry = Entry(at, found.registers, found.intervals, found.begin, current)
+        if history is not None and at <= history[0].at:
+            merged, late = _inserted(history, entry)
+            if merged is not history:
+                history, rebuild = merged, True
+                if late and not at_stop and (entry.registers or entry.intervals):
+                    flags |= {REORDERED}
+            continue
+        history = (entry, history)
+        if current is not None:
+            currents = (*currents, (at, current))
+        if rebuild or at < session.opening.start:
+            continue
+        following = course.add(entry)
+        if following is None:
+            rebuild = True
+        elif following is not course:
+            course = following
+            if run is not None and course.settled:
+                if not own_run:
+                    run, own_run = run.copy(), True
+                    run.follow(session.states, currents)
+                for point in course.settled:
+                    run.advance(*point)
+    shown = session.shown
+    if not rebuild:
+        shown = max(shown, _told_energy(course))
+    changed = Session(
+        opening=session.opening,
+        course=course,
+        newest=newest,
+        run=run,
+        history=history,
+        statuses=session.statuses,
+        states=session.states,
+        currents=currents,
+        signed=signed,
+        flags=flags,
+        shown=shown,
+        power_sampled=power_sampled,
+        unplugged=session.unplugged,
+        stop=session.stop,
+        version=session.version,
+        closed=session.closed,
+    )
+    return retraced(changed) if rebuild else changed
+
+
+def with_status(session: Session, status: str, at: int) -> Session:
+    """The session with its connector's status from `at` on."""
+    statuses = list(session.statuses)
+    place = len(statuses)
+    while place and statuses[place - 1][0] > at:
+        place -= 1
+    statuses.insert(place, (at, status))
+    course, run = session.course, session.run
+    return attrs.evolve(
+        session,
+        statuses=tuple(statuses),
+        states=_states(session.opening.terms, statuses),
+        newest=max(session.newest, at),
+        run=None if run is not None and at < course.before.at else run,
+    )
+
+
+def with_terms(session: Session, terms: Terms) -> Session:
+    """The same session on other terms, to be priced anew."""
+    return retraced(
+        attrs.evolve(
+            session,
+            opening=attrs.evolve(session.opening, terms=terms),
+            states=_states(terms, session.statuses),
+        )
+    )
+
+
+def retraced(session: Session) -> Session:
+    """The session with its curve drawn anew from all of its history; unpriced."""
+    course, _ = _traced(session)
+    currents = tuple(
+        (entry.at, entry.current) for entry in entries(session.history) if entry.current is not None
+    )
+    shown = max(session.shown, _told_energy(course))
+    return attrs.evolve(session, course=course, run=None, currents=currents, shown=shown)
+
+
+def priced(session: Session) -> Run:
+    """The run at the newest settled point; not to be walked on, but copied."""
+    if session.run is not None:
+        return session.run
+    _, points = _traced(session)
+    return walked(session, points, session.states)
+
+
+def walked(session: Session, points: Iterable[Point], states: States) -> Run:
+    """A new run along all of these points."""
+    run = Run(session.opening.terms, session.opening.start)
+    run.follow(states, session.currents)
+    for point in points:
+        run.advance(*point)
+    return run
+
+
+def entries(history: History) -> Sequence[Entry]:
+    """Oldest first."""
+    found = list(_newest_first(history))
+    found.reverse()
+    return found
+
+
+def states_after(terms: Terms, statuses: Iterable[tuple[int, str]], stop: int) -> States:
+    """The kinds of time of a session that goes on, idle, after its transaction has stopped."""
+    policy = terms.policy
+    statuses = list(statuses)
+    before = [(at, policy.kind(status)) for at, status in statuses if at < stop]
+    held = [status for at, status in statuses if at <= stop]
+    at_stop = policy.kind_after_stop(held[-1] if held else "Finishing")
+    after = [(at, policy.kind_after_stop(status)) for at, status in statuses if at > stop]
+    return (*before, (stop, at_stop), *after)
+
+
+def unplugged_at(data: str | None) -> tuple[int, Any] | None:
+    """Transaction and timestamp text of a ConnectorUnplugged (OCA, OCPP & California Pricing
+    Requirements); None where it cannot be read."""
+    try:
+        told = json.loads(data or "")
+    except ValueError:
+        return None
+    if not isinstance(told, dict):
+        return None
+    transaction_id = told.get("transactionId")
+    if isinstance(transaction_id, str) and transaction_id.isascii() and transaction_id.isdigit():
+        transaction_id = int(transaction_id)
+    if not isinstance(transaction_id, int) or isinstance(transaction_id, bool):
+        return None
+    return transaction_id, told.get("timestamp")
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _states(terms: Terms, statuses: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    kind = terms.policy.kind
+    return tuple([(at, kind(status)) for at, status in statuses])
+
+
+def _told_energy(course: Course) -> int:
+    """nWh, as telemetry tells it while the session is open."""
+    return course.last.nwh if course.low is None else course.decided(None).last.nwh
+
+
+def _traced(session: Session) -> tuple[Course, list[Point]]:
+    opening = session.opening
+    return trace(
+        entries(session.history),
+        start=opening.start,
+        base=opening.meter_start,
+        policy=opening.terms.policy,
+    )
+
+
+def _newest_first(history: History) -> Iterator[Entry]:
+    while history is not None:
+        entry, history = history
+        yield entry
+
+
+def _inserted(history: History, entry: Entry) -> tuple[History, bool]:
+    """The history with an entry at its place, the same object where it says nothing new, and
+    whether the entry is older than the newest."""
+    newer: list[Entry] = []
+    rest = history
+    while rest is not None and rest[0].at > entry.at:
+        newer.append(rest[0])
+        rest = rest[1]
+    if rest is not None and rest[0].at == entry.at:
+        joined = rest[0].joined(entry)
+        if joined == rest[0]:
+            return history, False
+        rest = (joined, rest[1])
+    else:
+        rest = (entry, rest)
+    for item in reversed(newer):
+        rest = (item, rest)
+    return rest, bool(newer)

@@ -1,0 +1,220 @@
+"""How much energy a session comes to, and what it costs: at its end, or as if it ended now.
+
+meterStop - meterStart is the energy, unless it is missing, below zero, more than can have
+flowed, or less than the samples prove; the samples then stand in for it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from .bill import Bill, bill
+from .energy import LOCATIONS
+from .metering import RESET, Course, Point, trace
+from .pricing import Run, States
+from .session import Session, Stop, entries, priced, states_after, walked
+
+NEEDS_REVIEW = "needs_review"
+NO_TARIFF = "no_tariff"
+
+_REVIEWED = frozenset(
+    {
+        "energy_unknown",
+        "meter_start_missing",
+        "meter_stop_below_samples",
+        "meter_stop_below_start",
+        "meter_stop_implausible",
+        "meter_stop_missing",
+        "register_rebased",
+        "stop_before_start",
+        "stop_inferred",
+        NO_TARIFF,
+    }
+)
+
+Source = Literal["meter_stop", "samples", "intervals", "unknown"]
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Outcome:
+    """A session's energy (nWh), time and price up to `end` (us).
+
+    flags: sorted, `needs_review` among them.
+    """
+
+    session: Session
+    end: int
+    nwh: int
+    source: Source
+    run: Run
+    bill: Bill | None
+    flags: tuple[str, ...]
+
+
+def so_far(session: Session, end: int | None = None) -> Outcome:
+    """The session as if it stopped now.
+
+    end: us, at or after the newest data; None: with the newest data.
+    """
+    if session.stop is not None:
+        return final(session, end=end)
+    if end is None:
+        end = session.newest
+    course = session.course.decided(None)
+    run = priced(session).copy()
+    run.follow(session.states, session.currents)
+    if course is not session.course:
+        for point in course.settled:
+            run.advance(*point)
+    last = course.last
+    run.advance(*last)
+    if end > last.at or not last.at > session.opening.start:
+        run.advance(end, last.nwh, measured=False)
+    found = bill(run)
+    return Outcome(
+        session=session,
+        end=end,
+        nwh=last.nwh,
+        source="intervals" if course.intervals else "samples",
+        run=run,
+        bill=found,
+        flags=_flags(session, course, found, ()),
+    )
+
+
+def final(session: Session, *, end: int | None = None) -> Outcome:
+    """The session as it ended.
+
+    end: us, where idle time counts on after the stop and the cable is still in.
+    """
+    stop = session.stop
+    assert stop is not None  # noqa: S101  callers settle what has stopped
+    opening = session.opening
+    course, points = _final_course(session, stop)
+    nwh, source, flags = _total(course, stop, opening.start)
+    if source == "meter_stop" and course.intervals:
+        # Registers at both ends leave no part for amounts whose beginning nobody knows.
+        course = Course.opened(opening.start, opening.meter_start, opening.terms.policy)
+        points = [course.before]
+    states: States = session.states
+    billed_to = stop.at
+    if opening.terms.policy.post_stop_parking:
+        states = states_after(opening.terms, session.statuses, stop.at)
+        billed_to = max(stop.at, end or stop.unplugged or stop.at)
+    run = _prefix(session, points, nwh)
+    run.follow(states, session.currents)
+    for point in (*course.settled, course.last):
+        if point.at < stop.at and point.at >= run.at:
+            run.advance(point.at, min(point.nwh, nwh))
+    run.advance(stop.at, nwh, measured=source == "meter_stop" or nwh > course.last.nwh)
+    run.advance(billed_to, nwh, measured=False)
+    found = bill(run)
+    return Outcome(
+        session=session,
+        end=billed_to,
+        nwh=nwh,
+        source=source,
+        run=run,
+        bill=found,
+        flags=_flags(session, course, found, flags),
+    )
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | None]:
+    """The course with its last reading explained by meterStop, and its points where they had to
+    be traced anew."""
+    course = session.course
+    newest = course.newest
+    relative_after_all = (
+        course.relative
+        and stop.register is not None
+        and course.base is not None
+        and stop.register < course.base
+    )
+    if (newest is not None and newest > stop.at) or relative_after_all:
+        course, points = trace(
+            entries(session.history),
+            start=session.opening.start,
+            end=stop.at,
+            stop=stop.register,
+            base=session.opening.meter_start,
+            policy=session.opening.terms.policy,
+        )
+        return course.decided(stop.register), points
+    return course.decided(stop.register), None
+
+
+def _prefix(session: Session, points: list[Point] | None, nwh: int) -> Run:
+    """A run as far as the curve was settled before the stop, nowhere above the total."""
+    before = session.course.before if points is None else points[-1]
+    if points is None and before.nwh <= nwh:
+        return priced(session).copy()
+    if points is None:
+        _, points = trace(
+            entries(session.history),
+            start=session.opening.start,
+            base=session.opening.meter_start,
+            policy=session.opening.terms.policy,
+        )
+    held = [Point(point.at, min(point.nwh, nwh)) for point in points]
+    return walked(session, held, session.states)
+
+
+def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[str, ...]]:
+    """nWh of the whole session, what it rests on, and the flags that it earns."""
+    policy, last, register = course.policy, course.last, stop.register
+    flags: list[str] = []
+    if register is None:
+        if not stop.inferred:
+            flags.append("meter_stop_missing")
+    else:
+        base = course.zero if course.base is None else course.base
+        if base is not None:
+            metered = register - base
+            if metered < 0:
+                if RESET not in course.flags:
+                    flags.append("meter_stop_below_start")
+            elif not policy.plausible(metered, stop.at - start):
+                flags.append("meter_stop_implausible")
+            elif course.broken:
+                pass
+            elif course.intervals:
+                if metered or not last.nwh:
+                    return metered, "meter_stop", ()
+            elif metered < last.nwh - policy.tolerance:
+                flags.append("meter_stop_below_samples")
+            else:
+                return metered, "meter_stop", ()
+        if course.broken and course.zero is not None:
+            more = register - course.zero - last.nwh
+            if more >= 0 and policy.plausible(more, stop.at - last.at):
+                return last.nwh + more, "samples", tuple(flags)
+    if course.newest is None:
+        return 0, "unknown", (*flags, "energy_unknown")
+    return last.nwh, "intervals" if course.intervals else "samples", tuple(flags)
+
+
+def _flags(
+    session: Session, course: Course, found: Bill | None, more: tuple[str, ...]
+) -> tuple[str, ...]:
+    flags = session.flags
+    if course.flags:
+        flags = flags | course.flags
+    if course.newest is not None and course.location:
+        flags = flags | {f"energy_location_{LOCATIONS[course.location].lower()}"}
+    if found is not None and found.flags:
+        flags = flags.union(found.flags)
+    if more:
+        flags = flags.union(more)
+    if session.stop is not None and session.stop.inferred:
+        flags = flags | {"stop_inferred"}
+    if not flags:
+        return ()
+    if flags & _REVIEWED or any(flag.startswith("defect_") for flag in flags):
+        flags = flags | {NEEDS_REVIEW}
+    return tuple(sorted(flags))

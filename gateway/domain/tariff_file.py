@@ -1,0 +1,185 @@
+"""The tariff file: OCPI tariffs, who they are for, and the operator's policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from . import tariff_parts as parts
+from .dimensions import FREE, PARKING_TIME, TIME
+from .policy import POLICY_FIELDS, Policy
+from .tariff import Assignment, Tariff, TariffBook, Terms
+from .tariff_json import tariff_of
+from .tariff_parts import Fault, Faults, Node
+from .tariff_warnings import warn_of
+
+__all__ = ["Fault", "read_tariffs", "terms_of"]
+
+
+def read_tariffs(
+    document: object,
+    *,
+    default_time_zone: str | None = None,
+    zones: Mapping[str, str] | None = None,
+    max_power_kw: Mapping[str, Decimal] | None = None,
+) -> tuple[TariffBook, tuple[Fault, ...]]:
+    """The book of a tariff file, and everything that is wrong with the file.
+
+    document: decoded JSON, `{"tariffs": [...], "assign": [...], "time_zone": ..., "policy": {}}`,
+        its numbers read with `parse_float=Decimal`.
+    default_time_zone: for charge points without one of their own; the file's is used last.
+    zones: charge point id -> IANA time zone.  max_power_kw: charge point id -> kW.
+    With a fatal fault the book is empty.
+    """
+    faults = Faults()
+    book = _book(document, default_time_zone, zones or {}, max_power_kw or {}, faults)
+    if any(fault.fatal for fault in faults.found):
+        book = TariffBook.empty()
+    return book, tuple(faults.found)
+
+
+def terms_of(
+    tariff: Mapping[str, Any] | None, policy: Mapping[str, Any] | None, time_zone: str | None
+) -> Terms:
+    """The terms of a session from the snapshot that was taken at its start.
+
+    Raises ValueError where that is none of ours.
+    """
+    faults = Faults()
+    found = Terms(
+        tariff=None if tariff is None else tariff_of(tariff, faults),
+        policy=_policy(policy or {}, faults),
+        time_zone=time_zone,
+        zone=ZoneInfo(time_zone or "UTC"),
+    )
+    wrong = next((fault for fault in faults.found if fault.fatal), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong.where} {wrong.what}")
+    return found
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def _book(
+    document: object,
+    default_time_zone: str | None,
+    zones: Mapping[str, str],
+    max_power_kw: Mapping[str, Decimal],
+    faults: Faults,
+) -> TariffBook:
+    if not isinstance(document, dict):
+        faults.error(f"must be an object, not {parts.shown(document)}")
+        return TariffBook.empty()
+    node = Node(document, faults)
+    for name in document.keys() - {"tariffs", "assign", "time_zone", "policy"}:
+        with faults.at(name):
+            faults.warn("is not known here: ignored")
+    tariffs: dict[str, Tariff] = {}
+    with faults.at("tariffs"):
+        for index, item in parts.objects(document.get("tariffs", []), faults):
+            with faults.at(index):
+                tariff = tariff_of(item, faults)
+                if tariff is not None and tariff.id in tariffs:
+                    faults.error(f'the id "{tariff.id}" is another tariff\'s')
+                elif tariff is not None:
+                    tariffs[tariff.id] = tariff
+                    warn_of(tariff, faults)
+    if document.get("policy") is not None and not isinstance(document["policy"], dict):
+        with faults.at("policy"):
+            faults.error("must be an object")
+        document = {**document, "policy": {}}
+    with faults.at("policy"):
+        policy = _policy(document.get("policy") or {}, faults)
+    file_zone = node.get("time_zone", _time_zone)
+    if default_time_zone is not None:
+        with faults.at("time_zone"):
+            default_time_zone = _time_zone(default_time_zone, faults)
+    for name, zone in zones.items():
+        with faults.at(f'zones["{name}"]'):
+            _time_zone(zone, faults)
+    time_zone = default_time_zone or file_zone
+    if tariffs and time_zone is None and not any(f.where == "time_zone" for f in faults.found):
+        with faults.at("time_zone"):
+            faults.error("is missing: a tariff's times of day mean nothing without it")
+    return TariffBook(
+        assignments=_assignments(document.get("assign"), tariffs, faults),
+        policy=policy,
+        time_zone=time_zone,
+        zones=dict(zones),
+        max_power_kw=dict(max_power_kw),
+    )
+
+
+def _assignments(
+    value: object, tariffs: Mapping[str, Tariff], faults: Faults
+) -> tuple[Assignment, ...]:
+    if value is None:  # one list for everybody
+        return (Assignment(default=True, tariffs=tuple(tariffs.values())),) if tariffs else ()
+    found = []
+    with faults.at("assign"):
+        for index, item in parts.objects(value, faults):
+            with faults.at(index):
+                found.append(_assignment(Node(item, faults), tariffs))
+    return tuple(found)
+
+
+def _assignment(node: Node, tariffs: Mapping[str, Tariff]) -> Assignment:
+    faults = node.faults
+    for name in node.value.keys() - {"charge_point", "connector", "default", "tariffs"}:
+        with faults.at(name):
+            faults.error("is not known here")
+    charge_point = node.get("charge_point", parts.text)
+    default = bool(node.get("default", parts.flag))
+    if charge_point is None and not default:
+        faults.error("names neither a charge_point nor is the default")
+    chosen = []
+    with faults.at("tariffs"):
+        ids = node.value.get("tariffs")
+        if not isinstance(ids, list) or not ids:
+            faults.error("must be a list of tariff ids")
+            ids = []
+        for index, name in enumerate(ids):
+            with faults.at(index):
+                tariff = tariffs.get(name) if isinstance(name, str) else None
+                if tariff is None:
+                    faults.error(f"there is no tariff {parts.shown(name)}")
+                else:
+                    chosen.append(tariff)
+    return Assignment(
+        charge_point=charge_point or "*",
+        connector_id=node.get("connector", parts.whole_number),
+        default=default,
+        tariffs=tuple(chosen),
+    )
+
+
+_dimension_or_free = parts.one_of(TIME, PARKING_TIME, FREE)
+_POLICY = {
+    "suspended_evse": _dimension_or_free,
+    "faulted": _dimension_or_free,
+    "idle_detection": parts.one_of("status", "power"),
+    "post_stop_parking": parts.flag,
+    "rounding": parts.one_of("HALF_UP", "HALF_EVEN"),
+}
+
+
+def _policy(value: Mapping[str, Any], faults: Faults) -> Policy:
+    node = Node(value, faults)
+    for name in value.keys() - set(POLICY_FIELDS):
+        with faults.at(name):
+            faults.error(f"is not known; there are {', '.join(POLICY_FIELDS)}")
+    read = {name: node.get(name, _POLICY.get(name, parts.number)) for name in POLICY_FIELDS}
+    return Policy(**{name: value for name, value in read.items() if value is not None})
+
+
+def _time_zone(value: Any, faults: Faults) -> str | None:
+    if isinstance(value, str) and value:
+        try:
+            return ZoneInfo(value).key
+        except (ValueError, OSError, KeyError):  # no path, a folder, not found
+            pass
+    faults.error(f"must be a time zone like Europe/Amsterdam, not {parts.shown(value)}")
+    return None

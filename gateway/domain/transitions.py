@@ -1,0 +1,201 @@
+"""What each message does to a transaction, and what then is to be told.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+import attrs
+
+from .events import MeterSampled, Reading, TransactionStarted, TransactionStopped
+from .exact import microseconds, scaled
+from .session import (
+    LATE,
+    UNTIMED,
+    Opening,
+    Session,
+    Stop,
+    opened,
+    trusted,
+    with_readings,
+    with_status,
+)
+from .settlement import NEEDS_REVIEW, NO_TARIFF
+from .tariff import Terms
+
+DUPLICATE_START = "duplicate_start"
+DUPLICATE_STOP = "duplicate_stop"
+STOP_LATE = "stop_late"
+STOP_BEFORE_START = "stop_before_start"
+METER_START_MISSING = "meter_start_missing"
+
+# A status that arrived before its transaction's start says something about it only if it can
+# hold within a transaction; Finishing is the one before's.
+_TELLING = frozenset({"Charging", "SuspendedEV", "SuspendedEVSE", "Faulted", "Unavailable"})
+
+
+class Then(Enum):
+    """What follows from a message."""
+
+    NOTHING = "nothing"
+    PROGRESS = "progress"
+    SETTLE = "settle"  # the first receipt, or its next version
+
+
+class Turn(NamedTuple):
+    session: Session
+    then: Then
+
+
+def started(
+    event: TransactionStarted, terms: Terms, status: tuple[int, str] | None, *, priced: bool
+) -> Session:
+    """A new session.
+
+    status: of its connector, and since when (us); None where it is not known.
+    priced: begin to keep a priced prefix.
+    """
+    started_at, own = trusted(event.timestamp, event.received_at)
+    meter_start = None if event.meter_start is None else scaled(event.meter_start, 9)
+    flags = _defects(event.defects, "meterStart")
+    if not own:
+        flags |= {UNTIMED, NEEDS_REVIEW}
+    if meter_start is None:
+        flags |= {METER_START_MISSING}
+    if event.repeated:
+        flags |= {DUPLICATE_START}
+    if terms.unpriced:
+        flags |= {NO_TARIFF}
+    opening = Opening(
+        charge_point_id=event.charge_point_id,
+        connector_id=event.connector_id,
+        transaction_id=event.transaction_id,
+        id_tag=event.id_tag,
+        started_at=started_at,
+        start=microseconds(started_at),
+        meter_start=meter_start,
+        terms=terms,
+    )
+    session = opened(opening, flags=flags, priced=priced)
+    if status is not None and status[1] in _TELLING:
+        session = with_status(session, status[1], status[0])
+    return session
+
+
+def started_again(session: Session) -> Session:
+    return attrs.evolve(session, flags=session.flags | {DUPLICATE_START})
+
+
+def sampled(session: Session, event: MeterSampled, readings: Iterable[Reading]) -> Turn:
+    """readings: those of the event that are this session's."""
+    flags = session.flags
+    if event.defects:
+        flags |= _defects(event.defects, "sampledValue", "timestamp", "connectorId")
+    if session.stop is None:
+        if flags is not session.flags:
+            session = attrs.evolve(session, flags=flags)
+        return Turn(with_readings(session, readings, event.received_at), Then.PROGRESS)
+    # The bill is sealed (OCPP 1.6 §3.7 has transaction messages in order); they are kept where
+    # the stop was only inferred, for the true one may still come.
+    flags |= {LATE}
+    if session.stop.inferred:
+        late = with_readings(session, readings, event.received_at)
+        session = attrs.evolve(late, newest=session.newest, shown=session.shown)
+        flags |= late.flags
+    return Turn(attrs.evolve(session, flags=flags), Then.NOTHING)
+
+
+def stopped(session: Session, event: TransactionStopped) -> Turn:
+    stop, flags = _stop_of(session, event)
+    if session.stop is not None and not session.stop.inferred:
+        # The first one holds.  A retry says the same; people should see one that does not.
+        same = (stop.at, stop.register) == (session.stop.at, session.stop.register)
+        quiet = same or not session.closed or DUPLICATE_STOP in session.flags
+        session = attrs.evolve(session, flags=session.flags | {DUPLICATE_STOP})
+        return Turn(session, Then.NOTHING if quiet else Then.SETTLE)
+    if session.closed:
+        flags |= {STOP_LATE}
+    session = with_readings(session, event.readings, event.received_at, at_stop=True)
+    waits = session.opening.terms.policy.post_stop_parking and not session.closed
+    out = _known_unplugged(session, stop.at) if waits else None
+    session = attrs.evolve(
+        session,
+        stop=attrs.evolve(stop, unplugged=out),
+        newest=max(session.newest, stop.at),
+        flags=session.flags | flags,
+    )
+    return Turn(session, Then.PROGRESS if waits and out is None else Then.SETTLE)
+
+
+def status_changed(session: Session, status: str, at: int) -> Turn:
+    """at: us."""
+    session = with_status(session, status, at)
+    if session.stop is not None and status == "Available":
+        return _unplugged_at(session, max(at, session.stop.at))
+    return Turn(session, Then.PROGRESS)
+
+
+def unplugged(session: Session, at: int) -> Turn:
+    """The charge point says when the cable came out.  at: us."""
+    stop = session.stop
+    if stop is None:
+        return Turn(attrs.evolve(session, unplugged=at), Then.NOTHING)
+    at = max(at, stop.at)
+    if (
+        stop.inferred
+        or not session.opening.terms.policy.post_stop_parking
+        or (session.closed and (stop.unplugged is None or at >= stop.unplugged))
+    ):
+        return Turn(session, Then.NOTHING)
+    return _unplugged_at(session, at)
+
+
+def ended(session: Session, reason: str) -> Session:
+    """The session as far as there is evidence of it, nobody having told its end."""
+    stop = session.stop
+    if stop is None:
+        at = session.course.decided(None).last.at
+        stop = Stop(at=at, register=None, reason=reason, inferred=True)
+        return attrs.evolve(session, stop=stop)
+    at = stop.at
+    if session.statuses and session.statuses[-1][1] != "Available":
+        at = max(at, session.statuses[-1][0])
+    return attrs.evolve(session, stop=attrs.evolve(stop, unplugged=at))
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _unplugged_at(session: Session, at: int) -> Turn:
+    assert session.stop is not None  # noqa: S101  callers have seen the stop
+    stop = attrs.evolve(session.stop, unplugged=at)
+    return Turn(attrs.evolve(session, stop=stop), Then.SETTLE)
+
+
+def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozenset[str]]:
+    when, own = trusted(event.timestamp, event.received_at)
+    at = microseconds(when)
+    flags = _defects(event.defects, "meterStop", "transactionData", "sampledValue")
+    if event.timestamp is not None:
+        flags -= {"defect_timestamp"}  # it is a reading's time that is missing
+    if not own:
+        flags |= {UNTIMED, NEEDS_REVIEW}
+    if at < session.opening.start:
+        at = session.opening.start
+        flags |= {STOP_BEFORE_START}
+    register = None if event.meter_stop is None else scaled(event.meter_stop, 9)
+    return Stop(at=at, register=register, reason=event.reason or "Local"), flags
+
+
+def _known_unplugged(session: Session, stop: int) -> int | None:
+    if session.unplugged is not None:
+        return max(stop, session.unplugged)
+    if session.statuses and session.statuses[-1][1] == "Available":
+        return max(stop, session.statuses[-1][0])
+    return None
+
+
+def _defects(defects: Iterable[str], *known: str) -> frozenset[str]:
+    """Flags for the fields that broke the schema, but for those that are judged otherwise."""
+    return frozenset(f"defect_{field}" for field in defects if field not in known)

@@ -1,0 +1,126 @@
+"""The journal: an append-only log of events, and each reader's place in it.
+
+This is the contract.  `memory` and `sqlite` keep it, and one suite of tests holds both to it.
+
+What the journal promises: an append that returned is durable; entries are numbered 1, 2, 3
+... in the order in which they were appended; whoever listens hears them in that order, each
+only after it is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from ..domain.events import Event
+
+
+class JournalError(Exception):
+    """The journal cannot be read or written; nothing can be promised to anybody any more."""
+
+
+@attrs.frozen
+class Entry:
+    """seq: 1, 2, 3, ... without a hole."""
+
+    seq: int
+    event: Event
+
+
+@attrs.frozen
+class Aside:
+    """An entry that a reader gave up on, and why: kept for people."""
+
+    seq: int
+    why: str
+
+
+@attrs.frozen
+class Bookmark:
+    """A reader's place: every entry up to `seq` is dealt with.
+
+    ahead: entries beyond `seq` that are dealt with too.
+    aside: entries given up with this step; the journal keeps those of earlier steps.
+    """
+
+    reader: str
+    seq: int = 0
+    ahead: frozenset[int] = frozenset()
+    aside: tuple[Aside, ...] = ()
+
+
+@attrs.frozen
+class OpenTransaction:
+    """seq: of the entry that started it."""
+
+    transaction_id: int
+    charge_point_id: str
+    seq: int
+
+
+@attrs.frozen
+class Statistics:
+    """What a journal has done since it was opened.
+
+    entries, commits: how many; waiting: appends not yet durable.
+    commit_seconds: spent in commits, in sum.
+    last_seq: of the newest entry.  failure: why nothing can be written any more.
+    """
+
+    entries: int
+    commits: int
+    commit_seconds: float
+    waiting: int
+    last_seq: int
+    failure: str | None = None
+
+
+Hear = Callable[[Sequence[Entry]], None]
+
+
+class Journal(Protocol):
+    """Every method raises JournalError when the store fails."""
+
+    hear: Hear
+    """Called with what each commit made durable, in order, before those who wait are woken."""
+
+    async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
+        """Make events, and a reader's bookmark, durable together or not at all.
+
+        The entries carry the events completed: a TransactionStarted has its transaction_id
+        (and `repeated` where the same charge point, connector, id tag, time and register
+        began one before), a TransactionSettled its published_ms.
+        """
+
+    def append_soon(self, *events: Event) -> None:
+        """Append without waiting: for what nobody was promised.  Order is kept."""
+
+    async def read(self, *, after: int, limit: int) -> tuple[Entry, ...]:
+        """The entries that follow `after`, oldest first, at most `limit`."""
+
+    async def read_account(
+        self, charge_point_id: str, *, first: int, last: int
+    ) -> tuple[Entry, ...]:
+        """What concerns the accounts of a charge point, from entry `first` to `last`."""
+
+    async def bookmark(self, reader: str) -> Bookmark:
+        """Where the reader is; at 0 for one that never was.  `aside` is empty."""
+
+    async def asides(self, reader: str) -> tuple[Aside, ...]:
+        """All that the reader has given up on."""
+
+    async def open_transactions(self) -> tuple[OpenTransaction, ...]:
+        """Transactions that have no receipt, oldest first."""
+
+    async def transaction(self, transaction_id: int) -> OpenTransaction | None:
+        """Where a transaction began, settled or not; None where the id was never given."""
+
+    async def devices(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is known of each device by its name (see `domain.fleet.patches`)."""
+
+    async def receipts(self) -> tuple[Mapping[str, Any], ...]:
+        """The newest version of every receipt, in the order in which they were published."""
+
+    def statistics(self) -> Statistics: ...

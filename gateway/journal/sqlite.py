@@ -1,0 +1,302 @@
+"""The journal on SQLite: the statements, one commit for all that has gathered.
+
+WAL with `synchronous = FULL`: a commit that returned survives a power cut.  All writing is
+done by one thread (`groupcommit`), all reading on a connection of its own, so that neither
+waits for the other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import attrs
+
+from ..domain.events import Event, TransactionSettled, TransactionStarted
+from ..domain.fleet import patches
+from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
+from .codec import dump, dump_object, load, load_object
+from .rules import ACCOUNTED, milliseconds, receipt_key, start_key
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+create table entry (seq integer primary key, kind text not null, account text, body text not null);
+create index entry_account on entry (account, seq) where account is not null;
+create table bookmark (reader text primary key, seq integer not null, ahead text not null);
+create table aside (reader text, seq integer, why text not null, primary key (reader, seq));
+create table tx (
+    id integer primary key autoincrement,  -- autoincrement: an id is never given twice
+    charge_point text not null, connector integer not null, id_tag text not null,
+    started text not null, meter_start text not null,
+    seq integer not null, settled integer not null default 0,
+    unique (charge_point, connector, id_tag, started, meter_start));
+create index tx_open on tx (id) where settled = 0;
+create table receipt (
+    receipt_id text, version integer, published_ms integer not null, body text not null,
+    primary key (receipt_id, version));
+create index receipt_published on receipt (published_ms);
+create table device (name text primary key, state text not null);
+"""
+
+
+@attrs.define(eq=False)
+class Append:
+    """One request to append, and what came of it.
+
+    bodies: each event as (kind, JSON), dumped by whoever asked, so that an event which cannot
+        be written fails its own sender and nobody else.
+    """
+
+    events: tuple[Event, ...]
+    bodies: list[tuple[str, str]]
+    bookmark: Bookmark | None
+    entries: tuple[Entry, ...] = ()
+
+
+def _told(exc: sqlite3.Error, path: Path) -> JournalError:
+    return JournalError(f"{path}: {exc}")
+
+
+@attrs.define(eq=False)
+class SqliteStore:
+    """Owns both connections and the lock that keeps a second gateway away."""
+
+    path: Path
+    _writer: sqlite3.Connection
+    _reader: sqlite3.Connection
+    _lock: TextIO
+    last_seq: int
+    _known: set[str]
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteStore:
+        """Raises JournalError, with what to do about it."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _locked(path)
+        except OSError as exc:
+            raise JournalError(f"{path}: cannot be opened for writing: {exc.strerror}") from exc
+        opened: list[sqlite3.Connection] = []
+        try:
+            writer = _connect(path, opened)
+            _migrate(writer, path)
+            reader = _connect(path, opened)
+            (last,) = writer.execute("select coalesce(max(seq), 0) from entry").fetchone()
+            known = {name for (name,) in writer.execute("select name from device")}
+        except BaseException as exc:
+            for connection in opened:
+                connection.close()
+            lock.close()
+            if isinstance(exc, sqlite3.Error):
+                raise _told(exc, path) from exc
+            raise
+        return cls(path, writer, reader, lock, last, known)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+        self._lock.close()
+
+    # --- writing: the writer thread only ---------------------------------------------------
+
+    def commit(self, appends: Sequence[Append]) -> None:
+        """Make all of it durable, or nothing: then JournalError.  Fills in each one's entries."""
+        db, seq = self._writer, self.last_seq
+        try:
+            db.execute("begin immediate")
+            try:
+                rows: list[tuple[int, str, str | None, str]] = []
+                for append in appends:
+                    seq = self._number(append, seq, rows)
+                    if append.bookmark is not None:
+                        _save_bookmark(db, append.bookmark)
+                db.executemany("insert into entry values (?, ?, ?, ?)", rows)
+                db.execute("commit")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("rollback")
+                self._known = {name for (name,) in db.execute("select name from device")}
+                raise
+        except sqlite3.Error as exc:
+            raise _told(exc, self.path) from exc
+        self.last_seq = seq
+
+    def _number(
+        self, append: Append, seq: int, rows: list[tuple[int, str, str | None, str]]
+    ) -> int:
+        entries = []
+        for given, (kind, dumped) in zip(append.events, append.bodies, strict=True):
+            seq += 1
+            event, body = given, dumped
+            match event:
+                case TransactionStarted(transaction_id=0):
+                    event = _begun(self._writer, event, seq)
+                    body = dump(event)[1]
+                case TransactionSettled():
+                    event = _published(self._writer, event)
+                    body = dump(event)[1]
+            self._remember_devices(event)
+            account = event.charge_point_id if isinstance(event, ACCOUNTED) else None
+            rows.append((seq, kind, account, body))
+            entries.append(Entry(seq, event))
+        append.entries = tuple(entries)
+        return seq
+
+    def _remember_devices(self, event: Event) -> None:
+        for name, patch in patches(event):
+            if patch or name not in self._known:
+                self._known.add(name)
+                self._writer.execute(
+                    "insert into device values (?, ?) on conflict (name)"
+                    " do update set state = json_patch(state, excluded.state)",
+                    (name, dump_object(patch)),
+                )
+
+    # --- reading: one thread at a time -----------------------------------------------------
+
+    def read(self, after: int, limit: int) -> tuple[Entry, ...]:
+        sql = "select seq, kind, body from entry where seq > ? order by seq limit ?"
+        return self._entries(sql, (after, limit))
+
+    def read_account(self, charge_point_id: str, first: int, last: int) -> tuple[Entry, ...]:
+        sql = (
+            "select seq, kind, body from entry"
+            " where account = ? and seq between ? and ? order by seq"
+        )
+        return self._entries(sql, (charge_point_id, first, last))
+
+    def bookmark(self, reader: str) -> Bookmark:
+        rows = self._rows("select seq, ahead from bookmark where reader = ?", (reader,))
+        for seq, ahead in rows:
+            return Bookmark(reader, seq, frozenset(load_object(ahead)))
+        return Bookmark(reader)
+
+    def asides(self, reader: str) -> tuple[Aside, ...]:
+        rows = self._rows("select seq, why from aside where reader = ? order by seq", (reader,))
+        return tuple(Aside(seq, why) for seq, why in rows)
+
+    def open_transactions(self) -> tuple[OpenTransaction, ...]:
+        rows = self._rows("select id, charge_point, seq from tx where settled = 0 order by id")
+        return tuple(OpenTransaction(*row) for row in rows)
+
+    def transaction(self, transaction_id: int) -> OpenTransaction | None:
+        sql = "select id, charge_point, seq from tx where id = ?"
+        for row in self._rows(sql, (transaction_id,)):
+            return OpenTransaction(*row)
+        return None
+
+    def devices(self) -> Mapping[str, Mapping[str, Any]]:
+        rows = self._rows("select name, state from device")
+        return {name: load_object(state) for name, state in rows}
+
+    def receipts(self) -> tuple[Mapping[str, Any], ...]:
+        rows = self._rows(
+            "select body, max(version) from receipt group by receipt_id order by published_ms"
+        )
+        return tuple(load_object(body) for body, _ in rows)
+
+    def _entries(self, sql: str, given: tuple[Any, ...]) -> tuple[Entry, ...]:
+        return tuple(Entry(seq, load(kind, body)) for seq, kind, body in self._rows(sql, given))
+
+    def _rows(self, sql: str, given: tuple[Any, ...] = ()) -> list[Any]:
+        try:
+            return self._reader.execute(sql, given).fetchall()
+        except sqlite3.Error as exc:
+            raise _told(exc, self.path) from exc
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[SqliteStore]:
+    """The store of a gateway that may be running, for reading only.  Raises JournalError."""
+    if not path.exists():
+        raise JournalError(f"{path}: there is no such store; has the gateway ever run?")
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        with open(os.devnull) as nothing:
+            yield SqliteStore(path, db, db, nothing, 0, set())
+        db.close()
+    except sqlite3.Error as exc:
+        raise _told(exc, path) from exc
+
+
+def _locked(path: Path) -> TextIO:
+    lock = open(path.with_name(path.name + ".lock"), "w")  # noqa: SIM115  held while the store is open
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise JournalError(
+            f"{path}: another gateway is using this store; stop it, or give this one its own"
+        ) from None
+    return lock
+
+
+def _connect(path: Path, opened: list[sqlite3.Connection]) -> sqlite3.Connection:
+    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    opened.append(db)
+    db.executescript(
+        "pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 5000;"
+    )
+    return db
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("pragma user_version").fetchone()
+    if version == 0:
+        db.executescript(f"begin; {_SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;")
+    elif version != SCHEMA_VERSION:
+        raise JournalError(
+            f"{path}: written by a newer gateway (schema {version}, this one knows"
+            f" {SCHEMA_VERSION}); install that version again, or give this one its own store"
+        )
+
+
+def _save_bookmark(db: sqlite3.Connection, bookmark: Bookmark) -> None:
+    db.execute(
+        "insert into bookmark values (?, ?, ?) on conflict (reader)"
+        " do update set seq = excluded.seq, ahead = excluded.ahead",
+        (bookmark.reader, bookmark.seq, dump_object(sorted(bookmark.ahead))),
+    )
+    db.executemany(
+        "insert or replace into aside values (?, ?, ?)",
+        [(bookmark.reader, aside.seq, aside.why) for aside in bookmark.aside],
+    )
+
+
+def _begun(db: sqlite3.Connection, event: TransactionStarted, seq: int) -> TransactionStarted:
+    key = start_key(event)
+    where = "(charge_point, connector, id_tag, started, meter_start) = (?, ?, ?, ?, ?)"
+    found = db.execute(f"select id from tx where {where}", key).fetchone()  # noqa: S608
+    if found is not None:
+        return attrs.evolve(event, transaction_id=found[0], repeated=True)
+    given = db.execute(
+        "insert into tx (charge_point, connector, id_tag, started, meter_start, seq)"
+        " values (?, ?, ?, ?, ?, ?)",
+        (*key, seq),
+    ).lastrowid
+    assert given is not None  # noqa: S101  an insert has a row id
+    return attrs.evolve(event, transaction_id=given)
+
+
+def _published(db: sqlite3.Connection, event: TransactionSettled) -> TransactionSettled:
+    key = receipt_key(event)
+    found = db.execute("select published_ms from receipt where receipt_id = ?", (key,)).fetchone()
+    if found is not None:
+        (published_ms,) = found
+    else:
+        published_ms = event.published_ms or milliseconds(event.at)
+        taken = "select 1 from receipt where published_ms = ?"
+        while db.execute(taken, (published_ms,)).fetchone():
+            published_ms += 1
+    event = attrs.evolve(event, published_ms=published_ms)
+    db.execute(
+        "insert or replace into receipt values (?, ?, ?, ?)",
+        (key, event.version, published_ms, dump_object(event.receipt)),
+    )
+    db.execute("update tx set settled = 1 where id = ?", (event.transaction_id,))
+    return event

@@ -1,0 +1,1 @@
+"""The north door: ThingsBoard, over MQTT."""

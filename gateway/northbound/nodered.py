@@ -1,0 +1,118 @@
+"""`compat = "node-red"`: the keys and the RPC of the Node-RED prototype, beside our own.
+
+Its dashboards go on working: the same keys on the charge point's device, but from the right
+charge point and the right transaction, and with numbers as numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from ..bus import Entry
+from ..domain import events
+from ..domain.events import Event
+from ..domain.measurands import instantaneous
+from .rows import Row, milliseconds, number
+from .rpc import Rpc
+
+METHOD, CONNECTOR = "settest", 1
+
+
+def alias(rpc: Rpc) -> Rpc:
+    """The prototype's one RPC, `settest` true or false on a charge point, is its connector 1's."""
+    if rpc.method == METHOD and "/" not in rpc.device:
+        return attrs.evolve(rpc, device=f"{rpc.device}/{CONNECTOR}", method="setCharging")
+    return rpc
+
+
+_ACTIONS: Mapping[type[Event], str] = {
+    events.ChargePointBooted: "BootNotification",
+    events.HeartbeatReceived: "Heartbeat",
+    events.IdTagPresented: "Authorize",
+    events.ConnectorStatusChanged: "StatusNotification",
+    events.TransactionStarted: "StartTransaction",
+    events.MeterSampled: "MeterValues",
+    events.TransactionStopped: "StopTransaction",
+}
+
+
+class Prototype:
+    """Owns: the last state of charge of each connector, which only the summary at stop tells."""
+
+    def __init__(self) -> None:
+        self._soc: dict[tuple[str, int], Decimal] = {}
+
+    def rows(self, entry: Entry) -> tuple[Row, ...]:
+        """What the prototype told of an event, on the charge point's device."""
+        event = entry.event
+        values: dict[str, Any] = {}
+        if action := _ACTIONS.get(type(event)):
+            values = {"Charge Box Id": event.charge_point_id, "Command": action}
+        for told in self._told(event):
+            values |= told
+        if not values:
+            return ()
+        return (Row(event.charge_point_id, milliseconds(event.at), values),)
+
+    def _told(self, event: Event) -> Iterator[Mapping[str, Any]]:
+        match event:
+            case events.ChargePointConnected():
+                yield {"Charge Box Id": event.charge_point_id, "Connection": "ONLINE"}
+            case events.ChargePointDisconnected():
+                yield {
+                    "Charge Box Id": event.charge_point_id,
+                    "Connection": "OFFLINE",
+                    "Status": "Not Available",
+                }
+            case events.ChargePointBooted():
+                yield {
+                    "Charge Point Vendor": event.vendor,
+                    "Charge Point Model": event.model,
+                    "Connection": "ONLINE",
+                    "Status": "Available",
+                }
+            case events.HeartbeatReceived():
+                yield {"Connection": "ONLINE", "Connectivity": "Healthy"}
+            case events.IdTagPresented():
+                yield {"Id Tag Authorization": event.id_tag}
+            case events.ConnectorStatusChanged():
+                yield {"Status": event.status}
+            case events.TransactionStarted():
+                yield {"Status": "Charging", "Remote-Start": "true"}
+            case events.MeterSampled():
+                yield from self._sampled(event)
+            case events.TransactionSettled(version=1):
+                yield self._summary(event)
+
+    def _sampled(self, event: events.MeterSampled) -> Iterator[Mapping[str, Any]]:
+        for reading in event.readings:
+            measured = instantaneous(reading.samples)
+            if (register := measured.get("meter_wh")) is not None:
+                yield {"Energy Active Import Register": number(register)}
+            if (soc := measured.get("soc_percent")) is not None:
+                self._soc[event.charge_point_id, event.connector_id] = soc
+                yield {"SoC": number(soc)}
+
+    def _summary(self, event: events.TransactionSettled) -> Mapping[str, Any]:
+        receipt = event.receipt
+        soc = self._soc.pop((event.charge_point_id, event.connector_id), None)
+        told = {
+            "Charge Box Id": event.charge_point_id,
+            "Status": "Available",
+            "Remote-Start": "false",
+            "Connector Id": event.connector_id,
+            "Id Tag": receipt.get("id_tag"),
+            "Start Time": receipt.get("started_at"),
+            "Meter Start": receipt.get("meter_start_wh"),
+            "Transaction Id": event.transaction_id,
+            "Stop Time": receipt.get("stopped_at"),
+            "Meter Stop": receipt.get("meter_stop_wh"),
+            "Energy Active Import Register Final": receipt.get("meter_stop_wh"),
+            "SoC Final": None if soc is None else number(soc),
+            "Energy Active Import Register": 0,
+        }
+        return {key: value for key, value in told.items() if value is not None}

@@ -1,0 +1,374 @@
+"""The north door: tells ThingsBoard what the journal holds, and takes its orders.
+
+The link may come and go; what is outside `_with_link` does not notice.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import datetime
+
+import attrs
+import structlog
+import trio
+
+from ..bus import Entry, EventBus, JournalError, Overflow, Subscription
+from ..domain.commands import Command, Failed, Outcome
+from ..journal import Aside, Bookmark
+from .link import REFUSED, Link, LinkLost, Publication
+from .parcels import MOST_BYTES, Parcel, connect, parcels
+from .rows import Row, rows, sign_of_life
+from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
+
+READER = "thingsboard"
+TOPICS = (RPC_TOPIC,)
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
+_MOST_AT_ONCE = 2_000  # entries told in one go
+_MOST_ORDERS = 200  # RPCs under way at once
+_REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
+_SIGN_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
+_SIGNS_AT_ONCE = 50
+_ATTEMPTS = 3  # at a message that is refused, before it is set aside
+
+log = structlog.get_logger(__name__)
+
+OpenLink = Callable[[], AbstractAsyncContextManager[Link]]
+CarryOut = Callable[[Command], Awaitable[Outcome]]
+Translate = Callable[[Entry], Sequence[Row]]
+
+
+@attrs.frozen(kw_only=True)
+class NorthSettings:
+    """session_log: name of the session log's device.
+
+    many_devices: see `parcels`.  also: rows beyond the product's own, as for the prototype's
+    dashboards.  method: what an RPC's method is to be taken for, likewise.
+    """
+
+    session_log: str = "ocpp-gateway sessions"
+    many_devices: bool = False
+    grace: float = 10.0
+    also: Translate = lambda _: ()
+    alias: Callable[[Rpc], Rpc] = lambda rpc: rpc
+
+
+@attrs.define
+class Statistics:
+    """connected: whether there is a link; since: Trio's time of the last change.
+
+    published, refused: PUBLISH packets; values: entries told.
+    """
+
+    connected: bool = False
+    why: str = "not tried yet"
+    published: int = 0
+    refused: int = 0
+    aside: int = 0
+    place: int = 0
+
+
+@asynccontextmanager
+async def open_north(
+    open_link: OpenLink,
+    bus: EventBus,
+    carry_out: CarryOut,
+    now: Callable[[], datetime],
+    settings: NorthSettings,
+) -> AsyncIterator[Statistics]:
+    """Forward all that is published; on leaving the block, what is left, within `grace` s.
+
+    What the grace does not suffice for stays in the journal for the next start.
+    """
+    bookmark = await bus.journal.bookmark(READER)
+    async with trio.open_nursery() as nursery:
+        with bus.subscribe(overflow=Overflow.REREAD, after=bookmark.seq, capacity=5_000) as outbox:
+            north = _North(bus, outbox, bookmark, carry_out, now, settings, nursery)
+            nursery.start_soon(north.keep_link, open_link)
+            yield north.statistics
+            north.closing = True
+        nursery.cancel_scope.deadline = trio.current_time() + settings.grace
+        north.wake()
+
+
+@attrs.define
+class _Order:
+    """One RPC under way or done, for as long as it may be repeated."""
+
+    until: float
+    outcome: Outcome | None = None
+
+
+class _North:
+    """Owns: the outbox's bookmark, the answers that wait for a link, and what was asked lately."""
+
+    def __init__(
+        self,
+        bus: EventBus,
+        outbox: Subscription,
+        bookmark: Bookmark,
+        carry_out: CarryOut,
+        now: Callable[[], datetime],
+        settings: NorthSettings,
+        orders: trio.Nursery,
+    ) -> None:
+        self._bus = bus
+        self._outbox = outbox
+        self._bookmark = bookmark
+        self._carry_out = carry_out
+        self._now = now
+        self._settings = settings
+        self._orders = orders
+        self._asked: dict[tuple[str, int, str, bytes], _Order] = {}
+        self._under_way = 0
+        self._reply, self._replies = trio.open_memory_channel[Publication](_MOST_ORDERS)
+        self._pausing = trio.CancelScope()
+        self.closing = False
+        self.statistics = Statistics(place=bookmark.seq)
+
+    # --- the link ------------------------------------------------------------------------------
+
+    async def keep_link(self, open_link: OpenLink) -> None:
+        """Hold a link until the outbox has ended and is empty, or the house closes without one.
+
+        The guard of the MQTT side: whatever one attempt throws out of aiomqtt, paho or
+        trio-asyncio ends that attempt and is followed by another.
+        """
+        pause, done = _FIRST_PAUSE, False
+        while not done:
+            why = "ended"
+            try:
+                async with open_link() as link:
+                    log.info("link up")
+                    pause = _FIRST_PAUSE
+                    self._told_link(True, "")
+                    await self._with_link(link)
+                    done = True
+            except* JournalError:
+                raise
+            except* LinkLost as group:
+                why = _first(group)
+            except* Exception as group:
+                why = f"unexpected: {_first(group)}"
+                log.debug("link broke", exc_info=group)
+            self._told_link(False, why)
+            if not done and self.closing:
+                return
+            if not done:
+                log.warning("link lost", why=why, pause_s=pause)
+                with trio.CancelScope() as self._pausing:
+                    await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def wake(self) -> None:
+        """End a pause between two attempts."""
+        self._pausing.cancel()
+
+    def _told_link(self, connected: bool, why: str) -> None:
+        self.statistics.connected, self.statistics.why = connected, why
+
+    async def _with_link(self, link: Link) -> None:
+        teller = _Teller(link, self._bus, self._now, self._settings, self.statistics)
+        async with trio.open_nursery() as nursery:  # the first to lose the link ends them all
+            nursery.start_soon(self._take_orders, link)
+            nursery.start_soon(self._send_replies, link)
+            nursery.start_soon(teller.keep_alive)
+            await self._forward(teller)
+            nursery.cancel_scope.cancel()
+
+    # --- telling -------------------------------------------------------------------------------
+
+    async def _forward(self, teller: _Teller) -> None:
+        self._outbox.rewind(self._bookmark.seq)
+        while entries := await self._outbox.gathered(_MOST_AT_ONCE):
+            told = [(entry.seq, row) for entry in entries for row in self._rows(entry)]
+            aside = await teller.tell(told)
+            self._bookmark = Bookmark(READER, entries[-1].seq, aside=aside)
+            if told:  # a step past what nobody is told is saved with the next that somebody is
+                await self._bus.publish(bookmark=self._bookmark)
+            self.statistics.place = self._bookmark.seq
+
+    def _rows(self, entry: Entry) -> Sequence[Row]:
+        try:
+            return (
+                *rows(entry.event, self._settings.session_log),
+                *self._settings.also(entry),
+            )
+        except Exception:
+            # `rows` is pure, so nothing is half told, and telling must not stop charging.
+            log.exception("event not told", seq=entry.seq)
+            return ()
+
+    # --- orders --------------------------------------------------------------------------------
+
+    async def _send_replies(self, link: Link) -> None:
+        async for reply in self._replies:
+            await link.publish([reply])
+
+    async def _take_orders(self, link: Link) -> None:
+        async with aclosing(link.messages()) as messages:
+            async for message in messages:
+                if message.topic == RPC_TOPIC:
+                    # An order outlives the link that brought it: the charge point may act on it.
+                    self._orders.start_soon(self._serve, message.payload)
+        raise LinkLost("the subscription ended")
+
+    async def _serve(self, payload: bytes) -> None:
+        """One order.  The firewall of the north door: no payload can fell the house."""
+        try:
+            rpc = read_rpc(payload)
+            if rpc is not None:
+                await self._answer(rpc)
+        except RpcError as exc:
+            log.warning("RPC not answered", why=str(exc))
+        except trio.WouldBlock:
+            log.warning("RPC answer dropped: no link, and too many wait for one")
+        except JournalError:
+            raise
+        except Exception:
+            log.exception("RPC dropped")
+
+    async def _answer(self, rpc: Rpc) -> None:
+        command = command_of(self._settings.alias(rpc))
+        if command is None or not self._bus.fleet.knows(rpc.device):
+            # An answer would create the device in ThingsBoard (thingsboard-contract R1).
+            log.warning("RPC for an unknown device", device=rpc.device[:80], method=rpc.method[:80])
+            return
+        now = trio.current_time()
+        self._asked = {key: order for key, order in self._asked.items() if order.until > now}
+        earlier = self._asked.get(rpc.key)
+        if earlier is None:
+            outcome = await self._ordered(rpc, command)
+        elif earlier.outcome is None:
+            return  # it is being carried out, and will be answered then
+        else:
+            outcome = earlier.outcome
+        self._reply.send_nowait(answer(rpc, outcome))
+
+    async def _ordered(self, rpc: Rpc, command: Command) -> Outcome:
+        if self._under_way >= _MOST_ORDERS:
+            return Failed("Busy", f"{_MOST_ORDERS} commands are under way")
+        order = self._asked[rpc.key] = _Order(float("inf"))
+        self._under_way += 1
+        try:
+            order.outcome = await self._carry_out(command)
+            return order.outcome
+        finally:
+            self._under_way -= 1
+            order.until = trio.current_time() + _REPEATED_WITHIN
+
+
+class _Teller:
+    """Tells rows over one link.  Owns: which devices it has announced, and when each spoke."""
+
+    def __init__(
+        self,
+        link: Link,
+        bus: EventBus,
+        now: Callable[[], datetime],
+        settings: NorthSettings,
+        statistics: Statistics,
+    ) -> None:
+        self._link = link
+        self._bus = bus
+        self._now = now
+        self._settings = settings
+        self._statistics = statistics
+        self._announced: set[str] = set()
+        self._spoke: dict[str, float] = {}
+
+    async def tell(self, told: list[tuple[int, Row]]) -> tuple[Aside, ...]:
+        """Returns once all is delivered, with what was refused and is given up."""
+        if not told:
+            return ()
+        await self._announce({row.device: None for _, row in told})
+        packed = parcels(told, many_devices=self._settings.many_devices)
+        refused = await self._deliver(packed)
+        self._note_spoke(row.device for _, row in told)
+        if not refused:
+            return ()
+        return await self._one_by_one([item for item in told if item[0] in refused])
+
+    async def _deliver(self, packed: Sequence[Parcel]) -> dict[int, str]:
+        """The entries that were refused, and why."""
+        if not packed:
+            return {}
+        fitting = [parcel for parcel in packed if len(parcel.publication.payload) <= MOST_BYTES]
+        refused: dict[int, str] = {
+            seq: f"{len(parcel.publication.payload)} bytes are more than ThingsBoard takes"
+            for parcel in packed
+            if parcel not in fitting
+            for seq in parcel.seqs
+        }
+        codes = await self._link.publish([parcel.publication for parcel in fitting])
+        self._statistics.published += len(fitting)
+        for parcel, code in zip(fitting, codes, strict=True):
+            if code >= REFUSED:
+                self._statistics.refused += 1
+                refused.update(dict.fromkeys(parcel.seqs, f"refused with code 0x{code:02x}"))
+        return refused
+
+    async def _one_by_one(self, told: list[tuple[int, Row]]) -> tuple[Aside, ...]:
+        """Entries of refused messages, each for itself, so that only the guilty are set aside."""
+        aside = []
+        for seq in dict.fromkeys(seq for seq, _ in told):
+            packed = parcels([item for item in told if item[0] == seq], many_devices=False)
+            refused: dict[int, str] = {}
+            for _ in range(_ATTEMPTS):
+                refused = await self._deliver(packed)
+                if not refused:
+                    break
+            if refused:
+                log.warning("message set aside", seq=seq, why=refused[seq])
+                self._statistics.aside += 1
+                aside.append(Aside(seq, refused[seq]))
+        return tuple(aside)
+
+    async def _announce(self, devices: Iterable[str]) -> None:
+        """`connect` before anything else about a device (thingsboard-contract R1)."""
+        new = [device for device in devices if device not in self._announced]
+        if new:
+            session_log = self._settings.session_log
+            await self._link.publish([connect(device, session_log) for device in new])
+            self._announced.update(new)
+
+    async def keep_alive(self) -> None:
+        """Announce every device, and let each be heard of every few minutes."""
+        while True:
+            now = trio.current_time()
+            due = [
+                device
+                for device in (self._settings.session_log, *self._bus.fleet.devices)
+                if now - self._spoke.get(device, -_SIGN_EVERY) >= _SIGN_EVERY
+            ]
+            for first in range(0, len(due), _SIGNS_AT_ONCE):
+                await self._show(due[first : first + _SIGNS_AT_ONCE])
+            await trio.sleep(_SIGN_EVERY / 8)
+
+    async def _show(self, devices: Sequence[str]) -> None:
+        await self._announce(devices)
+        at = self._now()
+        signs = []
+        for device in devices:
+            sign = sign_of_life(device, self._bus.fleet.about(device), at)
+            if sign.values:
+                signs.append((0, sign))
+            else:  # nothing is known of it that could be said: announcing it again is life too
+                self._announced.discard(device)
+        await self._deliver(parcels(signs, many_devices=self._settings.many_devices))
+        await self._announce(devices)
+        self._note_spoke(devices)
+
+    def _note_spoke(self, devices: Iterable[str]) -> None:
+        now = trio.current_time()
+        for device in devices:
+            self._spoke[device] = now
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    """The words of the first real exception in a group of groups."""
+    inner = group.exceptions[0]
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return str(inner) or repr(inner)

@@ -1,0 +1,115 @@
+"""Rows -> publications: as few as the server's limits allow.  Pure.
+
+One `{"ts", "values"}` object per device and instant, all objects of a device in one array,
+and, where the server takes it, many devices in one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from .keys import CHARGE_POINT_TYPE, CONNECTOR_TYPE, SESSION_LOG_TYPE
+from .link import Publication
+from .rows import Row
+
+TELEMETRY_TOPIC = "v1/gateway/telemetry"
+ATTRIBUTES_TOPIC = "v1/gateway/attributes"
+CONNECT_TOPIC = "v1/gateway/connect"
+MOST_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+@attrs.define
+class Parcel:
+    """A publication, and which entries of the journal it carries."""
+
+    publication: Publication
+    seqs: frozenset[int]
+
+
+def connect(device: str, session_log: str) -> Publication:
+    """Announces a device, with the type that it keeps for ever (thingsboard-contract R1)."""
+    if device == session_log:
+        kind = SESSION_LOG_TYPE
+    else:
+        kind = CONNECTOR_TYPE if "/" in device else CHARGE_POINT_TYPE
+    return Publication(CONNECT_TOPIC, _encoder.encode({"device": device, "type": kind}))
+
+
+def parcels(
+    told: Iterable[tuple[int, Row]], *, many_devices: bool, most_bytes: int = MOST_BYTES
+) -> list[Parcel]:
+    """Everything that is told, packed.  told: (entry's sequence number, row), in order.
+
+    many_devices: whether a message may carry more than one device (ThingsBoard 4.2.1 on).
+    A row that is larger than a message may be goes alone; the caller is to refuse it.
+    """
+    items = _merged(told)
+    packed: list[Parcel] = []
+    for topic, is_ours in ((ATTRIBUTES_TOPIC, False), (TELEMETRY_TOPIC, True)):
+        box = _Box(topic, many_devices, most_bytes)
+        for (device, ts), (values, seqs) in items.items():
+            if (ts is not None) is is_ours:
+                packed.extend(box.take(device, ts, values, seqs))
+        packed.extend(box.empty())
+    return packed
+
+
+_Items = dict[tuple[str, int | None], tuple[dict[str, Any], set[int]]]
+
+
+def _merged(told: Iterable[tuple[int, Row]]) -> _Items:
+    """By device, then instant; later values of a key win.  Devices in order of appearance."""
+    by_device: dict[str, _Items] = {}
+    for seq, row in told:
+        items = by_device.setdefault(row.device, {})
+        values, seqs = items.setdefault((row.device, row.ts), ({}, set()))
+        values.update(row.values)
+        seqs.add(seq)
+    return {key: item for items in by_device.values() for key, item in items.items()}
+
+
+class _Box:
+    """What goes into one message, until it is full."""
+
+    def __init__(self, topic: str, many_devices: bool, most_bytes: int) -> None:
+        self._topic = topic
+        self._many = many_devices
+        self._most = most_bytes
+        self._devices: dict[str, list[bytes]] = {}
+        self._seqs: set[int] = set()
+        self._size = 2
+
+    def take(
+        self, device: str, ts: int | None, values: Mapping[str, Any], seqs: Iterable[int]
+    ) -> Sequence[Parcel]:
+        """Adds an item; gives the message that had to make room for it, if one had."""
+        body = _encoder.encode(values if ts is None else {"ts": ts, "values": values})
+        size = len(body) + 1 + (0 if device in self._devices else len(device.encode()) + 6)
+        full: Sequence[Parcel] = ()
+        other = self._devices and device not in self._devices and not self._many
+        if self._devices and (other or self._size + size > self._most):
+            full = self.empty()
+        self._devices.setdefault(device, []).append(body)
+        self._seqs.update(seqs)
+        self._size += size
+        return full
+
+    def empty(self) -> Sequence[Parcel]:
+        if not self._devices:
+            return ()
+        payload = b"{" + b",".join(map(self._member, self._devices.items())) + b"}"
+        parcel = Parcel(Publication(self._topic, payload), frozenset(self._seqs))
+        self._devices, self._seqs, self._size = {}, set(), 2
+        return (parcel,)
+
+    def _member(self, item: tuple[str, list[bytes]]) -> bytes:
+        device, bodies = item
+        if self._topic == ATTRIBUTES_TOPIC:  # one object a device, and `_merged` left one
+            return _encoder.encode(device) + b":" + bodies[0]
+        return _encoder.encode(device) + b":[" + b",".join(bodies) + b"]"

@@ -1,0 +1,238 @@
+"""Events -> what ThingsBoard is told: rows of telemetry and attributes.  Pure.
+
+The same event gives the same rows for ever: a row that is sent again after an outage
+replaces itself (ThingsBoard keeps one value per device, key and instant).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import attrs
+
+from ..domain import events
+from ..domain.clock import believed
+from ..domain.events import Event, Progress
+from ..domain.fleet import MOST_CONNECTORS, charger_attributes, device_name
+from ..domain.measurands import instantaneous
+
+OCPP_VERSION = "ocpp1.6"
+_NO_POWER = frozenset({"Available", "Finishing", "SuspendedEV", "SuspendedEVSE"})
+_SIX_PLACES = Decimal("0.000001")
+_MOST = Decimal(2**53)
+
+Values = Mapping[str, Any]
+
+
+@attrs.frozen
+class Row:
+    """ts: ms since 1970; None for client attributes, which have no time."""
+
+    device: str
+    ts: int | None
+    values: Values
+
+
+def rows(event: Event, session_log: str) -> tuple[Row, ...]:
+    """What is told of an event.  session_log: the name of the session log's device."""
+    return tuple(row for row in _rows(event, session_log) if row.values)
+
+
+def sign_of_life(device: str, known: Values, now: datetime) -> Row:
+    """What is told of a device that has nothing new to tell, so that its session lives on."""
+    if "connected" in known:
+        return Row(device, milliseconds(now), {"connected": known["connected"]})
+    return Row(device, milliseconds(now), _texts(status=known.get("status")))
+
+
+def milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def number(value: Decimal) -> Decimal | None:
+    """At most six decimals, as beyond 16 ThingsBoard keeps text; None where no double fits."""
+    if abs(value) >= _MOST:
+        return None
+    if int(value.as_tuple().exponent) < -6:
+        return value.quantize(_SIX_PLACES, ROUND_HALF_UP)
+    return value
+
+
+def text(value: str) -> str:
+    """Text that stays text: ThingsBoard stores what parses as a number as a number."""
+    whole, _, fraction = value.removeprefix("-").partition(".")
+    looks_like_one = (whole + fraction).isdigit() and not value.endswith(".")
+    return "'" + value if looks_like_one else value
+
+
+# --- by event ----------------------------------------------------------------------------------
+
+
+def _rows(event: Event, session_log: str) -> Iterator[Row]:
+    charge_point = event.charge_point_id
+    ts = milliseconds(event.at)
+    match event:
+        case events.ChargePointConnected():
+            yield Row(charge_point, ts, {"connected": True})
+            yield Row(
+                charge_point,
+                None,
+                {
+                    "ocpp_version": OCPP_VERSION,
+                    "security_profile": event.security_profile,
+                    **_texts(remote_address=event.remote_address),
+                },
+            )
+        case events.ChargePointDisconnected():
+            yield Row(
+                charge_point, ts, {"connected": False, **_texts(disconnect_reason=event.reason)}
+            )
+        case events.ChargePointBooted():
+            if about := charger_attributes(event):
+                yield Row(charge_point, None, {"charger": about})
+        case events.ConnectorStatusChanged():
+            yield from _status(event, ts)
+            yield from _skew(event)
+        case events.MeterSampled():
+            yield from _sampled(event)
+            yield from _skew(event)
+        case events.TransactionStarted() | events.TransactionStopped():
+            yield from _skew(event)
+        case events.TransactionOpened():
+            yield from _opened(event, ts)
+        case events.TransactionProgressed():
+            yield from _of_connector(event, ts, _progress(event.progress))
+        case events.TransactionSettled():
+            yield from _settled(event, ts, session_log)
+        case events.FirmwareStatusChanged():
+            yield Row(charge_point, ts, _texts(firmware_status=event.status))
+        case events.DiagnosticsStatusChanged():
+            yield Row(charge_point, ts, _texts(diagnostics_status=event.status))
+        case events.SecurityEventReported():
+            told = {"type": event.type, "tech_info": event.tech_info or ""}
+            yield Row(charge_point, ts, {"security_event": told})
+        case events.CommandCarriedOut():
+            yield Row(
+                charge_point,
+                ts,
+                _texts(last_command=event.method, last_command_result=event.result),
+            )
+        case events.FramesRejected():
+            yield Row(charge_point, ts, {"rejected_frames": event.total})
+
+
+def _status(event: events.ConnectorStatusChanged, ts: int) -> Iterator[Row]:
+    told = _texts(status=event.status, error_code=event.error_code)
+    if event.connector_id == 0:
+        told |= _texts(vendor_error_code=event.vendor_error_code, info=event.info)
+        yield Row(event.charge_point_id, ts, told)
+    elif 0 < event.connector_id <= MOST_CONNECTORS:
+        power = {"power_w": 0} if event.status in _NO_POWER else {}
+        yield Row(device_name(event.charge_point_id, event.connector_id), ts, told | power)
+
+
+def _sampled(event: events.MeterSampled) -> Iterator[Row]:
+    if not 0 < event.connector_id <= MOST_CONNECTORS:  # 0: the main meter of the charge point
+        return
+    device = device_name(event.charge_point_id, event.connector_id)
+    for reading in event.readings:
+        values: dict[str, Any] = _numbers(instantaneous(reading.samples))
+        if "power_w" in values:
+            values["power_source"] = "measured"
+        yield Row(device, milliseconds(believed(reading.timestamp, event.received_at)), values)
+
+
+def _opened(event: events.TransactionOpened, ts: int) -> Iterator[Row]:
+    info = {"id_tag": event.id_tag}
+    if event.tariff is not None:
+        info["tariff_id"] = str(event.tariff.get("id", ""))
+    values = {
+        "tx_active": True,
+        "tx_id": event.transaction_id,
+        "tx_started_at": milliseconds(event.started_at),
+        "tx_info": info,
+    }
+    yield from _of_connector(event, ts, values | _progress(event.progress))
+
+
+def _settled(event: events.TransactionSettled, ts: int, session_log: str) -> Iterator[Row]:
+    if event.version == 1:  # a correction says nothing of what the connector does now
+        idle = {"tx_active": False, "power_w": 0, "current_a": 0}
+        yield from _of_connector(event, ts, _progress(event.progress) | idle)
+    progress = event.progress
+    session: dict[str, Any] = {
+        "receipt": event.receipt,
+        "session_energy_kwh": number(progress.energy_wh / 1000),
+        "session_duration_s": progress.duration_s,
+        "session_idle_s": progress.idle_s,
+        "session_count": 1,
+    }
+    if progress.cost_total is not None:
+        session["session_cost"] = progress.cost_total
+        session["session_cost_minor"] = progress.cost_total_minor
+    yield from _of_connector(event, event.published_ms, session)
+    where = {
+        "session_charge_point": text(event.charge_point_id),
+        "session_connector": event.connector_id,
+    }
+    yield Row(session_log, event.published_ms, session | where)
+
+
+def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Iterator[Row]:
+    if 0 < event.connector_id <= MOST_CONNECTORS:
+        yield Row(device_name(event.charge_point_id, event.connector_id), ts, values)
+
+
+def _skew(event: Event) -> Iterator[Row]:
+    """A charge point whose clock is believed no more has it told, at our time."""
+    if event.timestamp is None or event.at == event.timestamp:
+        return
+    skew = (event.timestamp - event.received_at).total_seconds()
+    ts = milliseconds(event.received_at)
+    yield Row(event.charge_point_id, ts, {"clock_skew_s": round(skew, 3)})
+
+
+def _progress(progress: Progress) -> dict[str, Any]:
+    told = {
+        "tx_energy_wh": progress.energy_wh,
+        "meter_wh": progress.meter_wh,
+        "power_w": progress.power_w,
+        "cost_total": progress.cost_total,
+        "cost_energy": progress.cost_energy,
+        "cost_time": progress.cost_time,
+        "cost_idle": progress.cost_idle,
+        "cost_fixed": progress.cost_fixed,
+        "price_kwh": progress.price_kwh,
+        "price_min": progress.price_min,
+        "price_idle_min": progress.price_idle_min,
+    }
+    values: dict[str, Any] = {
+        "tx_duration_s": progress.duration_s,
+        "tx_charging_s": progress.charging_s,
+        "tx_idle_s": progress.idle_s,
+        "tx_flags": progress.flags,
+        **_numbers(told),
+    }
+    if progress.power_w is not None:
+        values["power_source"] = "derived"
+    if progress.cost_total is not None:
+        values["currency"] = progress.currency
+        values["cost_total_minor"] = progress.cost_total_minor
+        values["cost_as_of"] = milliseconds(progress.as_of)
+    return values
+
+
+def _numbers(told: Mapping[str, Decimal | None]) -> dict[str, Any]:
+    """Numbers that ThingsBoard keeps as numbers; what is unknown is absent."""
+    return {
+        key: fit
+        for key, value in told.items()
+        if value is not None and (fit := number(value)) is not None
+    }
+
+
+def _texts(**told: str | None) -> dict[str, Any]:
+    return {key: text(value) for key, value in told.items() if value}

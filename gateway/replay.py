@@ -1,0 +1,365 @@
+"""Prices recorded frames without a network: `ocpp-gateway replay FILE...`.
+
+A file holds one example (`tz`, `policy`, `tariff`, `events`), or many as `{"default_policy": ...,
+"vectors": [...]}`.  The frames go the way that a charge point's go: facts, then the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TextIO
+
+import attrs
+
+from .domain.accounting import Ledger
+from .domain.bill import ADJUSTMENT, text
+from .domain.clock import parse_timestamp
+from .domain.dimensions import UNITS
+from .domain.events import Event, MessageOrphaned, TransactionStarted
+from .domain.exact import SECOND, ratio, watt_hours
+from .domain.session import Session
+from .domain.settlement import Outcome, final, so_far
+from .domain.tariff import TariffBook
+from .domain.tariff_file import read_tariffs
+from .southbound.facts import event_of
+
+CHARGE_POINT = "CP-1"
+
+DEFAULT_POLICY: Mapping[str, Any] = {
+    "suspended_evse": "TIME",
+    "faulted": "FREE",
+    "idle_detection": "status",
+    "idle_power_w": 100,
+    "idle_grace_s": 0,
+    "post_stop_parking": False,
+    "min_billable_wh": 0,
+    "max_power_kw": 500,
+    "plausibility_slack_wh": 1000,
+    "stop_tolerance_wh": 1,
+    "rounding": "HALF_UP",
+}
+
+
+class ExampleFault(Exception):
+    """The example cannot be replayed: it is not in the form that replay reads."""
+
+
+def replay(
+    example: Mapping[str, Any], *, default_policy: Mapping[str, Any] = DEFAULT_POLICY
+) -> dict[str, Any]:
+    """What the example's sessions come to, in the form of its `expected`.
+
+    Raises ExampleFault where the example, or its tariff, cannot be read.
+    """
+    if not isinstance(example, Mapping):
+        raise ExampleFault("an example must be an object")
+    ledger = _Replayed(_book(example, default_policy))
+    moments = [_moment(at, "live_at") for at in _listed(example, "live_at")]
+    live: list[dict[str, Any]] = []
+    for at, event in _events(example):
+        while moments[len(live) :] and moments[len(live)] < at:
+            live.append(_live(moments[len(live)], ledger))
+        ledger.take(event)
+    live += [_live(moment, ledger) for moment in moments[len(live) :]]
+    found: dict[str, Any] = {
+        "id": example.get("id"),
+        "sessions": [_session(final(session)) for session in ledger.stopped()],
+    }
+    if ledger.orphans:
+        found["orphan_messages"] = ledger.orphans
+    if "live_at" in example:
+        for shown, named in zip(live, example["live_at"], strict=True):
+            shown["at"] = named
+        found["live"] = live
+    return found
+
+
+def main(paths: Sequence[str], *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
+    """Print one line of JSON for each example; the exit status.
+
+    0: all as expected, or nothing was.  1: an example differs, which stderr tells.  2: a file
+    cannot be replayed.
+    """
+    status = 0
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as file:
+                document = json.load(file, parse_float=Decimal, parse_constant=_no_number)
+            for example, policy in _examples(document):
+                found = replay(example, default_policy=policy)
+                print(json.dumps(found, ensure_ascii=False), file=out)
+                if "expected" in example:
+                    differences = list(_differences(found, example["expected"]))
+                    for difference in differences:
+                        print(f"{path}: {found['id']}: {difference}", file=err)
+                    status = max(status, int(bool(differences)))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, ExampleFault) as exc:
+            print(f"{path}: {exc}", file=err)
+            return 2
+    return status
+
+
+class _Replayed:
+    """A ledger that is fed like the gateway's, and what came of it."""
+
+    def __init__(self, book: TariffBook) -> None:
+        self._ledger = Ledger(book)
+        self._journal: list[Event] = []
+        self._known: dict[int, Session] = {}
+        self.orphans: list[str] = []
+
+    def take(self, event: Event) -> None:
+        lacking = self._ledger.lacks(event)
+        if lacking is not None:
+            scratch = Ledger(self._ledger.book)
+            for past in self._journal:
+                scratch.restore(past)
+            self._ledger.adopt(scratch, lacking)
+        facts = self._ledger.post(event)
+        self._journal += [event, *facts]
+        self.orphans += [fact.message for fact in facts if isinstance(fact, MessageOrphaned)]
+        if isinstance(event, TransactionStarted):
+            self._known[event.transaction_id] = self._session(event.transaction_id)
+        for transaction_id in self._known:
+            self._known[transaction_id] = self._session(transaction_id)
+
+    def stopped(self) -> list[Session]:
+        return [session for session in self._known.values() if session.stop is not None]
+
+    def newest(self) -> Session | None:
+        """The session that started last."""
+        return max(self._known.values(), key=lambda s: s.opening.start, default=None)
+
+    def _session(self, transaction_id: int) -> Session:
+        return self._ledger.account(transaction_id) or self._known[transaction_id]
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _examples(document: Any) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    if not isinstance(document, dict):
+        raise ExampleFault("an example must be an object")
+    if "vectors" not in document:
+        yield document, DEFAULT_POLICY
+        return
+    policy = document.get("default_policy", DEFAULT_POLICY)
+    if not isinstance(policy, dict | Mapping):
+        raise ExampleFault("default_policy must be an object")
+    for example in _listed(document, "vectors"):
+        yield example, policy
+
+
+def _listed(value: Mapping[str, Any], name: str) -> list[Any]:
+    found = value.get(name, [])
+    if not isinstance(found, list):
+        raise ExampleFault(f"{name} must be a list")
+    return found
+
+
+def _book(example: Mapping[str, Any], default_policy: Mapping[str, Any]) -> TariffBook:
+    tariff, policy = example.get("tariff"), example.get("policy") or {}
+    if not isinstance(policy, Mapping):
+        raise ExampleFault("policy must be an object")
+    tariffs = tariff if isinstance(tariff, list) else [] if tariff is None else [tariff]
+    document = {"tariffs": tariffs, "policy": {**default_policy, **policy}}
+    book, faults = read_tariffs(document, default_time_zone=example.get("tz"))
+    fatal = "; ".join(f"{fault.where}: {fault.what}" for fault in faults if fault.fatal)
+    if fatal:
+        raise ExampleFault(f"{example.get('id')}: {fatal}")
+    return book
+
+
+def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
+    """The frames' facts with the time of receipt, transactions numbered as they were."""
+    lines = [_line(item) for item in _listed(example, "events")]
+    given = {
+        frame[1]: frame[2]["transactionId"]
+        for _, frame in lines
+        if len(frame) == 3
+        and frame[0] == 3
+        and isinstance(frame[2], dict)
+        and isinstance(frame[2].get("transactionId"), int)
+    }
+    numbers: dict[tuple[Any, ...], int] = {}
+    for at, frame in lines:
+        if frame[0] != 2 or len(frame) != 4 or not isinstance(frame[2], str):
+            continue
+        payload = frame[3] if isinstance(frame[3], dict) else {}
+        event = event_of(frame[2], payload, charge_point_id=CHARGE_POINT, received_at=at)
+        if isinstance(event, TransactionStarted):
+            key = (event.connector_id, event.id_tag, event.timestamp, event.meter_start)
+            repeated = key in numbers
+            if not repeated:
+                number = given.get(frame[1])
+                numbers[key] = max(numbers.values(), default=0) + 1 if number is None else number
+            event = attrs.evolve(event, transaction_id=numbers[key], repeated=repeated)
+        if event is not None:
+            yield at, event
+
+
+def _line(item: Any) -> tuple[datetime, list[Any]]:
+    if not isinstance(item, dict) or not isinstance(item.get("frame"), list) or not item["frame"]:
+        raise ExampleFault("an event must be an object with `at` and `frame`")
+    return _moment(item.get("at"), "at"), item["frame"]
+
+
+def _moment(value: Any, name: str) -> datetime:
+    at = parse_timestamp(value)
+    if at is None:
+        raise ExampleFault(f"{name} must be a date and time like 2026-01-31T00:00:00Z")
+    return at
+
+
+def _no_number(name: str) -> Any:
+    raise ExampleFault(f"{name} is not JSON")
+
+
+# --- showing ------------------------------------------------------------------------------------
+
+
+def _live(at: datetime, ledger: _Replayed) -> dict[str, Any]:
+    session = ledger.newest()
+    if session is None:
+        return {"at": at.isoformat()}
+    outcome = final(session) if session.closed else so_far(session)
+    return {
+        "at": at.isoformat(),
+        "energy_wh": str(watt_hours(outcome.nwh)),
+        "duration_s": text(ratio(outcome.end - session.opening.start, SECOND)),
+        "idle_s": text(ratio(outcome.run.idle, SECOND)),
+        **_totals(outcome),
+    }
+
+
+def _session(outcome: Outcome) -> dict[str, Any]:
+    session, run, bill = outcome.session, outcome.run, outcome.bill
+    opening, stop = session.opening, session.stop
+    tariff = opening.terms.tariff
+    exact = (None, None) if bill is None else (bill.units(bill.excl), bill.units(bill.incl))
+    return {
+        "transaction_id": opening.transaction_id,
+        "tariff_id": None if tariff is None else tariff.id,
+        "energy_wh": str(watt_hours(outcome.nwh)),
+        "duration_s": text(ratio(outcome.end - opening.start, SECOND)),
+        "charging_s": text(ratio(run.charging, SECOND)),
+        "idle_s": text(ratio(run.idle, SECOND)),
+        "stop_reason": None if stop is None else stop.reason,
+        "currency": None if tariff is None else tariff.currency,
+        "lines": list(_lines(outcome)),
+        "exact_excl_vat": None if exact[0] is None else text(exact[0], 12),
+        "exact_incl_vat": None if exact[1] is None else text(exact[1], 12),
+        **_totals(outcome),
+        "flags": list(outcome.flags),
+        "signed_values": len(session.signed),
+    }
+
+
+def _lines(outcome: Outcome) -> Iterable[dict[str, Any]]:
+    bill = outcome.bill
+    if bill is None:
+        return
+    for line in bill.lines():
+        component = None if line.component < 0 else bill.tariff.components[line.component]
+        vat = None if component is None else component.vat
+        yield {
+            "dimension": line.dimension,
+            "unit_price": None if component is None else str(component.price),
+            "vat": None if vat is None else str(vat),
+            "step_size": None if component is None else component.step_size,
+            "quantity": text(line.quantity),
+            "billed_quantity": text(line.billed_quantity),
+            "unit": "session" if line.dimension == ADJUSTMENT else UNITS[line.dimension],
+            "cost_excl_vat": text(line.excl),
+            "cost_incl_vat": text(line.incl),
+        }
+
+
+def _totals(outcome: Outcome) -> dict[str, str | None]:
+    bill = outcome.bill
+    if bill is None:
+        return {"total_excl_vat": None, "total_incl_vat": None}
+    return {
+        "total_excl_vat": str(bill.money(bill.excl)),
+        "total_incl_vat": str(bill.money(bill.incl)),
+    }
+
+
+# --- comparing ----------------------------------------------------------------------------------
+
+
+def _differences(found: Mapping[str, Any], expected: Any) -> Iterator[str]:
+    if not isinstance(expected, dict):
+        raise ExampleFault("expected must be an object")
+    for name in ("orphan_messages", "live"):
+        if found.get(name, []) != expected.get(name, []):
+            yield from _unlike(found.get(name, []), expected.get(name, []), name)
+    ours, theirs = (
+        _sorted_sessions(found.get("sessions")),
+        _sorted_sessions(expected.get("sessions", [])),
+    )
+    yield from _unlike(ours, theirs, "sessions")
+
+
+def _sorted_sessions(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    shaped = []
+    for session in value:
+        if not isinstance(session, dict):
+            return value
+        lines, flags = session.get("lines"), session.get("flags")
+        if isinstance(lines, list):
+            session = {**session, "lines": sorted(lines, key=_line_key)}
+        if isinstance(flags, list):
+            session = {**session, "flags": sorted(set(map(str, flags)))}
+        shaped.append(session)
+    return sorted(shaped, key=lambda session: str(session.get("transaction_id")))
+
+
+def _line_key(line: Any) -> tuple[Any, ...]:
+    if not isinstance(line, dict):
+        return ("", "")
+    return str(line.get("dimension")), *(
+        _number(line.get(name)) or Decimal(0)
+        for name in ("unit_price", "vat", "step_size", "quantity", "cost_excl_vat")
+    )
+
+
+def _unlike(found: Any, expected: Any, where: str) -> Iterator[str]:
+    """Where two JSON values differ; decimals as text are numbers."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted(found.keys() | expected.keys()):
+            if name not in found:
+                yield f"{where}.{name} is missing, expected {_shown(expected[name])}"
+            elif name not in expected:
+                yield f"{where}.{name} is {_shown(found[name])}, expected nothing"
+            else:
+                yield from _unlike(found[name], expected[name], f"{where}.{name}")
+    elif isinstance(found, list) and isinstance(expected, list):
+        if len(found) != len(expected):
+            yield f"{where} is {_shown(found)}, expected {_shown(expected)}"
+            return
+        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from _unlike(one, other, f"{where}[{index}]")
+    elif found != expected:
+        one, other = _number(found), _number(expected)
+        if one is None or one != other:
+            yield f"{where} is {_shown(found)}, expected {_shown(expected)}"
+
+
+def _number(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        return None
+    try:
+        return Decimal(value)
+    except ArithmeticError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

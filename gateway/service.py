@@ -1,0 +1,224 @@
+"""A configuration -> a running gateway: files, sockets, the store, signals."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import signal
+import ssl
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from . import __version__
+from .admin import serve_admin
+from .app import House, Settings, run
+from .config import Address, Config, ConfigError, Fault
+from .domain.tags import IdTag, TagList
+from .domain.tariff import TariffBook
+from .domain.tariff_file import read_tariffs
+from .journal.codec import load_object
+from .journal.groupcommit import open_sqlite
+from .northbound import nodered
+from .northbound.link import Broker, open_link
+from .northbound.north import TOPICS, NorthSettings
+from .southbound.desk import Rules
+from .southbound.door import DoorSettings, tls_context
+
+BACKLOG = 4_096  # connections that may wait to be accepted: a whole fleet comes back at once
+_SPARE_FILES = 100  # for the store, MQTT, admin and what libraries open
+
+log = structlog.get_logger(__name__)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
+    """The tariffs and the warnings about them.  Raises ConfigError with every fault."""
+    path = config.pricing.tariffs
+    if path is None:
+        return TariffBook.empty(), []
+    try:
+        document = load_object(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
+        raise ConfigError([Fault(path, f"not readable as JSON: {exc}")]) from exc
+    zones = {name: cp.time_zone for name, cp in config.charge_points.items() if cp.time_zone}
+    book, found = read_tariffs(document, default_time_zone=config.pricing.time_zone, zones=zones)
+    faults = [Fault(f"{path}: {fault.where}", fault.what, fault.fatal) for fault in found]
+    if any(fault.fatal for fault in faults):
+        raise ConfigError(faults)
+    return book, faults
+
+
+def settings_of(config: Config) -> Settings:
+    """What the rooms are told of the configuration."""
+    ocpp, board = config.ocpp, config.thingsboard
+    tags = {
+        name.lower(): IdTag(status=tag.status, expires=tag.expires, parent=tag.parent)
+        for name, tag in config.id_tags.items()
+    }
+    door = DoorSettings(
+        ping_interval=ocpp.ping_interval_s,
+        call_timeout=ocpp.call_timeout_s,
+        handshake_timeout=ocpp.handshake_timeout_s,
+        grace=ocpp.grace_s,
+        max_message_bytes=ocpp.max_message_bytes,
+        most_connections=_raise_file_limit() - _SPARE_FILES,
+        require_subprotocol=ocpp.require_subprotocol,
+        reject_unknown=ocpp.unknown_charge_points == "reject",
+        lenient=ocpp.lenient,
+        passwords={
+            name: cp.password_hash for name, cp in config.charge_points.items() if cp.password_hash
+        },
+        known=frozenset(config.charge_points),
+        rules=Rules(
+            tags=TagList(tags, accept_unknown=ocpp.unknown_id_tags == "accept"),
+            heartbeat_interval=ocpp.heartbeat_interval_s,
+            tell_heartbeats=board.compat == "node-red",
+            pending=ocpp.unknown_charge_points == "pending",
+        ),
+    )
+    north = NorthSettings(
+        session_log=f"{board.gateway_name} sessions",
+        many_devices=board.batch_devices,
+        grace=ocpp.grace_s,
+    )
+    if board.compat == "node-red":
+        north = attrs.evolve(north, also=nodered.Prototype().rows, alias=nodered.alias)
+    return Settings(
+        door=door,
+        north=north,
+        default_id_tag=config.commands.default_id_tag,
+        start_timeout=config.commands.remote_start_timeout_s,
+        software=__version__,
+    )
+
+
+def broker_of(config: Config) -> Broker:
+    """Raises OSError, ssl.SSLError for a ca_cert that is none."""
+    board = config.thingsboard
+    tls = ssl.create_default_context(cafile=board.ca_cert) if board.tls else None
+    return Broker(
+        host=board.host,
+        port=board.port,
+        access_token=board.access_token,
+        tls=tls,
+        protocol=board.protocol,
+    )
+
+
+async def serve(
+    config: Config,
+    ready: Callable[[str], None],
+    *,
+    wait_stop: Callable[[], Any] | None = None,
+    task_status: trio.TaskStatus[House] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the gateway until SIGTERM or SIGINT (or `wait_stop` returns), then leave in order.
+
+    ready: is given the line that says where the gateway listens, once it does.
+    Raises ConfigError, JournalError, OSError.
+    """
+    book, _ = open_book(config)
+    settings, broker = settings_of(config), broker_of(config)
+    async with open_sqlite(config.storage.url) as journal:
+        doors = await _open_doors(config)
+        (admin,) = await _listen(config.admin.listen)
+        line = f"ready ocpp={_where(doors[0])} admin={_where(admin)}"
+        if len(doors) > 1:
+            line += f" ocpp_tls={_where(doors[1])}"
+
+        async def stop(house: House) -> None:
+            async with trio.open_nursery() as looking_on:
+                looking_on.start_soon(serve_admin, admin, lambda: house)
+                gc.collect()
+                gc.freeze()  # what lives as long as the process need not be looked at again
+                log.info("ready", ocpp=_where(doors[0]), admin=_where(admin), version=__version__)
+                ready(line)
+                await (wait_stop or _wait_signal)()
+                looking_on.cancel_scope.cancel()
+            log.info("stopping", charge_points=len(house.registry.sessions()))
+
+        listeners = [door.listener for door in doors]
+        await run(
+            journal,
+            listeners,
+            partial(open_link, broker, TOPICS),
+            book,
+            utc_now,
+            settings,
+            stop,
+            task_status=task_status,
+        )
+    log.info("stopped")
+
+
+@attrs.frozen
+class _Door:
+    """listener: what is accepted from; socket: its plain listener, which has an address."""
+
+    listener: trio.abc.Listener[Any]
+    socket: trio.SocketListener
+
+
+async def _open_doors(config: Config) -> list[_Door]:
+    ocpp = config.ocpp
+    tls = None
+    if ocpp.tls_cert is not None and ocpp.tls_key is not None:
+        tls = tls_context(ocpp.tls_cert, ocpp.tls_key, ocpp.client_ca)
+    doors = []
+    (plain,) = await _listen(ocpp.listen)
+    if tls is not None and ocpp.listen_tls is None:
+        doors.append(_Door(_tls_listener(plain, tls), plain))
+    else:
+        doors.append(_Door(plain, plain))
+    if tls is not None and ocpp.listen_tls is not None:
+        (secure,) = await _listen(ocpp.listen_tls)
+        doors.append(_Door(_tls_listener(secure, tls), secure))
+    return doors
+
+
+def _tls_listener(plain: trio.SocketListener, tls: ssl.SSLContext) -> trio.abc.Listener[Any]:
+    # https_compatible: a peer that leaves without TLS's own goodbye is no fault of interest.
+    return trio.SSLListener(plain, tls, https_compatible=True)
+
+
+async def _listen(address: Address) -> Sequence[trio.SocketListener]:
+    try:
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+    except OSError as exc:
+        raise OSError(exc.errno, f"cannot listen on {address}: {exc.strerror}") from exc
+    return listeners[:1]
+
+
+def _where(door: _Door | trio.SocketListener) -> str:
+    listener = door.socket if isinstance(door, _Door) else door
+    host, port, *_ = listener.socket.getsockname()
+    return str(Address(host, port))
+
+
+async def _wait_signal() -> None:
+    """Returns at the first SIGTERM or SIGINT; a second one leaves at once, without loss."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            break
+    # From here on the default action holds: the next signal ends the process where it stands,
+    # and what the journal has is told at the next start.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one; gives what it then is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit

@@ -1,0 +1,190 @@
+"""What we answer: a charge point's request -> events on the bus -> the reply.
+
+The reply leaves only after the events are durable.  A charge point that got no reply asks
+again, so an answered request is never lost and an unanswered one is never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import structlog
+
+from ..bus import EventBus, JournalError
+from ..domain import events
+from ..domain.tags import TagList
+from .facts import event_of
+from .frames import TRANSACTION_ACTIONS, FrameError, Request
+from .session import Unanswerable
+
+COST_MESSAGES = "org.openchargealliance.costmsg"
+_REJECTED_EVERY = 10.0  # seconds between two events about rejected frames of one charge point
+
+log = structlog.get_logger(__name__)
+
+Now = Callable[[], datetime]
+Reply = Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What every charge point is told alike.
+
+    heartbeat_interval: seconds.  tell_heartbeats: whether Heartbeats become events.
+    pending: whether charge points that the configuration does not name wait for approval.
+    """
+
+    tags: TagList = attrs.field(factory=TagList)
+    heartbeat_interval: int = 300
+    tell_heartbeats: bool = False
+    pending: bool = False
+
+
+class Desk:
+    """One charge point's desk.  It cannot call the charge point: it does not know the session."""
+
+    def __init__(
+        self, charge_point_id: str, bus: EventBus, now: Now, rules: Rules, *, known: bool
+    ) -> None:
+        self._charge_point_id = charge_point_id
+        self._bus = bus
+        self._now = now
+        self._rules = rules
+        self._waiting = rules.pending and not known
+        self._rejected_told_at: datetime | None = None
+        self._clerks: dict[str, Callable[[Request], Awaitable[Reply]]] = {
+            "Authorize": self._authorize,
+            "BootNotification": self._boot,
+            "DataTransfer": self._data,
+            "Heartbeat": self._heartbeat,
+            "SignCertificate": self._sign_certificate,
+            "StartTransaction": self._start,
+            "StopTransaction": self._stop,
+        }
+
+    async def answer(self, request: Request) -> Reply:
+        """The payload of the CALLRESULT.  Raises Unanswerable, which the peer is told.
+
+        A bug of ours is told as InternalError, to this charge point only; but a transaction
+        message must not be refused (charge points drop it for good), so there it is raised:
+        the connection ends without an answer, and the message will come again.
+        """
+        if self._waiting and request.action not in TRANSACTION_ACTIONS | {"BootNotification"}:
+            raise Unanswerable("SecurityError", "this charge point is not approved yet")
+        try:
+            return await self._clerks.get(request.action, self._note)(request)
+        except (Unanswerable, JournalError):
+            raise
+        except Exception:
+            if request.action in TRANSACTION_ACTIONS:
+                raise
+            log.exception(
+                "request not answered", charge_point=self._charge_point_id, action=request.action
+            )
+            raise Unanswerable("InternalError", "an internal error occurred") from None
+
+    def rejected(self, error: FrameError, total: int) -> None:
+        """Tell of frames that broke the protocol, but not of each: there may be thousands."""
+        now = self._now()
+        log.info(
+            "frame rejected", charge_point=self._charge_point_id, code=error.code, why=error.why
+        )
+        told = self._rejected_told_at
+        if told is None or (now - told).total_seconds() >= _REJECTED_EVERY:
+            self._rejected_told_at = now
+            self._bus.publish_soon(
+                events.FramesRejected(
+                    charge_point_id=self._charge_point_id,
+                    received_at=now,
+                    total=total,
+                    code=error.code,
+                    why=error.why[:200],
+                )
+            )
+
+    # --- the clerks ----------------------------------------------------------------------------
+
+    async def _note(self, request: Request) -> Reply:
+        """What needs no more than to be kept: MeterValues, StatusNotification and their like."""
+        await self._bus.publish(self._fact(request))
+        return {}
+
+    async def _boot(self, request: Request) -> Reply:
+        status = "Pending" if self._waiting else "Accepted"
+        fact = self._fact(request)
+        assert isinstance(fact, events.ChargePointBooted)  # noqa: S101  by its action
+        await self._bus.publish(attrs.evolve(fact, status=status))
+        return {
+            "currentTime": _iso(self._now()),
+            "interval": self._rules.heartbeat_interval,
+            "status": status,
+        }
+
+    async def _heartbeat(self, _: Request) -> Reply:
+        now = self._now()
+        if self._rules.tell_heartbeats:
+            self._bus.publish_soon(
+                events.HeartbeatReceived(charge_point_id=self._charge_point_id, received_at=now)
+            )
+        return {"currentTime": _iso(now)}
+
+    async def _authorize(self, request: Request) -> Reply:
+        now = self._now()
+        id_tag = str(request.payload["idTag"])
+        info = self._rules.tags.info(id_tag, now)
+        self._bus.publish_soon(  # nobody is promised anything by it, so it need not wait
+            events.IdTagPresented(
+                charge_point_id=self._charge_point_id,
+                received_at=now,
+                id_tag=id_tag,
+                status=info["status"],
+            )
+        )
+        return {"idTagInfo": info}
+
+    async def _start(self, request: Request) -> Reply:
+        fact = self._fact(request)
+        assert isinstance(fact, events.TransactionStarted)  # noqa: S101  by its action
+        info = self._rules.tags.info(fact.id_tag, self._now())
+        # Also a refused transaction is real: it may have run offline, and energy with it.
+        (entry,) = await self._bus.publish(attrs.evolve(fact, id_tag_status=info["status"]))
+        started = entry.event
+        assert isinstance(started, events.TransactionStarted)  # noqa: S101  as it went in
+        return {"transactionId": started.transaction_id, "idTagInfo": info}
+
+    async def _stop(self, request: Request) -> Reply:
+        fact = self._fact(request)
+        assert isinstance(fact, events.TransactionStopped)  # noqa: S101  by its action
+        await self._bus.publish(fact)
+        if fact.id_tag is None:  # OCPP 1.6 §4.10: idTagInfo answers an idTag
+            return {}
+        return {"idTagInfo": self._rules.tags.info(fact.id_tag, self._now())}
+
+    async def _data(self, request: Request) -> Reply:
+        await self._bus.publish(self._fact(request))
+        known = request.payload.get("vendorId") == COST_MESSAGES
+        if known and request.payload.get("messageId") == "ConnectorUnplugged":
+            return {"status": "Accepted"}
+        return {"status": "UnknownMessageId" if known else "UnknownVendorId"}
+
+    async def _sign_certificate(self, _: Request) -> Reply:
+        return {"status": "Rejected"}  # there is no certificate authority to ask
+
+    def _fact(self, request: Request) -> events.Event:
+        fact = event_of(
+            request.action,
+            request.payload,
+            charge_point_id=self._charge_point_id,
+            received_at=self._now(),
+        )
+        if fact is None:
+            raise TypeError(f"no fact in a {request.action}")
+        return fact
+
+
+def _iso(at: datetime) -> str:
+    """With milliseconds, as the specification's own examples have it."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

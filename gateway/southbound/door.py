@@ -1,0 +1,294 @@
+"""The south door: who may come in, and one guarded nursery for each who does."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import structlog
+import trio
+from trio_websocket import HandshakeError
+from wsproto.utilities import LocalProtocolError
+
+from ..bus import EventBus, JournalError
+from ..domain.events import ChargePointConnected, ChargePointDisconnected
+from .credentials import PasswordBook, identity_of, password_of
+from .desk import Desk, Now, Rules
+from .registry import Registry
+from .session import ChargePointSession, Tally
+from .websocket import Handshake, SocketClosed, TrioSocket, read_handshake
+
+SUBPROTOCOL = "ocpp1.6"
+NORMAL, GOING_AWAY = 1000, 1001
+CLOSE_TIMEOUT = 5.0  # seconds for the peer to answer our goodbye
+SILENT_HEARTBEATS = 3
+
+log = structlog.get_logger(__name__)
+
+_Headers = list[tuple[bytes, bytes]]
+
+
+@attrs.frozen(kw_only=True)
+class DoorSettings:
+    """passwords: charge point id -> argon2 hash.  known: charge points that are known by name."""
+
+    ping_interval: float = 30.0
+    call_timeout: float = 30.0
+    handshake_timeout: float = 10.0
+    grace: float = 10.0
+    max_message_bytes: int = 262_144
+    most_connections: int = 10_000
+    require_subprotocol: bool = False
+    reject_unknown: bool = False
+    lenient: bool = True
+    passwords: Mapping[str, str] = attrs.field(factory=dict)
+    known: frozenset[str] = frozenset()
+    rules: Rules = attrs.field(factory=Rules)
+
+
+@asynccontextmanager
+async def open_southbound(
+    listeners: Sequence[trio.abc.Listener[Any]],
+    bus: EventBus,
+    registry: Registry,
+    now: Now,
+    settings: DoorSettings,
+) -> AsyncIterator[Tally]:
+    """Serve charge points while the block runs; on leaving it, take leave of them.
+
+    They hear 1001 (going away) after the answers under way, and have `grace` seconds.
+    """
+    tally = Tally()
+    door = _Door(bus, registry, now, settings, tally)
+    async with trio.open_nursery() as watch:
+        watch.start_soon(door.watch)
+        async with trio.open_nursery() as chargers:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(door.accept, listener, chargers)
+                yield tally
+                accepting.cancel_scope.cancel()
+            chargers.cancel_scope.deadline = trio.current_time() + settings.grace
+            door.closing = True
+            for session in registry.sessions():
+                session.leave(GOING_AWAY, "gateway is stopping")
+        watch.cancel_scope.cancel()
+
+
+class _Refused(Exception):
+    """A handshake that gets an HTTP error in place of a WebSocket."""
+
+    def __init__(self, status: int, why: str, headers: _Headers | None = None) -> None:
+        super().__init__(f"{status} {why}")
+        self.status = status
+        self.why = why
+        self.headers = headers or []
+
+
+class _Door:
+    def __init__(
+        self, bus: EventBus, registry: Registry, now: Now, settings: DoorSettings, tally: Tally
+    ) -> None:
+        self._tally = tally
+        self._bus = bus
+        self._registry = registry
+        self._now = now
+        self._settings = settings
+        self._passwords = PasswordBook(settings.passwords)
+        self._inside = 0
+        self.closing = False
+
+    async def accept(self, listener: trio.abc.Listener[Any], chargers: trio.Nursery) -> None:
+        await trio.serve_listeners(self._visit, [listener], handler_nursery=chargers)
+
+    async def _visit(self, stream: trio.abc.Stream) -> None:
+        """One connection, from its first byte to its last.
+
+        The firewall of the south door: whatever goes wrong with one charge point, in our code
+        or in trio-websocket's reader, ends that charge point's connection and no other.  Only
+        a journal that fails goes through: then the house must fall.
+        """
+        self._inside += 1
+        where = _address(stream)
+        try:
+            if self._inside > self._settings.most_connections:
+                log.warning("connection refused: as many as may are open", remote=where)
+                return
+            async with trio.open_nursery() as tasks:
+                await self._serve(stream, where, tasks)
+                tasks.cancel_scope.cancel()
+        except* JournalError:
+            raise
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as group:
+            log.debug("connection broken", remote=where, why=_first(group))
+        except* (HandshakeError, LocalProtocolError, SocketClosed) as group:
+            log.info("connection ended by a protocol fault", remote=where, why=_first(group))
+        except* Exception:
+            log.exception("connection dropped", remote=where)
+        finally:
+            self._inside -= 1
+            await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: trio.abc.Stream, where: str, tasks: trio.Nursery) -> None:
+        settings = self._settings
+        handshake = await read_handshake(
+            stream,
+            tasks,
+            max_message_bytes=settings.max_message_bytes,
+            handshake_timeout=settings.handshake_timeout,
+        )
+        if handshake is None:
+            log.debug("no handshake", remote=where)
+            return
+        socket = None
+        with trio.move_on_after(settings.handshake_timeout):
+            try:
+                charge_point_id, profile = await self._admit(handshake, stream)
+                offered = SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None
+                socket = await handshake.accept(offered)
+            except _Refused as refused:
+                log.info("handshake refused", remote=where, path=handshake.path[:200],
+                         why=str(refused))  # fmt: skip
+                await handshake.reject(refused.status, refused.why, refused.headers)
+        if socket is not None:
+            await self._host(charge_point_id, socket, where, profile, tasks)
+
+    async def _admit(self, handshake: Handshake, stream: trio.abc.Stream) -> tuple[str, int]:
+        """(charge point id, security profile).  Raises _Refused."""
+        settings = self._settings
+        if self.closing:
+            raise _Refused(503, "the gateway is stopping", [(b"retry-after", b"10")])
+        identity = identity_of(handshake.path)
+        if identity is None:
+            raise _Refused(404, "no charge point id: connect to .../ocpp/<charge point id>")
+        if settings.reject_unknown and identity not in settings.known:
+            raise _Refused(404, "this charge point is not known here")
+        secure = isinstance(stream, trio.SSLStream)
+        profile = 2 if secure else 0
+        if self._passwords.needs(identity):
+            password = password_of(handshake.header(b"authorization"), identity)
+            if not await self._passwords.admits(identity, password):
+                raise _Refused(
+                    401, "wrong or missing password", [(b"www-authenticate", b'Basic realm="ocpp"')]
+                )
+            profile = 2 if secure else 1
+        if isinstance(stream, trio.SSLStream) and stream.getpeercert():
+            profile = 3
+        offered = handshake.subprotocols
+        if SUBPROTOCOL not in offered and (offered or settings.require_subprotocol):
+            raise _Refused(400, f"this is a central system for {SUBPROTOCOL}, not for {offered}")
+        if (calm_in := self._registry.calm_in(identity)) > 0:
+            raise _Refused(
+                503,
+                "another device with this id holds the connection",
+                [(b"retry-after", str(int(calm_in) + 1).encode())],
+            )
+        return identity, profile
+
+    async def _host(
+        self,
+        charge_point_id: str,
+        socket: TrioSocket,
+        where: str,
+        profile: int,
+        tasks: trio.Nursery,
+    ) -> None:
+        """A charge point that was let in, until it leaves."""
+        settings = self._settings
+        desk = Desk(
+            charge_point_id,
+            self._bus,
+            self._now,
+            settings.rules,
+            known=charge_point_id in settings.known,
+        )
+        session = ChargePointSession(
+            charge_point_id,
+            socket,
+            desk.answer,
+            desk.rejected,
+            tasks,
+            tally=self._tally,
+            lenient=settings.lenient,
+            call_timeout=settings.call_timeout,
+        )
+        with self._registry.seated(session):
+            reason = "connection lost"
+            try:
+                await self._bus.publish(
+                    ChargePointConnected(
+                        charge_point_id=charge_point_id,
+                        received_at=self._now(),
+                        remote_address=where,
+                        security_profile=profile,
+                    )
+                )
+                reason = await session.run()
+            finally:
+                if self._registry.is_seated(session):
+                    await self._tell_left(charge_point_id, reason)
+        log.info("charge point left", charge_point=charge_point_id, why=reason)
+        farewell = session.farewell
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await socket.close(
+                farewell.code if farewell else NORMAL, farewell.reason if farewell else ""
+            )
+
+    async def _tell_left(self, charge_point_id: str, reason: str) -> None:
+        # Shielded: that a charge point is gone must be known also where its task is cancelled.
+        with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self._bus.publish(
+                ChargePointDisconnected(
+                    charge_point_id=charge_point_id, received_at=self._now(), reason=reason[:200]
+                )
+            )
+
+    async def watch(self) -> None:
+        """Find out who has fallen silent, and who does not read."""
+        settings = self._settings
+        silence = SILENT_HEARTBEATS * settings.rules.heartbeat_interval
+        while True:
+            await trio.sleep(1)
+            now = trio.current_time()
+            for session in self._registry.sessions():
+                match session.check(now, silence=silence, ping_interval=settings.ping_interval):
+                    case "ping":
+                        session.tasks.start_soon(session.ping)
+                    case "gone":
+                        session.leave(NORMAL, "no sign of life")
+                    case "abort":
+                        session.tasks.start_soon(session.abort)
+
+
+def _address(stream: trio.abc.Stream) -> str:
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return "memory"
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except (OSError, ValueError):  # it has left already
+        return "unknown"
+    return f"{host}:{port}"
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    """The words of the first real exception in a group of groups."""
+    inner = group.exceptions[0]
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return repr(inner)
+
+
+def tls_context(cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
+    """Server side of security profile 2, or 3 with `client_ca`.  Raises OSError, ssl.SSLError."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key)
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,215 @@
+"""Commands -> OCPP calls -> how they ended.  Runs in the task of whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import trio
+
+from ..bus import EventBus, Overflow
+from ..domain.commands import Command, Done, Failed, Outcome
+from ..domain.events import CommandCarriedOut, Event, TransactionSettled, TransactionStarted
+from .desk import Now
+from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall
+from .registry import Registry
+from .session import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
+
+CONNECTOR_METHODS = ("remoteStart", "remoteStop", "setCharging", "unlock", "setAvailable")
+
+
+class _Invalid(Exception):
+    """The params of a command are not what it takes."""
+
+
+@attrs.frozen
+class Orders:
+    """Carries out what operators order.
+
+    default_id_tag: for a remoteStart that names none.
+    start_timeout: seconds from the charge point's Accepted to its StartTransaction, and from
+        the Accepted of a remote stop to the receipt.
+    """
+
+    bus: EventBus
+    registry: Registry
+    now: Now
+    default_id_tag: str | None = None
+    start_timeout: float = 60.0
+
+    async def carry_out(self, command: Command) -> Outcome:
+        """How it ended; the same is published.  Raises nothing for what was asked or done."""
+        outcome = await self._attempt(command)
+        self.bus.publish_soon(
+            CommandCarriedOut(
+                charge_point_id=command.charge_point_id,
+                received_at=self.now(),
+                method=command.method,
+                result=outcome.result,
+            )
+        )
+        return outcome
+
+    async def _attempt(self, command: Command) -> Outcome:
+        try:
+            return await self._method(command)(command)
+        except _Invalid as exc:
+            return Failed("InvalidParams", str(exc))
+        except InvalidCall as exc:
+            return Failed("InvalidParams", str(exc))
+        except ChargePointGone as exc:
+            return Failed("NotConnected", str(exc))
+        except ChargePointSilent as exc:
+            return Failed("Timeout", str(exc))
+        except TooManyCalls as exc:
+            return Failed("Busy", str(exc))
+        except ChargePointRefused as exc:
+            return Failed("CallError", str(exc), exc.code, exc.details)
+        except InvalidAnswer as exc:
+            return Failed("CallError", str(exc), None, exc.payload)
+
+    def _method(self, command: Command) -> Callable[[Command], Awaitable[Outcome]]:
+        if command.connector_id == 0 and command.method in CENTRAL_SYSTEM_ACTIONS:
+            return self._plain
+        if command.connector_id > 0 and command.method in CONNECTOR_METHODS:
+            return {
+                "remoteStart": self._remote_start,
+                "remoteStop": self._remote_stop,
+                "setCharging": self._set_charging,
+                "unlock": self._unlock,
+                "setAvailable": self._set_available,
+            }[command.method]
+        return self._unknown
+
+    async def _unknown(self, command: Command) -> Outcome:
+        kind = "connector" if command.connector_id else "charge point"
+        return Failed("UnknownMethod", f"a {kind} knows no method {command.method[:60]!r}")
+
+    # --- to a charge point ---------------------------------------------------------------------
+
+    async def _plain(self, command: Command) -> Outcome:
+        """A message of OCPP's own, its payload as given (OCPP 1.6 §5)."""
+        params = {} if command.params is None else command.params
+        if not isinstance(params, dict):
+            raise _Invalid(f"{command.method} takes a JSON object, as OCPP has it")
+        return Done(await self._call(command, command.method, **params))
+
+    # --- to a connector: they answer when it has truly happened -----------------------------------
+
+    async def _remote_start(self, command: Command) -> Outcome:
+        id_tag = self._id_tag(command.params)
+        connector = command.connector_id
+
+        def ours(event: Event) -> bool:
+            return (
+                isinstance(event, TransactionStarted)
+                and event.connector_id == connector
+                and not event.repeated
+            )
+
+        async def ask() -> dict[str, Any]:
+            return await self._call(
+                command, "RemoteStartTransaction", connectorId=connector, idTag=id_tag
+            )
+
+        answer, started = await self._and_then(command, ask, TransactionStarted, ours)
+        if answer["status"] != "Accepted":
+            return Done(answer)
+        if not isinstance(started, TransactionStarted):
+            return Failed(
+                "Timeout",
+                "the charge point accepted, but began no transaction within"
+                f" {self.start_timeout:g} s; is a car plugged in?",
+            )
+        if started.id_tag_status != "Accepted":
+            told = {"status": "Rejected", "reason": started.id_tag_status}
+        else:
+            told = {"status": "Accepted"}
+        return Done({**told, "transactionId": started.transaction_id})
+
+    async def _remote_stop(self, command: Command) -> Outcome:
+        transaction_id = self.bus.fleet.open_transaction(
+            command.charge_point_id, command.connector_id
+        )
+        if transaction_id is None:
+            self.registry.session(command.charge_point_id)  # offline is told before idle
+            return Done({"status": "Rejected", "reason": "NoTransaction"})
+
+        def ours(event: Event) -> bool:
+            return isinstance(event, TransactionSettled) and event.transaction_id == transaction_id
+
+        async def ask() -> dict[str, Any]:
+            return await self._call(command, "RemoteStopTransaction", transactionId=transaction_id)
+
+        answer, settled = await self._and_then(command, ask, TransactionSettled, ours)
+        if answer["status"] != "Accepted":
+            return Done(answer)
+        if not isinstance(settled, TransactionSettled):
+            return Failed(
+                "Timeout",
+                "the charge point accepted, but its transaction goes on after"
+                f" {self.start_timeout:g} s",
+            )
+        return Done({"status": "Stopped", "receipt_id": settled.receipt["receipt_id"]})
+
+    async def _set_charging(self, command: Command) -> Outcome:
+        if _switch(command):
+            return await self._remote_start(attrs.evolve(command, params=None))
+        return await self._remote_stop(command)
+
+    async def _unlock(self, command: Command) -> Outcome:
+        return Done(await self._call(command, "UnlockConnector", connectorId=command.connector_id))
+
+    async def _set_available(self, command: Command) -> Outcome:
+        kind = "Operative" if _switch(command) else "Inoperative"
+        return Done(
+            await self._call(
+                command, "ChangeAvailability", connectorId=command.connector_id, type=kind
+            )
+        )
+
+    # --- what they share -------------------------------------------------------------------------
+
+    async def _call(self, command: Command, action: str, /, **payload: Any) -> dict[str, Any]:
+        session = self.registry.session(command.charge_point_id)
+        return await session.call(action, payload)
+
+    async def _and_then(
+        self,
+        command: Command,
+        ask: Callable[[], Awaitable[dict[str, Any]]],
+        kind: type[Event],
+        ours: Callable[[Event], bool],
+    ) -> tuple[dict[str, Any], Event | None]:
+        """The answer, and the event that makes it true; None where none came in time.
+
+        The event may come before the answer: charge points that authorise a remote start
+        begin it first and answer then.
+        """
+        with self.bus.subscribe(kind, overflow=Overflow.FORGET, capacity=256) as heard:
+            answer = await ask()
+            if answer["status"] == "Accepted":
+                with trio.move_on_after(self.start_timeout):
+                    async for entry in heard:
+                        event = entry.event
+                        if event.charge_point_id == command.charge_point_id and ours(event):
+                            return answer, event
+        return answer, None
+
+    def _id_tag(self, params: Any) -> str:
+        if params is None or params == {}:
+            if self.default_id_tag is None:
+                raise _Invalid(
+                    'no idTag: send {"idTag": "..."}, or configure [commands] default_id_tag'
+                )
+            return self.default_id_tag
+        if isinstance(params, dict) and isinstance(params.get("idTag"), str):
+            return str(params["idTag"])
+        raise _Invalid('remoteStart takes {"idTag": "..."} or nothing')
+
+
+def _switch(command: Command) -> bool:
+    if isinstance(command.params, bool):
+        return command.params
+    raise _Invalid(f"{command.method} takes true or false")

@@ -1,0 +1,290 @@
+"""One charge point's connection: its requests answered in order, our calls made one at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import attrs
+import outcome
+import structlog
+import trio
+
+from .frames import (
+    FrameError,
+    Refusal,
+    Request,
+    Result,
+    check_call,
+    decode,
+    encode_call,
+    encode_error,
+    encode_result,
+    read_result,
+)
+from .websocket import Socket, SocketClosed
+
+MOST_CALLS = 20  # calls that may wait for one charge point
+SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
+PONG_TIMEOUT = 60.0  # seconds without a sign of life after a ping
+
+log = structlog.get_logger(__name__)
+
+Answer = Callable[[Request], Awaitable[Mapping[str, Any]]]
+
+
+class ChargePointGone(Exception):
+    """The connection ended before the charge point answered.  It may have acted all the same."""
+
+
+class ChargePointSilent(Exception):
+    """The charge point is connected but did not answer in time.  It may still act."""
+
+
+class ChargePointRefused(Exception):
+    """The charge point answered with a CALLERROR."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.description or refusal.code)
+        self.code = refusal.code
+        self.details = refusal.details
+
+
+class TooManyCalls(Exception):
+    """As many calls wait for this charge point as may."""
+
+
+class Unanswerable(Exception):
+    """A well-formed request that gets a CALLERROR: code and why are what the peer is told."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code = code
+        self.why = why
+
+
+@attrs.define
+class _Pending:
+    unique_id: str
+    action: str
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    result: outcome.Outcome[dict[str, Any]] | None = None
+
+    def settle(self, result: outcome.Outcome[dict[str, Any]]) -> None:
+        if self.result is None:
+            self.result = result
+            self.answered.set()
+
+
+@attrs.frozen
+class Farewell:
+    """Why we end a connection: a WebSocket close code, and words for people."""
+
+    code: int
+    reason: str
+
+
+@attrs.define
+class Tally:
+    """What all connections have seen since the start, for metrics.
+
+    bent: requests that break their schema but were read; rejected: by code.
+    """
+
+    requests: Counter[str] = attrs.field(factory=Counter)
+    rejected: Counter[str] = attrs.field(factory=Counter)
+    bent: int = 0
+    calls: Counter[str] = attrs.field(factory=Counter)
+
+
+class ChargePointSession:
+    """Owns: the one call that may be under way, and the numbering of calls.
+
+    answer: gives the reply to one request.  It is awaited between two receives, so it
+        must be short, and it is not given this session: a call made from there could
+        never be answered.
+    rejected: is told of each frame that broke the protocol, and how many there were.
+    tally: shared by all sessions.
+    tasks: the connection's own nursery, where others may do something for this session.
+    call_timeout: seconds that the charge point has to answer a call.
+    """
+
+    def __init__(
+        self,
+        charge_point_id: str,
+        socket: Socket,
+        answer: Answer,
+        rejected: Callable[[FrameError, int], None],
+        tasks: trio.Nursery,
+        *,
+        tally: Tally,
+        lenient: bool,
+        call_timeout: float,
+    ) -> None:
+        self.charge_point_id = charge_point_id
+        self._tally = tally
+        self._rejected_frames = 0
+        self.tasks = tasks
+        self._call_timeout = call_timeout
+        self._socket = socket
+        self._answer = answer
+        self._rejected = rejected
+        self._lenient = lenient
+        self._one_call = trio.Lock()
+        self._calls_waiting = 0
+        self._pending: _Pending | None = None
+        self._numbers = itertools.count(1)
+        self._farewell: Farewell | None = None
+        self._gone = False
+        self._receiving = False
+        self._loop = trio.CancelScope()
+        self._sending_since: float | None = None
+        self._pinged_at = trio.current_time()
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    async def run(self) -> str:
+        """Serve the charge point until its connection ends; returns why it ended."""
+        try:
+            with self._loop:
+                while self._farewell is None:
+                    self._receiving = True
+                    text = await self._socket.receive()
+                    self._receiving = False
+                    await self._handle(text)
+        except SocketClosed as exc:
+            if self._farewell is None:
+                return str(exc)
+        finally:
+            self._gone = True
+            if self._pending is not None:
+                self._pending.settle(outcome.Error(ChargePointGone(self._why())))
+        return self._why()
+
+    def leave(self, code: int, reason: str) -> None:
+        """End the connection, after the answer to a request that is being handled."""
+        if self._farewell is None:
+            self._farewell = Farewell(code, reason)
+        if self._receiving:
+            self._loop.cancel()
+
+    @property
+    def farewell(self) -> Farewell | None:
+        """Why we end this connection; None while we do not."""
+        return self._farewell
+
+    def _why(self) -> str:
+        return self._farewell.reason if self._farewell else "connection lost"
+
+    async def _handle(self, text: str) -> None:
+        try:
+            match decode(text):
+                case Request() as request:
+                    self._tally.requests[request.action] += 1
+                    await self._send(await self._reply(request))
+                case answer:
+                    self._settle(answer)
+        except FrameError as exc:
+            self._count(exc)
+            if exc.unique_id is not None:
+                await self._send(encode_error(exc.unique_id, exc.code, exc.why))
+
+    async def _reply(self, request: Request) -> str:
+        if request.bent:
+            self._tally.bent += 1
+            if not self._lenient and not request.action.endswith(("Transaction", "Values")):
+                raise FrameError("FormationViolation", request.bent[0], request.unique_id)
+        try:
+            return encode_result(request.unique_id, await self._answer(request))
+        except Unanswerable as exc:
+            return encode_error(request.unique_id, exc.code, exc.why)
+
+    def _settle(self, answer: Result | Refusal) -> None:
+        pending = self._pending
+        if pending is None or pending.unique_id != answer.unique_id:
+            self._count(FrameError("UnaskedAnswer", "an answer to no call that is open"))
+        elif isinstance(answer, Refusal):
+            pending.settle(outcome.Error(ChargePointRefused(answer)))
+        else:
+            pending.settle(outcome.capture(read_result, pending.action, answer.payload))
+
+    def _count(self, error: FrameError) -> None:
+        self._tally.rejected[error.code] += 1
+        self._rejected_frames += 1
+        self._rejected(error, self._rejected_frames)
+
+    # --- calling -------------------------------------------------------------------------------
+
+    async def call(self, action: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the charge point; returns the payload of its answer, valid against the schema.
+
+        The time for an answer counts from the sending; the wait for earlier calls is extra.
+        Raises InvalidCall before anything is sent; TooManyCalls, ChargePointGone,
+        ChargePointSilent, ChargePointRefused, InvalidAnswer.
+        """
+        check_call(action, payload)
+        if self._calls_waiting >= MOST_CALLS:
+            raise TooManyCalls(f"{MOST_CALLS} calls wait for {self.charge_point_id} already")
+        self._calls_waiting += 1
+        try:
+            async with self._one_call:  # OCPP-J 4.1.1: one CALL at a time in each direction
+                pending = _Pending(f"g{next(self._numbers)}", action)
+                return await self._ask(pending, encode_call(pending.unique_id, action, payload))
+        finally:
+            self._calls_waiting -= 1
+
+    async def _ask(self, pending: _Pending, frame: str) -> dict[str, Any]:
+        if self._gone:
+            raise ChargePointGone(self._why())
+        self._tally.calls[pending.action] += 1
+        self._pending = pending  # before the sending: no answer can overtake its question
+        try:
+            try:
+                await self._send(frame)
+            except SocketClosed as exc:
+                raise ChargePointGone(str(exc)) from exc
+            with trio.move_on_after(self._call_timeout):
+                await pending.answered.wait()
+        finally:
+            self._pending = None
+        if pending.result is None:
+            raise ChargePointSilent(f"{pending.action} not answered in {self._call_timeout:g} s")
+        return pending.result.unwrap()
+
+    async def _send(self, text: str) -> None:
+        # No deadline here, which would cost more than the sending: `check` looks at the clock.
+        self._sending_since = trio.current_time()
+        await self._socket.send(text)
+        self._sending_since = None
+
+    # --- signs of life -------------------------------------------------------------------------
+
+    def check(self, now: float, *, silence: float, ping_interval: float) -> str | None:
+        """What this connection needs now: "abort", "gone", "ping" or nothing.
+
+        now: Trio's time.  silence: seconds without any frame after which it is taken for gone.
+        """
+        if self._sending_since is not None and now - self._sending_since > SEND_TIMEOUT:
+            return "abort"
+        quiet = now - self._socket.heard_at
+        unanswered = self._pinged_at > self._socket.heard_at
+        if quiet > silence or (unanswered and now - self._pinged_at > PONG_TIMEOUT):
+            return "gone"
+        if not unanswered and now - max(self._pinged_at, self._socket.heard_at) >= ping_interval:
+            self._pinged_at = now
+            return "ping"
+        return None
+
+    async def ping(self) -> None:
+        """Ask for a sign of life; `check` sees whether one comes."""
+        with trio.move_on_after(PONG_TIMEOUT):
+            try:
+                await self._socket.ping()
+            except SocketClosed:
+                log.debug("ping to a closed socket", charge_point=self.charge_point_id)
+
+    async def abort(self) -> None:
+        """End the connection without a goodbye: the peer does not read."""
+        await self._socket.abort()

@@ -1,0 +1,145 @@
+"""Single calls of the hot path, timed in a process of their own; one JSON line per figure."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+import timeit
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from . import messages
+from .figures import below, figure, skipped
+from .processes import TARIFFS
+
+if TYPE_CHECKING:
+    from gateway.domain.events import Event
+
+REPEATS = 7
+CHARGE_POINT = "BENCH-00001"
+
+
+def best_us(call: Callable[[], object], seconds: float) -> float:
+    """The best of several repeats: what disturbs a measurement only ever adds."""
+    timer = timeit.Timer(call)
+    count, took = timer.autorange()
+    count = max(1, round(count * seconds / REPEATS / took))
+    return round(min(timer.repeat(REPEATS, count)) / count * 1e6, 2)
+
+
+def meter_values() -> str:
+    """A MeterValues frame of the load, 10 sampled values."""
+    charger = messages.Charger(1, "BENCH")
+    charger.number, charger.transaction_id = 123456, b"123456"
+    return f'[2,"{charger.number}",{messages.meter(charger).decode()}]'
+
+
+def decoding(seconds: float) -> None:
+    name = "micro.meter_values_to_event_us"
+    try:
+        from gateway.southbound import facts, frames
+    except ImportError as error:
+        skipped(name, error)
+        return
+    text, received_at = meter_values(), datetime.now(UTC)
+
+    def decode() -> Any:
+        request = frames.decode(text)
+        return facts.event_of(
+            request.action, request.payload, charge_point_id=CHARGE_POINT, received_at=received_at
+        )
+
+    samples = [sample for reading in decode().readings for sample in reading.samples]
+    assert len(samples) == 10
+    value = best_us(decode, seconds)
+    what = f"decode, validate and build the event of a MeterValues, 10 samples, {len(text)} bytes"
+    alone = best_us(lambda: frames.decode(text), seconds)
+    figure(name, value, "us", what, decode_and_validate_us=alone, **below(25, value))
+
+
+def pricing(seconds: float) -> None:
+    name = "micro.price_meter_values_us"
+    try:
+        from gateway.domain.accounting import Ledger
+        from gateway.domain.tariff_file import read_tariffs
+    except ImportError as error:
+        skipped(name, error)
+        return
+    document = json.loads(json.dumps(TARIFFS), parse_float=Decimal)
+    book, faults = read_tariffs(document, default_time_zone="Europe/Amsterdam")
+    assert not [fault for fault in faults if fault.fatal], faults
+    told = events(earlier=500, timed=100)
+    early, late = [], []
+    end = time.perf_counter() + seconds
+    while len(late) < REPEATS or time.perf_counter() < end:
+        ledger = Ledger(book)
+        ledger.post(told[0])
+        early.append(post_us(ledger, told[1:101]))
+        for event in told[101:501]:
+            ledger.post(event)
+        late.append(post_us(ledger, told[501:]))
+    ledger = Ledger(book)
+    costs = [fact.progress.cost_total for event in told for fact in ledger.post(event)]
+    assert costs[-1] > costs[0] > 0, (costs[0], costs[-1])
+    figure(
+        name,
+        min(late),
+        "us",
+        "account for and price one MeterValues of an open transaction, 500 samples earlier",
+        with_first_100_us=min(early),
+    )
+
+
+def events(*, earlier: int, timed: int) -> list[Event]:
+    """A start and its meter values, one a minute, 10 samples each, of a 22 kW session."""
+    from gateway.domain.events import MeterSampled, Reading, Sample, TransactionStarted
+
+    payload = json.loads(meter_values())[3]
+    samples = [Sample(**sample) for sample in payload["meterValue"][0]["sampledValue"]]
+    begun = datetime(2026, 1, 5, 8, tzinfo=UTC)
+    about: dict[str, Any] = {"charge_point_id": CHARGE_POINT, "connector_id": 1}
+    about["transaction_id"] = 1
+    told: list[Event] = [
+        TransactionStarted(
+            **about, received_at=begun, timestamp=begun, id_tag="TAG00001", meter_start="0"
+        )
+    ]
+    for minute in range(1, earlier + timed + 1):
+        at = begun + timedelta(minutes=minute)
+        register = Sample(
+            value=f"{22_000 / 60 * minute:.3f}",
+            measurand="Energy.Active.Import.Register",
+            context="Sample.Periodic",
+            format="Raw",
+            location="Outlet",
+            unit="Wh",
+        )
+        reading = Reading(at, (register, *samples[1:]))
+        told.append(MeterSampled(**about, received_at=at, timestamp=at, readings=(reading,)))
+    return told
+
+
+def post_us(ledger: Any, told: list[Event]) -> float:
+    gc.disable()
+    began = time.perf_counter()
+    for event in told:
+        ledger.post(event)
+    took = time.perf_counter() - began
+    gc.enable()
+    return round(took / len(told) * 1e6, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.micro", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    options = parser.parse_args()
+    decoding(options.seconds)
+    pricing(options.seconds)
+
+
+if __name__ == "__main__":
+    main()

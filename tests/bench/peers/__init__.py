@@ -1,0 +1,1 @@
+"""Central systems that others would build, to measure ours against."""

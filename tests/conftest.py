@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any
+
+import attrs
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from gateway.app import House, Settings, run
+from gateway.domain.tariff import TariffBook
+from gateway.domain.tariff_file import read_tariffs
+from gateway.journal.memory import MemoryJournal
+
+from .doors import FakeThingsBoard, MemoryListener, now, plug_in
+
+PER_KWH = {
+    "tariffs": [
+        {
+            "id": "STD",
+            "currency": "EUR",
+            "elements": [
+                {"price_components": [{"type": "ENERGY", "price": Decimal("0.30"), "step_size": 1}]}
+            ],
+        }
+    ],
+    "assign": [{"default": True, "tariffs": ["STD"]}],
+    "time_zone": "Europe/Amsterdam",
+}
+
+
+def book_of(document: Any) -> TariffBook:
+    book, faults = read_tariffs(document)
+    assert not [fault for fault in faults if fault.fatal], faults
+    return book
+
+
+@attrs.define
+class Gateway:
+    """The real `run()`, its doors in memory and its clock virtual."""
+
+    listener: MemoryListener = attrs.field(factory=MemoryListener)
+    board: FakeThingsBoard = attrs.field(factory=FakeThingsBoard)
+    journal: MemoryJournal = attrs.field(factory=MemoryJournal)
+    stop: trio.Event = attrs.field(factory=trio.Event)
+    settings: Settings = attrs.field(factory=Settings)
+    book: TariffBook = attrs.field(factory=partial(book_of, PER_KWH))
+    house: House | None = None
+
+    @asynccontextmanager
+    async def charger(self, charge_point_id: str, **how: Any) -> AsyncIterator[Any]:
+        async with plug_in(await self.listener.connect(), charge_point_id, **how) as charger:
+            yield charger
+
+    def events(self, kind: type) -> list[Any]:
+        return [entry.event for entry in self.journal._entries if isinstance(entry.event, kind)]
+
+    async def settled(self) -> None:
+        """All that was sent has been accounted for and told."""
+        await wait_all_tasks_blocked()
+
+    async def run(self, *, task_status: trio.TaskStatus[House] = trio.TASK_STATUS_IGNORED) -> None:
+        async def wait_stop(house: House) -> None:
+            self.house = house
+            await self.stop.wait()
+
+        await run(
+            self.journal,
+            [self.listener],
+            self.board.open_link,
+            self.book,
+            now,
+            self.settings,
+            wait_stop,
+            task_status=task_status,
+        )
+
+
+@asynccontextmanager
+async def open_gateway(**parts: Any) -> AsyncIterator[Gateway]:
+    """A gateway, stopped in good order on leaving."""
+    gateway = Gateway(**parts)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gateway.run)
+        yield gateway
+        gateway.stop.set()
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with open_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> Any:
+    """Logs as data for those who ask (`caplog` knows nothing of structlog), else nowhere."""
+    with structlog.testing.capture_logs() as logs:
+        yield logs
+
+
+def _virtual_run(fn: Any, *, clock: Any = None, instruments: Any = ()) -> Any:
+    return trio.run(fn, clock=clock or MockClock(autojump_threshold=0), instruments=instruments)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Time is virtual in every test that does not ask for real_time.
+
+    (pytest-trio takes a clock from the test's own arguments only, not from its fixtures'.)
+    """
+    for item in items:
+        if iscoroutinefunction(item.obj) and "real_time" not in item.keywords:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.trio(run=_virtual_run))

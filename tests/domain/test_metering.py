@@ -1,0 +1,284 @@
+"""Energy: which readings count, and what is made of registers that do not behave."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from gateway.domain.events import Reading, Sample, TransactionProgressed
+
+from .scenes import CP, PER_KWH, at, book, posted, progress, receipt
+
+BOOK = book(PER_KWH)
+REGISTER = "Energy.Active.Import.Register"
+
+
+def energy(*events, prices=BOOK):
+    found = receipt(prices, *events)
+    return found["energy_wh"], set(found["flags"])
+
+
+def test_the_session_takes_what_the_registers_differ():
+    assert energy(CP.start("1000"), CP.stop(60, "11000")) == ("10000", set())
+
+
+def test_a_fractional_meter_start_is_taken_as_it_is():
+    assert energy(CP.start("1000.4"), CP.stop(60, "11000")) == ("9999.6", set())
+
+
+@pytest.mark.parametrize("junk", ["", "NaN", "1e5", "1_000", "１０", "-5", "0x10", "12,5", "."])  # noqa: RUF001
+def test_a_meter_stop_that_is_no_number_is_missing(junk):
+    found = energy(CP.start("1000"), CP.meter(30, "5000"), CP.stop(60, junk))
+    assert found == ("4000", {"meter_stop_missing", "needs_review"})
+
+
+def test_a_missing_meter_start_is_replaced_by_the_transaction_begin_register():
+    begin = Sample("1000", context="Transaction.Begin")
+    found = energy(CP.start(None), CP.meter(0, begin), CP.stop(60, "3000"))
+    assert found == ("2000", {"meter_start_missing", "needs_review"})
+
+
+def test_a_missing_meter_start_is_else_replaced_by_the_first_register():
+    found = energy(CP.start(None), CP.meter(10, "1500"), CP.stop(60, "3000"))
+    assert found == ("1500", {"meter_start_missing", "needs_review"})
+
+
+def test_with_neither_meter_start_nor_readings_nothing_is_billed():
+    found = energy(CP.start(None), CP.stop(60, "3000"))
+    assert found == ("0", {"energy_unknown", "meter_start_missing", "needs_review"})
+
+
+def test_a_begin_that_comes_after_the_first_register_is_still_the_start():
+    begin = Sample("1000", context="Transaction.Begin")
+    found = energy(
+        CP.start(None),
+        CP.meter(10, "1500"),
+        CP.meter(20, "1700", begin),
+        CP.stop(60, "3000"),
+    )
+    assert found == ("2000", {"meter_start_missing", "needs_review"})
+
+
+def test_transaction_begin_repeated_after_the_live_value_is_no_reading():
+    """Growatt's THOR adds the register at the start to every message."""
+    begin = Sample("1000", context="Transaction.Begin")
+    facts = posted(BOOK, CP.start("1000"), CP.meter(10, "4000", begin))
+    assert progress(facts).progress.energy_wh == 3000
+
+
+def test_a_stop_below_the_start_is_replaced_by_the_samples():
+    found = energy(CP.start("1000"), CP.meter(30, "4000"), CP.stop(60, "500"))
+    assert found == ("3000", {"meter_stop_below_start", "needs_review"})
+
+
+def test_a_stop_below_the_start_without_samples_bills_nothing():
+    found = energy(CP.start("1000"), CP.stop(60, "500"))
+    assert found == ("0", {"energy_unknown", "meter_stop_below_start", "needs_review"})
+
+
+def test_a_register_that_counts_from_zero_in_each_session_is_read_so():
+    found = energy(
+        CP.start("900000"),
+        CP.meter(20, "2000"),
+        CP.meter(40, "4000"),
+        CP.stop(60, "906000"),
+    )
+    assert found == ("6000", {"register_session_relative"})
+
+
+def test_a_relative_register_that_reaches_meter_start_was_never_relative():
+    found = energy(
+        CP.start("9000"),
+        CP.meter(10, "0"),
+        CP.meter(20, "10000"),
+        CP.stop(30, "11000"),
+    )
+    assert found == ("2000", {"dip_ignored"})
+
+
+def test_a_reset_before_the_first_sample_counts_from_zero():
+    found = energy(
+        CP.start("500000"),
+        CP.meter(10, "300"),
+        CP.meter(20, "2300"),
+        CP.stop(30, "4300"),
+    )
+    assert found == ("4300", {"register_reset"})
+
+
+def test_a_low_last_reading_is_a_dip_when_meter_stop_is_back():
+    found = energy(CP.start("1000"), CP.meter(10, "4000"), CP.meter(20, "0"), CP.stop(30, "5000"))
+    assert found == ("4000", {"dip_ignored"})
+
+
+def test_a_low_last_reading_is_a_reset_when_meter_stop_counts_on_from_it():
+    found = energy(
+        CP.start("500000"),
+        CP.meter(10, "504000"),
+        CP.meter(20, "300"),
+        CP.stop(30, "2300"),
+    )
+    assert found == ("6300", {"register_reset"})
+
+
+def test_a_reset_to_more_than_can_have_flowed_adds_nothing():
+    found = energy(
+        CP.start("5000000"),
+        CP.meter(10, "5004000"),
+        CP.meter(11, "900000"),
+        CP.meter(12, "901000"),
+        CP.stop(13, "902000"),
+    )
+    assert found == ("6000", {"register_reset"})
+
+
+def test_the_newest_of_two_dips_does_not_hide_a_spike():
+    """4000 was a spike over 2000, which the next two readings climb on from."""
+    found = energy(
+        CP.start("0"),
+        CP.meter(10, "1000"),
+        CP.meter(20, "4000"),
+        CP.meter(30, "2000"),
+        CP.meter(40, "2500"),
+        CP.stop(50, "3000"),
+    )
+    assert found == ("3000", {"spike_ignored"})
+
+
+def test_a_better_location_starts_the_session_anew():
+    inlet, outlet = Sample("900000", location="Inlet"), Sample("3000", location="Outlet")
+    found = energy(CP.start("1000"), CP.meter(10, inlet), CP.meter(20, outlet), CP.stop(30, None))
+    assert found == ("2000", {"meter_stop_missing", "needs_review"})
+
+
+def test_a_worse_location_is_never_mixed_in():
+    inlet, outlet = Sample("900000", location="Inlet"), Sample("3000", location="Outlet")
+    found = energy(CP.start("1000"), CP.meter(10, outlet), CP.meter(20, inlet), CP.stop(30, "4000"))
+    assert found == ("3000", set())
+
+
+def test_a_register_at_the_inlet_is_named():
+    inlet = Sample("3000", location="Inlet")
+    found = energy(CP.start("1000"), CP.meter(10, inlet), CP.stop(30, "4000"))
+    assert found == ("3000", {"energy_location_inlet"})
+
+
+def test_what_the_car_says_is_never_billed():
+    found = energy(
+        CP.start("1000"), CP.meter(10, Sample("9000", location="EV")), CP.stop(30, "4000")
+    )
+    assert found == ("3000", set())
+
+
+def test_a_phase_that_is_missing_keeps_its_last_value():
+    def phases(**values):
+        return [Sample(value, phase=phase) for phase, value in values.items()]
+
+    facts = posted(
+        BOOK,
+        CP.start("3000"),
+        CP.meter(10, *phases(L1="1000", L2="1000", L3="1000")),
+        CP.meter(20, *phases(L1="1500", L3="1400")),
+    )
+    assert progress(facts).progress.energy_wh == 900
+
+
+def test_phases_in_messages_of_their_own_are_summed_at_their_instant():
+    found = energy(
+        CP.start("3000"),
+        CP.meter(10, Sample("1100", phase="L1")),
+        CP.meter(10, Sample("1100", phase="L2")),
+        CP.meter(10, Sample("1100", phase="L3")),
+        CP.stop(20, None),
+    )
+    assert found == ("300", {"energy_from_phases", "meter_stop_missing", "needs_review"})
+
+
+def test_a_line_phase_after_the_neutral_replaces_it():
+    found = energy(
+        CP.start("1000"),
+        CP.meter(10, Sample("7", phase="N")),
+        CP.meter(20, Sample("2000", phase="L1")),
+        CP.stop(30, None),
+    )
+    assert found == ("1000", {"energy_from_phases", "meter_stop_missing", "needs_review"})
+
+
+def test_of_one_instant_the_transaction_end_register_counts():
+    found = energy(
+        CP.start("1000"),
+        CP.meter(30, Sample("2900", context="Sample.Clock")),
+        CP.meter(30, Sample("3000", context="Transaction.End")),
+        CP.stop(30, None),
+    )
+    assert found == ("2000", {"meter_stop_missing", "needs_review"})
+
+
+def test_amounts_count_only_where_there_is_no_register():
+    amount = Sample("2500", measurand="Energy.Active.Import.Interval")
+    found = energy(CP.start("0"), CP.meter(15, amount), CP.meter(30, amount), CP.stop(30, "0"))
+    assert found == ("5000", {"energy_from_intervals"})
+    found = energy(CP.start("0"), CP.meter(15, amount), CP.stop(30, "6000"))
+    assert found == ("6000", set())
+    found = energy(CP.start("0"), CP.meter(15, amount), CP.meter(20, "3000"), CP.stop(30, None))
+    assert found == ("3000", {"meter_stop_missing", "needs_review"})
+
+
+def test_a_reading_without_a_time_has_the_time_of_receipt():
+    reading = Reading(None, (Sample("3000"),))
+    facts = posted(BOOK, CP.start("1000"), CP.readings(10, reading))
+    assert progress(facts).progress.as_of == at(10)
+    assert progress(facts).progress.flags == ("timestamp_from_receipt",)
+
+
+def test_a_start_in_1970_is_accounted_from_its_receipt():
+    """Else a clock that was never set would cost half a century of parking."""
+    found = receipt(
+        BOOK,
+        CP.start("1000", timestamp=at(0).replace(year=1970)),
+        CP.stop(60, "2000"),
+    )
+    assert found["duration_s"] == 3600
+    assert found["flags"] == ["needs_review", "timestamp_from_receipt"]
+
+
+def test_the_energy_shown_never_falls_while_the_session_is_open():
+    """1000, a spike to 4000, and 2000: the spike is seen through only afterwards."""
+    facts = posted(
+        BOOK,
+        CP.start("0"),
+        CP.meter(10, "1000"),
+        CP.meter(20, "4000"),
+        CP.meter(30, "2000"),
+        CP.stop(40, "3000"),
+    )
+    shown = [f.progress.energy_wh for f in facts if isinstance(f, TransactionProgressed)]
+    assert shown == [1000, 4000, 4000]
+    assert facts[-1].progress.energy_wh == 3000
+
+
+def test_power_is_derived_only_where_none_is_sampled():
+    facts = posted(BOOK, CP.start("1000"), CP.meter(30, "6500"))
+    assert progress(facts).progress.power_w == 11000
+    sampled = Sample("11", measurand="Power.Active.Import", unit="kW")
+    facts = posted(BOOK, CP.start("1000"), CP.meter(30, "6500", sampled))
+    assert progress(facts).progress.power_w is None
+
+
+def test_signed_values_are_kept_verbatim_and_never_read_as_numbers():
+    signed = Sample(" 90000 ", format="SignedData", context="Transaction.End")
+    found = receipt(BOOK, CP.start("1000"), CP.meter(30, signed, "2000"), CP.stop(60, "3000"))
+    assert found["energy_wh"] == "2000"
+    assert [item["value"] for item in found["signed"]] == [" 90000 "]
+
+
+@pytest.mark.parametrize("unit", ["kWh", "KWH", " kwh "])
+def test_units_are_read_in_any_case(unit):
+    facts = posted(BOOK, CP.start("1000"), CP.meter(30, Sample("3.5", unit=unit)))
+    assert progress(facts).progress.energy_wh == 2500
+
+
+def test_decimals_keep_all_their_digits():
+    facts = posted(BOOK, CP.start("0.1"), CP.meter(30, Sample("0.000123456789", unit="kWh")))
+    assert progress(facts).progress.energy_wh == Decimal("0.023456789")

@@ -1,0 +1,122 @@
+"""What only a disk can do wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+import trio
+
+from gateway.journal import Bookmark, JournalError
+from gateway.journal.groupcommit import open_sqlite
+from gateway.journal.sqlite import SqliteStore, reading
+
+from .test_contract import boots, settled, start
+
+pytestmark = pytest.mark.real_time
+
+
+async def test_a_restart_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "deep" / "journal.db"
+    async with open_sqlite(path) as journal:
+        await journal.append(*boots("a"), start(), bookmark=Bookmark("r", 1))
+    async with open_sqlite(path) as journal:
+        (again,) = await journal.append(start())
+        (new,) = await journal.append(start(connector_id=2))
+        assert (again.seq, again.event.transaction_id, again.event.repeated) == (3, 1, True)
+        assert (new.seq, new.event.transaction_id) == (4, 2)
+        assert (await journal.bookmark("r")).seq == 1
+
+
+async def test_an_id_is_never_given_twice_even_when_its_row_is_gone(tmp_path):
+    path = tmp_path / "journal.db"
+    async with open_sqlite(path) as journal:
+        await journal.append(start(), start(connector_id=2))
+    with sqlite3.connect(path) as db:
+        db.execute("delete from tx")
+    async with open_sqlite(path) as journal:
+        (entry,) = await journal.append(start(connector_id=3))
+        assert entry.event.transaction_id == 3
+
+
+async def test_many_appends_share_a_commit(tmp_path):
+    async with open_sqlite(tmp_path / "journal.db") as journal:
+        async with trio.open_nursery() as nursery:
+            for n in range(500):
+                nursery.start_soon(journal.append, *boots(str(n)))
+        statistics = journal.statistics()
+        assert statistics.entries == 500
+        assert statistics.commits < 100
+
+
+async def test_what_was_appended_is_written_though_its_sender_was_cancelled(tmp_path):
+    path = tmp_path / "journal.db"
+    async with open_sqlite(path) as journal:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await journal.append(*boots("a"))
+        journal.append_soon(*boots("b"))
+    async with open_sqlite(path) as journal:
+        entries = await journal.read(after=0, limit=10)
+        assert [entry.event.charge_point_id for entry in entries] == ["a", "b"]
+
+
+async def test_a_store_that_fails_acknowledges_nothing_from_then_on(tmp_path, monkeypatch):
+    """A full disk: who waits hears of it, and nothing is written after the gap."""
+    commit = SqliteStore.commit
+
+    def full(self, appends):
+        if any(event.charge_point_id == "b" for append in appends for event in append.events):
+            self._writer.execute("pragma max_page_count = 1")
+        commit(self, appends)
+
+    monkeypatch.setattr(SqliteStore, "commit", full)
+    path = tmp_path / "journal.db"
+    async with open_sqlite(path) as journal:
+        await journal.append(*boots("a"))
+        with pytest.raises(JournalError, match="full"):
+            await journal.append(*boots("b") * 1_000)
+        with pytest.raises(JournalError, match="full"):
+            await journal.append(*boots("c"))
+        assert "full" in journal.statistics().failure
+    monkeypatch.setattr(SqliteStore, "commit", commit)
+    async with open_sqlite(path) as journal:
+        assert [e.event.charge_point_id for e in await journal.read(after=0, limit=9)] == ["a"]
+
+
+async def test_a_second_gateway_on_the_same_store_is_refused(tmp_path):
+    async with open_sqlite(tmp_path / "journal.db"):
+        with pytest.raises(JournalError, match="another gateway"):
+            async with open_sqlite(tmp_path / "journal.db"):
+                pass
+
+
+async def test_a_store_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as db:
+        db.execute("pragma user_version = 99")
+    with pytest.raises(JournalError, match="newer gateway"):
+        async with open_sqlite(path):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path):
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"not a database, but somebody's file" * 100)
+    with pytest.raises(JournalError, match="not a database"):
+        async with open_sqlite(path):
+            pass
+    assert path.read_bytes().startswith(b"not a database")
+
+
+async def test_the_store_can_be_read_beside_a_gateway_that_runs(tmp_path):
+    path = tmp_path / "journal.db"
+    async with open_sqlite(path) as journal:
+        await journal.append(start(), settled(1, "r"))
+        with reading(path) as store:
+            assert [one["receipt_id"] for one in store.receipts()] == ["r"]
+
+
+def test_reading_a_store_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(JournalError, match="no such store"), reading(tmp_path / "none.db"):
+        pass

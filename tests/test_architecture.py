@@ -1,0 +1,81 @@
+"""The floor plan, as a test: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "gateway"
+
+OUTSIDE = {"attrs", "msgspec", "structlog", "trio"}
+MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standard library is free
+    "__init__": set(),
+    "__main__": {"cli"},
+    "domain": {"attrs"},
+    "journal": {"domain", "attrs", "msgspec", "trio"},
+    "bus": {"domain", "journal", "trio"},
+    "accountant": {"bus", "domain", "journal", "structlog", "trio"},
+    "southbound": {"bus", "domain", *OUTSIDE, "argon2", "jsonschema_rs", "ocpp", "outcome",
+                   "trio_websocket", "wsproto"},
+    "northbound": {"bus", "domain", "journal", *OUTSIDE},
+    "northbound.link": {"attrs", "aiomqtt", "trio_asyncio"},  # asyncio stays in this one room
+    "replay": {"attrs", "domain", "southbound", "msgspec"},
+    "app": {"accountant", "attrs", "bus", "domain", "journal", "northbound", "southbound", "trio"},
+    "metrics": {"app", "attrs", "prometheus_client"},
+    "admin": {"app", "h11", "metrics", "structlog", "trio"},
+    "config": {"attrs", "ocpp"},
+    "logs": {"structlog"},
+    "service": {"admin", "app", "config", "domain", "journal", "northbound", "southbound",
+                *OUTSIDE},
+    "sessions": {"accountant", "config", "domain", "journal", "service"},
+    "simulation": {"simulation", *OUTSIDE, "mqtt5", "ocpp", "rich", "trio_websocket",
+                   "wsproto"},
+    "demonstration": {"config", "logs", "service", "trio"},
+    "cli": {"config", "demonstration", "journal", "logs", "replay", "service", "sessions",
+            "simulation", "southbound", "trio"},
+}  # fmt: skip
+WATCHED = {name.partition(".")[0] for names in MAY_IMPORT.values() for name in names} | {
+    room.partition(".")[0] for room in MAY_IMPORT
+}
+NO_BLOCKING = {"asyncio", "threading", "socket", "time", "sqlite3", "random"}
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def imported(path: Path) -> set[str]:
+    """What a module names: `domain` for a room of ours, `trio` for a package from outside."""
+    package = list(path.relative_to(ROOT).parts[:-1])
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            outside, _, room = str(node.module).partition(".")
+            found.add(room.partition(".")[0] if outside == "gateway" else outside)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1]
+            names = [*base, *str(node.module or node.names[0].name).split(".")]
+            found.add(names[0])
+    return found - {package[0] if package else "", "__version__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_room_imports_only_what_the_plan_allows(path):
+    name = dotted(path)
+    allowed = MAY_IMPORT.get(name)
+    if allowed is None:
+        allowed = MAY_IMPORT[name.partition(".")[0]]
+    assert imported(path) & WATCHED <= allowed
+    if name.startswith("domain"):
+        assert not imported(path) & NO_BLOCKING
+
+
+def test_asyncio_is_in_one_module_only():
+    named = [dotted(path) for path in MODULES if "asyncio" in imported(path)]
+    assert named == ["northbound.link"]
