@@ -20,7 +20,8 @@ from .domain.events import Event, NotAccounted, TransactionFact
 from .journal import Bookmark, Journal, OpenTransaction
 
 READER = "accountant"
-_MOST_AT_ONCE = 1_000  # entries accounted for in one commit
+_MOST_AT_ONCE = 200  # entries accounted for without letting others run
+_MOST_WAITING = 2_000  # appends that may wait for the disk before we do
 END = 2**62  # beyond every entry
 _TICK = 60.0  # seconds between two prices of idle time
 
@@ -76,8 +77,14 @@ async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger) -> N
         for entry in batch:
             await _recall(entry, bus.journal, ledger)
             facts.extend(_accounted(entry, ledger))
+        # Facts and place, or neither.  Nobody is promised them, so the next batch need not
+        # wait until they are durable; who is far ahead of the disk has to, for memory's sake.
         place = Bookmark(READER, batch[-1].seq)
-        await bus.publish(*facts, bookmark=place)  # facts and place, or neither
+        if bus.journal.statistics().waiting < _MOST_WAITING:
+            bus.publish_soon(*facts, bookmark=place)
+            await trio.lowlevel.checkpoint()
+        else:
+            await bus.publish(*facts, bookmark=place)
 
 
 def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:

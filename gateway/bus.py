@@ -21,7 +21,7 @@ from .journal import Bookmark, Entry, Journal, JournalError
 
 __all__ = ["Entry", "EventBus", "JournalError", "Overflow", "Subscription"]
 
-_PAGE = 500  # entries read from the journal at once
+_PAGE = 2_000  # entries read from the journal at once
 
 
 class Overflow(enum.Enum):
@@ -157,9 +157,9 @@ class EventBus:
         """
         return await self.journal.append(*events, bookmark=bookmark)
 
-    def publish_soon(self, *events: Event) -> None:
-        """Publish without waiting, for events that nobody is promised.  Raises JournalError."""
-        self.journal.append_soon(*events)
+    def publish_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
+        """Publish without waiting, for what nobody is promised.  Raises JournalError."""
+        self.journal.append_soon(*events, bookmark=bookmark)
 
     def _hear(self, entries: Sequence[Entry]) -> None:
         # Called in the order of the journal, which owns it: there is no lock here.

@@ -142,6 +142,7 @@ async def serve(
                 looking_on.start_soon(serve_admin, admin, lambda: house)
                 gc.collect()
                 gc.freeze()  # what lives as long as the process need not be looked at again
+                gc.set_threshold(50_000, 20, 50)  # nearly all of the rest dies by its count
                 log.info("ready", ocpp=_where(doors[0]), admin=_where(admin), version=__version__)
                 ready(line)
                 await (wait_stop or _wait_signal)()

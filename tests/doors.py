@@ -14,7 +14,7 @@ import trio
 from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from gateway.northbound.link import LinkLost, Message
+from gateway.northbound.link import Delivery, LinkLost, Message
 from gateway.northbound.rpc import RPC_TOPIC
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -212,20 +212,19 @@ class FakeThingsBoard:
         self.links += 1
         yield self
 
-    async def publish(self, publications: Any) -> list[int]:
+    async def send(self, publication: Any) -> Delivery:
         await trio.lowlevel.checkpoint()
         if not self.up:
             raise LinkLost("gone")
-        codes = []
-        for publication in publications:
-            text = publication.payload.decode()
-            code = next((code for piece, code in self.codes.items() if piece in text), 0)
-            codes.append(code)
-            if code < 0x80:
-                self.published.append((publication.topic, json.loads(text)))
+        text = publication.payload.decode()
+        code = next((code for piece, code in self.codes.items() if piece in text), 0)
+        if code < 0x80:
+            self.published.append((publication.topic, json.loads(text)))
+        delivery = Delivery(code)
+        delivery.acknowledged.set()
         async with self._changed:
             self._changed.notify_all()
-        return codes
+        return delivery
 
     async def messages(self) -> AsyncIterator[Message]:
         async for payload in self._arrive:

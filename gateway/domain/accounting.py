@@ -27,7 +27,7 @@ from .events import (
 )
 from .exact import microseconds
 from .orphans import orphan
-from .session import Session, priced, trusted, unplugged_at, with_terms
+from .session import Session, may_be_idle, priced, trusted, unplugged_at, with_status, with_terms
 from .settlement import NO_TARIFF, final, so_far
 from .statements import idle_costs, opened_fact, progressed_fact, settled_fact
 from .tariff import TariffBook
@@ -84,7 +84,7 @@ class Ledger:
         self._software = software
         self._sessions: dict[int, Session] = {}
         self._open: dict[Connector, int] = {}
-        self._closed: dict[Connector, int] = {}
+        self._closed: dict[Connector, list[int]] = {}  # more than one only while restoring
         self._guest: int | None = None  # the one older transaction that was adopted last
         self._statuses: dict[Connector, tuple[int, str]] = {}
         self._handlers: Mapping[type[Event], Callable[[Any, bool], Outcomes]] = {
@@ -104,6 +104,9 @@ class Ledger:
             return ()
         sessions, facts = handler(event, True)
         self._commit(event, sessions)
+        for session in sessions:
+            if session.closed:
+                self._put_away(session.key)
         return tuple(facts)
 
     def restore(self, event: Event) -> None:
@@ -123,8 +126,11 @@ class Ledger:
         end = microseconds(now)
         for transaction_id in self._open.values():
             session = self._sessions[transaction_id]
-            if session.opening.terms.tariff is None or end <= session.newest:
+            if end <= session.newest or not may_be_idle(session):
                 continue
+            if session.run is None:
+                session = attrs.evolve(session, run=priced(session))
+                self._sessions[transaction_id] = session
             outcome = so_far(session, end)
             if idle_costs(outcome):
                 facts.append(progressed_fact(outcome, now))
@@ -141,6 +147,7 @@ class Ledger:
         sessions, facts = self._after(Turn(ended(session, reason), Then.SETTLE), received_at, True)
         for closed in sessions:
             self._keep(closed)
+            self._put_away(closed.key)
         return tuple(facts)
 
     # --- what is held ---
@@ -227,10 +234,10 @@ class Ledger:
         key = event.charge_point_id, event.connector_id
         sessions: list[Session] = []
         facts: list[Event] = []
-        held = (self._open.get(key), self._closed.get(key)) if event.connector_id > 0 else ()
-        for transaction_id in held:
-            if transaction_id is None:
-                continue
+        held = [*self._closed.get(key, ())[-1:]]
+        if key in self._open:
+            held.insert(0, self._open[key])
+        for transaction_id in held if event.connector_id > 0 else ():
             session = self._sessions[transaction_id]
             end = None if session.stop is None else session.stop.at
             readings = tuple(
@@ -306,16 +313,23 @@ class Ledger:
         elif self._open.get(key) == transaction_id:
             del self._open[key]
             self._statuses.pop(key, None)  # it was that session's, and says nothing of the next
-            previous = self._closed.get(key, transaction_id)
-            if previous not in (transaction_id, self._guest):
-                del self._sessions[previous]
-            self._closed[key] = transaction_id
+            self._closed.setdefault(key, []).append(transaction_id)
+
+    def _put_away(self, key: Connector) -> None:
+        """Hold on to the newest closed transaction of a connector only."""
+        closed = self._closed.get(key, [])
+        for transaction_id in closed[:-1]:
+            if transaction_id != self._guest:
+                del self._sessions[transaction_id]
+        del closed[:-1]
 
     def _forget_guest(self) -> None:
         guest, self._guest = self._guest, None
         if guest is not None:
             session = self._sessions[guest]
-            if guest not in (self._open.get(session.key), self._closed.get(session.key)):
+            if guest != self._open.get(session.key) and guest not in self._closed.get(
+                session.key, ()
+            ):
                 del self._sessions[guest]
 
     def _restore_terms(self, event: TransactionOpened) -> None:
@@ -323,6 +337,10 @@ class Ledger:
         if session is None:
             return
         terms = terms_of(event.tariff, event.policy, event.time_zone)
+        if event.status is not None and event.status_at is not None:
+            told = (microseconds(event.status_at), event.status)
+            if told not in session.statuses:
+                session = with_status(session, told[1], told[0])
         flags = session.flags - {NO_TARIFF}
         if NO_TARIFF in event.progress.flags:
             flags |= {NO_TARIFF}
@@ -334,7 +352,8 @@ class Ledger:
             return
         if not session.closed:
             session = ended(session, str(event.receipt.get("stop_reason")))
-        self._keep(attrs.evolve(session, closed=True, version=event.version))
+        version = max(session.version, event.version)
+        self._keep(attrs.evolve(session, closed=True, version=version))
 
 
 def _unplugged(event: DataTransferred) -> tuple[int, Any] | None:

@@ -268,6 +268,8 @@ class TransactionOpened(TransactionFact):
 
     tariff, policy, time_zone: the snapshot it is priced by, as read from the tariff file;
         tariff is None where none applies.
+    status, status_at: the connector's last word from before StartTransaction came, where it
+        says something about the transaction.
     """
 
     started_at: datetime
@@ -276,6 +278,8 @@ class TransactionOpened(TransactionFact):
     tariff: dict[str, Any] | None = None
     policy: dict[str, Any] | None = None
     time_zone: str | None = None
+    status: str | None = None
+    status_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -128,7 +128,7 @@ class Run:
         """
         start, base = self.at, self.nwh
         time, energy = at - start, nwh - base
-        if not time and not energy and self.period is not None:
+        if not time and not energy:
             return
         if measured and time:
             self._measure(energy, time)
@@ -158,10 +158,18 @@ class Run:
             rest = rest[1]
         return [p for p in reversed(found) if p.energy or p.charging or p.parking]
 
-    def look_ahead(self) -> None:
-        """Hold what holds from here on, where a price changes at this very instant."""
-        if self.until <= self.at or self.nwh >= self.enough:
+    def arrive(self) -> None:
+        """End here.  A session that took neither time nor energy met its start at least."""
+        if self.period is None:
             self._look()
+
+    def ahead(self) -> Run:
+        """What holds from here on, where a price changes at this very instant; only to look at."""
+        if self.until > self.at and self.nwh < self.enough:
+            return self
+        run = self.copy()
+        run._look()  # noqa: SLF001  its twin
+        return run
 
     # --- steps ---
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from .dimensions import PARKING_TIME
 from .energy import harvest
 from .events import Reading, Sample
 from .exact import microseconds
@@ -102,10 +103,6 @@ class Session:
     def key(self) -> tuple[str, int]:
         """The connector."""
         return self.opening.charge_point_id, self.opening.connector_id
-
-    @property
-    def waits_for_unplugging(self) -> bool:
-        return self.stop is not None and not self.closed
 
 
 def opened(opening: Opening, *, flags: frozenset[str], priced: bool) -> Session:
@@ -257,6 +254,16 @@ def priced(session: Session) -> Run:
         return session.run
     _, points = _traced(session)
     return walked(session, points, session.states)
+
+
+def may_be_idle(session: Session) -> bool:
+    """Whether idle time may be running up a price, judged without pricing anything."""
+    terms = session.opening.terms
+    if terms.tariff is None or PARKING_TIME not in terms.tariff.dimensions:
+        return False
+    if session.stop is not None or terms.policy.idle_detection == "power":
+        return True
+    return bool(session.states) and session.states[-1][1] == PARKING_TIME
 
 
 def walked(session: Session, points: Iterable[Point], states: States) -> Run:

@@ -70,8 +70,8 @@ def so_far(session: Session, end: int | None = None) -> Outcome:
             run.advance(*point)
     last = course.last
     run.advance(*last)
-    if end > last.at or not last.at > session.opening.start:
-        run.advance(end, last.nwh, measured=False)
+    run.advance(max(end, last.at), last.nwh, measured=False)
+    run.arrive()
     found = bill(run)
     return Outcome(
         session=session,
@@ -110,6 +110,7 @@ def final(session: Session, *, end: int | None = None) -> Outcome:
             run.advance(point.at, min(point.nwh, nwh))
     run.advance(stop.at, nwh, measured=source == "meter_stop" or nwh > course.last.nwh)
     run.advance(billed_to, nwh, measured=False)
+    run.arrive()
     found = bill(run)
     return Outcome(
         session=session,

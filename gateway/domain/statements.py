@@ -19,6 +19,7 @@ from .settlement import Outcome
 def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
     opening = outcome.session.opening
     terms = opening.terms
+    status_at, status = next(iter(outcome.session.statuses), (None, None))
     return TransactionOpened(
         **_about(outcome.session, received_at),
         timestamp=opening.started_at,
@@ -27,6 +28,8 @@ def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
         tariff=None if terms.tariff is None else terms.tariff.snapshot,
         policy=terms.policy_snapshot(),
         time_zone=terms.time_zone,
+        status=status,
+        status_at=None if status_at is None else instant(status_at),
     )
 
 
@@ -80,8 +83,7 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
             flags=outcome.flags,
         )
     tariff = found.tariff
-    run.look_ahead()
-    rates = run.rates
+    rates = run.ahead().rates
     total = found.minor(found.incl)
     return Progress(
         as_of=as_of,
@@ -107,13 +109,11 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
 
 def idle_costs(outcome: Outcome) -> bool:
     """Whether idle time costs money at the outcome's end."""
-    run, found = outcome.run, outcome.bill
-    if found is None:
-        return False
-    run.look_ahead()
+    run, found = outcome.run.ahead(), outcome.bill
     parking = run.rates.parking
     return (
-        run.kind == PARKING_TIME
+        found is not None
+        and run.kind == PARKING_TIME
         and not run.in_grace
         and parking >= 0
         and found.tariff.components[parking].incl > 0

@@ -169,8 +169,9 @@ def _limit(value: Any, faults: Faults) -> _RawLimit | None:
         node.get(old if value.get(old) is not None else new, parts.number)
         for old, new in (("excl_vat", "before_taxes"), ("incl_vat", "after_taxes"))
     ]
-    if amounts == [None, None]:
+    if not value.keys() & {"excl_vat", "before_taxes", "incl_vat", "after_taxes"}:
         faults.error("has neither excl_vat nor incl_vat")
+    if amounts == [None, None]:
         return None
     return amounts[0], amounts[1]
 

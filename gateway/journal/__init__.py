@@ -94,7 +94,7 @@ class Journal(Protocol):
         began one before), a TransactionSettled its published_ms.
         """
 
-    def append_soon(self, *events: Event) -> None:
+    def append_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
         """Append without waiting: for what nobody was promised.  Order is kept."""
 
     async def read(self, *, after: int, limit: int) -> tuple[Entry, ...]:

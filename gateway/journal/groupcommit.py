@@ -1,8 +1,8 @@
 """One committer for the whole house: many appends share one commit, so the disk is no limit.
 
-Appends gather in a queue while a commit is under way; the writer thread then takes all of
-them at once.  What a commit made durable is heard in the Trio thread, in journal order,
-before those who wait for it go on.
+Appends gather while a commit is under way, and for one round of Trio's schedule before one
+begins; then all of them are written at once, in a thread.  What a commit made durable is
+heard in journal order before those who wait for it go on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 import attrs
@@ -24,7 +23,6 @@ from .sqlite import Append, SqliteStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MOST_AT_ONCE = 5_000  # appends in one commit: bounds the memory and the pause of a burst
 
 
 @attrs.define(eq=False)
@@ -51,13 +49,16 @@ async def open_sqlite(path: Path) -> AsyncIterator[GroupCommitJournal]:
 
 
 class GroupCommitJournal:
-    """Keeps the contract of `gateway.journal.Journal`.  Owns: the queue and the writer thread."""
+    """Keeps the contract of `gateway.journal.Journal`.  Owns: the store, and what has gathered."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.hear: Hear = lambda _: None
         self._store = store
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._gathered: list[_Waiting] = []
+        self._something = trio.Event()
+        self._closing = False
         self._failure: JournalError | None = None
+        self._one_writer = trio.CapacityLimiter(1)
         self._one_reader = trio.CapacityLimiter(1)
         self._entries = self._commits = 0
         self._last_seq = store.last_seq
@@ -65,67 +66,63 @@ class GroupCommitJournal:
 
     async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
         durable = trio.Event()
-        waiting = self._enqueue(events, bookmark, durable)
+        waiting = self._gather(events, bookmark, durable)
         await durable.wait()
         if waiting.failure is not None:
             raise waiting.failure
         return waiting.entries
 
-    def append_soon(self, *events: Event) -> None:
-        self._enqueue(events, None, None)
+    def append_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
+        self._gather(events, bookmark, None)
 
-    def _enqueue(
+    def _gather(
         self, events: tuple[Event, ...], bookmark: Bookmark | None, durable: trio.Event | None
     ) -> _Waiting:
         if self._failure is not None:
             raise self._failure
         waiting = _Waiting(events, [dump(event) for event in events], bookmark, durable=durable)
-        self._queue.put(waiting)
+        self._gathered.append(waiting)
+        self._something.set()
         return waiting
 
-    def close(self) -> None:
-        """Write what was appended, then end; appends from now on are not written."""
-        self._queue.put(None)
-
-    # --- the writer thread -------------------------------------------------------------------
+    # --- the committer -----------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Commit what is appended until `close`."""
-        token = trio.lowlevel.current_trio_token()
-
-        def deliver(batch: list[_Waiting], seconds: float) -> None:
-            token.run_sync_soon(self._deliver, batch, seconds)
-
+        """Commit what is appended, until `close`."""
         # Shielded: what was appended is written, also while the house falls.
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._commit_all, deliver)
+            while not self._closing or self._gathered:
+                await self._something.wait()  # for one round, in which more may gather
+                self._something = trio.Event()
+                batch, self._gathered = self._gathered, []
+                if batch:
+                    await self._commit(batch)
+            await trio.to_thread.run_sync(self._store.close)
 
-    def _commit_all(self, deliver: Callable[[list[_Waiting], float], None]) -> None:
-        failure: JournalError | None = None
+    def close(self) -> None:
+        """Write what was appended, then end; nothing may be appended from now on."""
+        self._closing = True
+        self._something.set()
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        began = time.perf_counter()
         try:
-            while batch := _gathered(self._queue):
-                began = time.perf_counter()
-                try:
-                    if failure is None:
-                        self._store.commit(batch)
-                except JournalError as exc:
-                    failure = exc
-                if failure is not None:  # nothing is written after a gap
-                    for waiting in batch:
-                        waiting.failure = failure
-                deliver(batch, time.perf_counter() - began)
-        finally:
-            self._store.close()
-
-    def _deliver(self, batch: list[_Waiting], seconds: float) -> None:
+            if self._failure is None:
+                await trio.to_thread.run_sync(
+                    self._store.commit, batch, limiter=self._one_writer
+                )
+        except JournalError as exc:
+            self._failure = exc
+        if self._failure is not None:  # nothing is written after a gap
+            for waiting in batch:
+                waiting.failure = self._failure
         self._commits += 1
-        self._commit_seconds += seconds
-        heard: list[Entry] = []
-        for waiting in batch:
-            if waiting.failure is not None and self._failure is None:
-                self._failure = waiting.failure
-            heard.extend(waiting.entries)
-        if heard:
+        self._commit_seconds += time.perf_counter() - began
+        self._tell(batch)
+
+    def _tell(self, batch: list[_Waiting]) -> None:
+        heard = [entry for waiting in batch for entry in waiting.entries]
+        if heard and self._failure is None:
             self._entries += len(heard)
             self._last_seq = heard[-1].seq
             self.hear(heard)
@@ -172,24 +169,7 @@ class GroupCommitJournal:
             entries=self._entries,
             commits=self._commits,
             commit_seconds=self._commit_seconds,
-            waiting=self._queue.qsize(),
+            waiting=len(self._gathered),
             last_seq=self._last_seq,
             failure=None if self._failure is None else str(self._failure),
         )
-
-
-def _gathered(queue: SimpleQueue[_Waiting | None]) -> list[_Waiting]:
-    """What has gathered, waiting for the first; empty once the queue is closed."""
-    batch: list[_Waiting] = []
-    item = queue.get()
-    while item is not None:
-        batch.append(item)
-        if len(batch) == _MOST_AT_ONCE:
-            return batch
-        try:
-            item = queue.get_nowait()
-        except Empty:
-            return batch
-    if batch:
-        queue.put(None)  # the end is for the next call
-    return batch

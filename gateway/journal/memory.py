@@ -31,8 +31,8 @@ class MemoryJournal:
         await trio.lowlevel.checkpoint()
         return self._append(events, bookmark)
 
-    def append_soon(self, *events: Event) -> None:
-        self._append(events, None)
+    def append_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
+        self._append(events, bookmark)
 
     def _append(self, events: tuple[Event, ...], bookmark: Bookmark | None) -> tuple[Entry, ...]:
         entries = tuple(self._entry(event) for event in events)

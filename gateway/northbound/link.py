@@ -6,15 +6,15 @@ a new connection, for none of the three can be trusted after a broker's death.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import aiomqtt
 import attrs
+import trio
 import trio_asyncio
 from paho.mqtt.client import error_string
 from trio_asyncio import aio_as_trio
@@ -42,15 +42,43 @@ class Message:
     payload: bytes
 
 
-class Link(Protocol):
-    async def publish(self, publications: Sequence[Publication]) -> list[int]:
-        """Publish in order with QoS 1; the reason code of each PUBACK.
+@attrs.define(eq=False)
+class Delivery:
+    """A message on its way.  code: what its PUBACK said; None while there is none."""
 
-        Below `REFUSED` it is delivered.  Raises LinkLost when one gets no PUBACK.
+    code: int | None = None
+    acknowledged: trio.Event = attrs.field(factory=trio.Event)
+
+
+class Link(Protocol):
+    async def send(self, publication: Publication) -> Delivery:
+        """Send with QoS 1, in the order of the calls; waits while too many are on their way.
+
+        Raises LinkLost.
         """
 
     def messages(self) -> AsyncGenerator[Message, None]:
         """What comes on the subscribed topics.  Raises LinkLost when the connection ends."""
+
+
+async def confirmed(deliveries: Sequence[Delivery]) -> list[int]:
+    """The reason code of each PUBACK, once all have come.  Raises LinkLost if one does not."""
+    codes = []
+    with trio.move_on_after(PUBACK_TIMEOUT):
+        for delivery in deliveries:
+            await delivery.acknowledged.wait()
+            assert delivery.code is not None  # noqa: S101  set before the event
+            codes.append(delivery.code)
+        return codes
+    raise LinkLost(
+        f"no PUBACK within {PUBACK_TIMEOUT:g} s; if this is ThingsBoard, is the device of this"
+        " access token marked as a gateway?"
+    )
+
+
+async def publish(link: Link, publications: Iterable[Publication]) -> list[int]:
+    """Send all and wait for all; the reason code of each PUBACK.  Raises LinkLost."""
+    return await confirmed([await link.send(publication) for publication in publications])
 
 
 @attrs.frozen(kw_only=True)
@@ -68,63 +96,48 @@ class Broker:
 class _Client(aiomqtt.Client):
     """aiomqtt's client, which also tells what a PUBACK said.
 
-    aiomqtt 2.5 throws the reason code away, and with it ThingsBoard's refusals; so this
-    replaces its `publish` by one that keeps a future for each packet id.
+    aiomqtt 2.5 throws the reason code away, and with it ThingsBoard's refusals; and its own
+    `publish` crosses from Trio to asyncio and back, each time through the whole schedule.  So
+    this hands a message to paho itself, which is no coroutine, and notes the PUBACK where
+    paho tells of it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._pubacks: dict[int, asyncio.Future[int]] = {}
+        self._deliveries: dict[int, Delivery] = {}
+        self.room = trio.Semaphore(IN_FLIGHT)
 
-    async def publish_all(self, publications: Sequence[Publication]) -> list[int]:
-        window = asyncio.Semaphore(IN_FLIGHT)
-        waiting = []
-        try:
-            for publication in publications:
-                await window.acquire()
-                puback = self._start(publication)
-                puback.add_done_callback(lambda _: window.release())
-                waiting.append(puback)
-                if lost := self._lost():
-                    raise lost
-            return await asyncio.wait_for(asyncio.gather(*waiting), PUBACK_TIMEOUT)
-        finally:
-            for puback in waiting:
-                puback.cancel()
-
-    def _start(self, publication: Publication) -> asyncio.Future[int]:
+    def hand_over(self, publication: Publication) -> Delivery:
+        """Raises aiomqtt.MqttError."""
         info = self._client.publish(publication.topic, publication.payload, qos=1)
         if info.rc != 0:
             raise aiomqtt.MqttError(f"could not publish: {error_string(info.rc)}")
-        puback: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._pubacks[info.mid] = puback
-        return puback
-
-    def _lost(self) -> BaseException | None:
-        return self._disconnected.exception() if self._disconnected.done() else None
+        delivery = self._deliveries[info.mid] = Delivery()
+        return delivery
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any = None
     ) -> None:
-        puback = self._pubacks.pop(mid, None)
-        if puback is not None and not puback.done():
-            puback.set_result(int(reason_code.value))
+        # Old servers acknowledge more than once; the first time counts.
+        delivery = self._deliveries.pop(mid, None)
+        if delivery is not None:
+            delivery.code = int(reason_code.value)
+            delivery.acknowledged.set()
+            self.room.release()
 
 
 class _AioLink:
     def __init__(self, client: _Client) -> None:
         self._client = client
 
-    async def publish(self, publications: Sequence[Publication]) -> list[int]:
-        try:
-            return list(await aio_as_trio(self._client.publish_all)(publications))
-        except TimeoutError:
-            raise LinkLost(
-                f"no PUBACK within {PUBACK_TIMEOUT:g} s; if this is ThingsBoard, is the device of"
-                " this access token marked as a gateway?"
-            ) from None
-        except aiomqtt.MqttError as exc:
-            raise LinkLost(str(exc)) from exc
+    async def send(self, publication: Publication) -> Delivery:
+        with trio.move_on_after(PUBACK_TIMEOUT):
+            await self._client.room.acquire()
+            try:
+                return self._client.hand_over(publication)
+            except (aiomqtt.MqttError, OSError) as exc:
+                raise LinkLost(str(exc)) from exc
+        raise LinkLost(f"no PUBACK within {PUBACK_TIMEOUT:g} s")
 
     async def messages(self) -> AsyncGenerator[Message, None]:
         try:

@@ -17,7 +17,7 @@ import trio
 from ..bus import Entry, EventBus, JournalError, Overflow, Subscription
 from ..domain.commands import Command, Failed, Outcome
 from ..journal import Aside, Bookmark
-from .link import REFUSED, Link, LinkLost, Publication
+from .link import REFUSED, Delivery, Link, LinkLost, Publication, confirmed, publish
 from .parcels import MOST_BYTES, Parcel, connect, parcels
 from .rows import Row, rows, sign_of_life
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
@@ -25,7 +25,8 @@ from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
 READER = "thingsboard"
 TOPICS = (RPC_TOPIC,)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
-_MOST_AT_ONCE = 2_000  # entries told in one go
+_MOST_AT_ONCE = 250  # entries translated without letting others run
+_MOST_BATCHES = 100  # batches of them on their way
 _MOST_ORDERS = 200  # RPCs under way at once
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
 _SIGN_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
@@ -83,13 +84,22 @@ async def open_north(
     """
     bookmark = await bus.journal.bookmark(READER)
     async with trio.open_nursery() as nursery:
-        with bus.subscribe(overflow=Overflow.REREAD, after=bookmark.seq, capacity=5_000) as outbox:
+        with bus.subscribe(overflow=Overflow.REREAD, after=bookmark.seq, capacity=8_000) as outbox:
             north = _North(bus, outbox, bookmark, carry_out, now, settings, nursery)
             nursery.start_soon(north.keep_link, open_link)
             yield north.statistics
             north.closing = True
         nursery.cancel_scope.deadline = trio.current_time() + settings.grace
         north.wake()
+
+
+@attrs.frozen
+class _Batch:
+    """Entries on their way.  last_seq: of the newest; told: their rows; sent: as they were packed."""
+
+    last_seq: int
+    told: list[tuple[int, Row]]
+    sent: list[tuple[Parcel, Delivery | None]]
 
 
 @attrs.define
@@ -180,14 +190,31 @@ class _North:
     # --- telling -------------------------------------------------------------------------------
 
     async def _forward(self, teller: _Teller) -> None:
+        """Tell what the outbox gives until it ends; returns when all of it is acknowledged.
+
+        Messages leave while earlier ones are not acknowledged yet; the place moves when they
+        are.  So what is told is bounded by the server, and not by the way to it and back.
+        """
         self._outbox.rewind(self._bookmark.seq)
-        while entries := await self._outbox.gathered(_MOST_AT_ONCE):
-            told = [(entry.seq, row) for entry in entries for row in self._rows(entry)]
-            aside = await teller.tell(told)
-            self._bookmark = Bookmark(READER, entries[-1].seq, aside=aside)
-            if told:  # a step past what nobody is told is saved with the next that somebody is
-                await self._bus.publish(bookmark=self._bookmark)
-            self.statistics.place = self._bookmark.seq
+        on_their_way, told = trio.open_memory_channel[_Batch](_MOST_BATCHES)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._settle, teller, told)
+            async with on_their_way:
+                while entries := await self._outbox.gathered(_MOST_AT_ONCE):
+                    rows_told = [(entry.seq, row) for entry in entries for row in self._rows(entry)]
+                    batch = _Batch(entries[-1].seq, rows_told, await teller.send(rows_told))
+                    await on_their_way.send(batch)
+
+    async def _settle(
+        self, teller: _Teller, told: trio.MemoryReceiveChannel[_Batch]
+    ) -> None:
+        """Move the place over what is acknowledged, and aside what is refused."""
+        async for batch in told:
+            aside = await teller.settle(batch)
+            self._bookmark = Bookmark(READER, batch.last_seq, aside=aside)
+            if batch.told:  # a step past what nobody is told is saved with the next that is
+                self._bus.publish_soon(bookmark=self._bookmark)
+            self.statistics.place = batch.last_seq
 
     def _rows(self, entry: Entry) -> Sequence[Row]:
         try:
@@ -204,7 +231,7 @@ class _North:
 
     async def _send_replies(self, link: Link) -> None:
         async for reply in self._replies:
-            await link.publish([reply])
+            await publish(link, [reply])
 
     async def _take_orders(self, link: Link) -> None:
         async with aclosing(link.messages()) as messages:
@@ -278,35 +305,39 @@ class _Teller:
         self._announced: set[str] = set()
         self._spoke: dict[str, float] = {}
 
-    async def tell(self, told: list[tuple[int, Row]]) -> tuple[Aside, ...]:
-        """Returns once all is delivered, with what was refused and is given up."""
-        if not told:
-            return ()
-        await self._announce({row.device: None for _, row in told})
-        packed = parcels(told, many_devices=self._settings.many_devices)
-        refused = await self._deliver(packed)
+    async def send(self, told: list[tuple[int, Row]]) -> list[tuple[Parcel, Delivery | None]]:
+        """Send all, in order; None for what is too large to be sent."""
+        await self._announce(dict.fromkeys(row.device for _, row in told))
         self._note_spoke(row.device for _, row in told)
+        packed = parcels(told, many_devices=self._settings.many_devices)
+        return [(parcel, await self._send(parcel)) for parcel in packed]
+
+    async def _send(self, parcel: Parcel) -> Delivery | None:
+        if len(parcel.publication.payload) > MOST_BYTES:
+            return None
+        return await self._link.send(parcel.publication)
+
+    async def settle(self, batch: _Batch) -> tuple[Aside, ...]:
+        """Returns once all is delivered, with what was refused and is given up."""
+        refused = await self._refused(batch.sent)
         if not refused:
             return ()
-        return await self._one_by_one([item for item in told if item[0] in refused])
+        return await self._one_by_one([item for item in batch.told if item[0] in refused])
 
-    async def _deliver(self, packed: Sequence[Parcel]) -> dict[int, str]:
+    async def _refused(self, sent: Sequence[tuple[Parcel, Delivery | None]]) -> dict[int, str]:
         """The entries that were refused, and why."""
-        if not packed:
-            return {}
-        fitting = [parcel for parcel in packed if len(parcel.publication.payload) <= MOST_BYTES]
-        refused: dict[int, str] = {
-            seq: f"{len(parcel.publication.payload)} bytes are more than ThingsBoard takes"
-            for parcel in packed
-            if parcel not in fitting
-            for seq in parcel.seqs
-        }
-        codes = await self._link.publish([parcel.publication for parcel in fitting])
-        self._statistics.published += len(fitting)
-        for parcel, code in zip(fitting, codes, strict=True):
-            if code >= REFUSED:
+        refused: dict[int, str] = {}
+        await confirmed([delivery for _, delivery in sent if delivery is not None])
+        for parcel, delivery in sent:
+            if delivery is None:
+                why = f"{len(parcel.publication.payload)} bytes are more than ThingsBoard takes"
+            else:
+                self._statistics.published += 1
+                if delivery.code is None or delivery.code < REFUSED:
+                    continue
                 self._statistics.refused += 1
-                refused.update(dict.fromkeys(parcel.seqs, f"refused with code 0x{code:02x}"))
+                why = f"refused with code 0x{delivery.code:02x}"
+            refused.update(dict.fromkeys(parcel.seqs, why))
         return refused
 
     async def _one_by_one(self, told: list[tuple[int, Row]]) -> tuple[Aside, ...]:
@@ -316,7 +347,9 @@ class _Teller:
             packed = parcels([item for item in told if item[0] == seq], many_devices=False)
             refused: dict[int, str] = {}
             for _ in range(_ATTEMPTS):
-                refused = await self._deliver(packed)
+                refused = await self._refused(
+                    [(parcel, await self._send(parcel)) for parcel in packed]
+                )
                 if not refused:
                     break
             if refused:
@@ -330,7 +363,7 @@ class _Teller:
         new = [device for device in devices if device not in self._announced]
         if new:
             session_log = self._settings.session_log
-            await self._link.publish([connect(device, session_log) for device in new])
+            await publish(self._link, [connect(device, session_log) for device in new])
             self._announced.update(new)
 
     async def keep_alive(self) -> None:
@@ -356,7 +389,8 @@ class _Teller:
                 signs.append((0, sign))
             else:  # nothing is known of it that could be said: announcing it again is life too
                 self._announced.discard(device)
-        await self._deliver(parcels(signs, many_devices=self._settings.many_devices))
+        packed = parcels(signs, many_devices=self._settings.many_devices)
+        await publish(self._link, [parcel.publication for parcel in packed])
         await self._announce(devices)
         self._note_spoke(devices)
 

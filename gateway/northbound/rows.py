@@ -6,9 +6,9 @@ replaces itself (ThingsBoard keeps one value per device, key and instant).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -21,8 +21,7 @@ from ..domain.measurands import instantaneous
 
 OCPP_VERSION = "ocpp1.6"
 _NO_POWER = frozenset({"Available", "Finishing", "SuspendedEV", "SuspendedEVSE"})
-_SIX_PLACES = Decimal("0.000001")
-_MOST = Decimal(2**53)
+_MOST = 2.0**53
 
 Values = Mapping[str, Any]
 
@@ -38,7 +37,11 @@ class Row:
 
 def rows(event: Event, session_log: str) -> tuple[Row, ...]:
     """What is told of an event.  session_log: the name of the session log's device."""
-    return tuple(row for row in _rows(event, session_log) if row.values)
+    if isinstance(event, events.TransactionSettled):
+        told = _settled(event, session_log)
+    else:
+        told = _ROWS.get(type(event), _nothing)(event)
+    return tuple([row for row in told if row.values])
 
 
 def sign_of_life(device: str, known: Values, now: datetime) -> Row:
@@ -52,13 +55,10 @@ def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
-def number(value: Decimal) -> Decimal | None:
+def number(value: Decimal) -> float | None:
     """At most six decimals, as beyond 16 ThingsBoard keeps text; None where no double fits."""
-    if abs(value) >= _MOST:
-        return None
-    if int(value.as_tuple().exponent) < -6:
-        return value.quantize(_SIX_PLACES, ROUND_HALF_UP)
-    return value
+    rounded = round(float(value), 6)
+    return rounded if -_MOST < rounded < _MOST else None
 
 
 def text(value: str) -> str:
@@ -71,60 +71,60 @@ def text(value: str) -> str:
 # --- by event ----------------------------------------------------------------------------------
 
 
-def _rows(event: Event, session_log: str) -> Iterator[Row]:
-    charge_point = event.charge_point_id
+def _connected(event: events.ChargePointConnected) -> Iterable[Row]:
+    attributes: dict[str, Any] = {
+        "ocpp_version": OCPP_VERSION,
+        "security_profile": event.security_profile,
+        **_texts(remote_address=event.remote_address),
+    }
+    return _of_charge_point(event, {"connected": True}), Row(
+        event.charge_point_id, None, attributes
+    )
+
+
+def _disconnected(event: events.ChargePointDisconnected) -> Iterable[Row]:
+    told = {"connected": False, **_texts(disconnect_reason=event.reason)}
+    return (_of_charge_point(event, told),)
+
+
+def _booted(event: events.ChargePointBooted) -> Iterable[Row]:
+    about = charger_attributes(event)
+    return (Row(event.charge_point_id, None, {"charger": about} if about else {}),)
+
+
+def _firmware(event: events.FirmwareStatusChanged) -> Iterable[Row]:
+    return (_of_charge_point(event, _texts(firmware_status=event.status)),)
+
+
+def _diagnostics(event: events.DiagnosticsStatusChanged) -> Iterable[Row]:
+    return (_of_charge_point(event, _texts(diagnostics_status=event.status)),)
+
+
+def _security(event: events.SecurityEventReported) -> Iterable[Row]:
+    told = {"type": event.type, "tech_info": event.tech_info or ""}
+    return (_of_charge_point(event, {"security_event": told}),)
+
+
+def _command(event: events.CommandCarriedOut) -> Iterable[Row]:
+    told = _texts(last_command=event.method, last_command_result=event.result)
+    return (_of_charge_point(event, told),)
+
+
+def _rejected(event: events.FramesRejected) -> Iterable[Row]:
+    return (_of_charge_point(event, {"rejected_frames": event.total}),)
+
+
+def _of_charge_point(event: Event, values: Values) -> Row:
+    return Row(event.charge_point_id, milliseconds(event.at), values)
+
+
+def _nothing(_: Event) -> Iterable[Row]:
+    return ()
+
+
+def _status(event: events.ConnectorStatusChanged) -> Iterator[Row]:
+    yield from _skew(event)
     ts = milliseconds(event.at)
-    match event:
-        case events.ChargePointConnected():
-            yield Row(charge_point, ts, {"connected": True})
-            yield Row(
-                charge_point,
-                None,
-                {
-                    "ocpp_version": OCPP_VERSION,
-                    "security_profile": event.security_profile,
-                    **_texts(remote_address=event.remote_address),
-                },
-            )
-        case events.ChargePointDisconnected():
-            yield Row(
-                charge_point, ts, {"connected": False, **_texts(disconnect_reason=event.reason)}
-            )
-        case events.ChargePointBooted():
-            if about := charger_attributes(event):
-                yield Row(charge_point, None, {"charger": about})
-        case events.ConnectorStatusChanged():
-            yield from _status(event, ts)
-            yield from _skew(event)
-        case events.MeterSampled():
-            yield from _sampled(event)
-            yield from _skew(event)
-        case events.TransactionStarted() | events.TransactionStopped():
-            yield from _skew(event)
-        case events.TransactionOpened():
-            yield from _opened(event, ts)
-        case events.TransactionProgressed():
-            yield from _of_connector(event, ts, _progress(event.progress))
-        case events.TransactionSettled():
-            yield from _settled(event, ts, session_log)
-        case events.FirmwareStatusChanged():
-            yield Row(charge_point, ts, _texts(firmware_status=event.status))
-        case events.DiagnosticsStatusChanged():
-            yield Row(charge_point, ts, _texts(diagnostics_status=event.status))
-        case events.SecurityEventReported():
-            told = {"type": event.type, "tech_info": event.tech_info or ""}
-            yield Row(charge_point, ts, {"security_event": told})
-        case events.CommandCarriedOut():
-            yield Row(
-                charge_point,
-                ts,
-                _texts(last_command=event.method, last_command_result=event.result),
-            )
-        case events.FramesRejected():
-            yield Row(charge_point, ts, {"rejected_frames": event.total})
-
-
-def _status(event: events.ConnectorStatusChanged, ts: int) -> Iterator[Row]:
     told = _texts(status=event.status, error_code=event.error_code)
     if event.connector_id == 0:
         told |= _texts(vendor_error_code=event.vendor_error_code, info=event.info)
@@ -135,6 +135,7 @@ def _status(event: events.ConnectorStatusChanged, ts: int) -> Iterator[Row]:
 
 
 def _sampled(event: events.MeterSampled) -> Iterator[Row]:
+    yield from _skew(event)
     if not 0 < event.connector_id <= MOST_CONNECTORS:  # 0: the main meter of the charge point
         return
     device = device_name(event.charge_point_id, event.connector_id)
@@ -145,7 +146,7 @@ def _sampled(event: events.MeterSampled) -> Iterator[Row]:
         yield Row(device, milliseconds(believed(reading.timestamp, event.received_at)), values)
 
 
-def _opened(event: events.TransactionOpened, ts: int) -> Iterator[Row]:
+def _opened(event: events.TransactionOpened) -> Iterable[Row]:
     info = {"id_tag": event.id_tag}
     if event.tariff is not None:
         info["tariff_id"] = str(event.tariff.get("id", ""))
@@ -155,13 +156,17 @@ def _opened(event: events.TransactionOpened, ts: int) -> Iterator[Row]:
         "tx_started_at": milliseconds(event.started_at),
         "tx_info": info,
     }
-    yield from _of_connector(event, ts, values | _progress(event.progress))
+    return _of_connector(event, milliseconds(event.at), values | _progress(event.progress))
 
 
-def _settled(event: events.TransactionSettled, ts: int, session_log: str) -> Iterator[Row]:
+def _progressed(event: events.TransactionProgressed) -> Iterable[Row]:
+    return _of_connector(event, milliseconds(event.at), _progress(event.progress))
+
+
+def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row]:
     if event.version == 1:  # a correction says nothing of what the connector does now
         idle = {"tx_active": False, "power_w": 0, "current_a": 0}
-        yield from _of_connector(event, ts, _progress(event.progress) | idle)
+        yield from _of_connector(event, milliseconds(event.at), _progress(event.progress) | idle)
     progress = event.progress
     session: dict[str, Any] = {
         "receipt": event.receipt,
@@ -181,9 +186,10 @@ def _settled(event: events.TransactionSettled, ts: int, session_log: str) -> Ite
     yield Row(session_log, event.published_ms, session | where)
 
 
-def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Iterator[Row]:
-    if 0 < event.connector_id <= MOST_CONNECTORS:
-        yield Row(device_name(event.charge_point_id, event.connector_id), ts, values)
+def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Iterable[Row]:
+    if not 0 < event.connector_id <= MOST_CONNECTORS:
+        return ()
+    return (Row(device_name(event.charge_point_id, event.connector_id), ts, values),)
 
 
 def _skew(event: Event) -> Iterator[Row]:
@@ -236,3 +242,21 @@ def _numbers(told: Mapping[str, Decimal | None]) -> dict[str, Any]:
 
 def _texts(**told: str | None) -> dict[str, Any]:
     return {key: text(value) for key, value in told.items() if value}
+
+
+_ROWS: Mapping[type[Event], Callable[[Any], Iterable[Row]]] = {
+    events.ChargePointConnected: _connected,
+    events.ChargePointDisconnected: _disconnected,
+    events.ChargePointBooted: _booted,
+    events.ConnectorStatusChanged: _status,
+    events.MeterSampled: _sampled,
+    events.TransactionStarted: _skew,
+    events.TransactionStopped: _skew,
+    events.TransactionOpened: _opened,
+    events.TransactionProgressed: _progressed,
+    events.FirmwareStatusChanged: _firmware,
+    events.DiagnosticsStatusChanged: _diagnostics,
+    events.SecurityEventReported: _security,
+    events.CommandCarriedOut: _command,
+    events.FramesRejected: _rejected,
+}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -33,7 +34,7 @@ def price(
     start, local = points[0][0], ZoneInfo(zone)
     used: dict[str, list[tuple[dict[str, Any], Fraction]]] = {}
     idle_for = timedelta(0)
-    for (t0, e0), (t1, e1) in zip(points, points[1:], strict=False):
+    for (t0, e0), (t1, e1) in pairwise(points):
         ticks = (t1 - t0) // TICK
         per_tick = Fraction(e1 - e0, 1000 * ticks)
         energy = Fraction(e0, 1000)
@@ -59,9 +60,9 @@ def price(
                 volumes["PARKING_TIME"] = Fraction(1, 7200)
             for dimension, volume in volumes.items():
                 component = first(holding, dimension)
-                if component is not None and volume:
-                    if dimension != "FLAT" or "FLAT" not in used:
-                        used.setdefault(dimension, []).append((component, volume))
+                due = volume and (dimension != "FLAT" or "FLAT" not in used)
+                if component is not None and due:
+                    used.setdefault(dimension, []).append((component, volume))
             idle_for = idle_for + TICK if idle else timedelta(0)
             energy += per_tick
             now += TICK

@@ -293,6 +293,24 @@ def test_a_tick_tells_the_cost_of_idle_time_and_nothing_else():
     assert ledger.post(CP.stop(10, "1000"))[0].progress.cost_idle == 0
 
 
+def test_a_tick_sees_idle_time_that_only_power_tells():
+    ledger = Ledger(book(TIME_AND_PARKING, idle_detection="power"))
+    for event in (CP.start("0"), CP.meter(10, "3000")):
+        ledger.post(event)
+    assert ledger.tick(at(20)) == ()
+    ledger.post(CP.meter(20, "3000"))
+    (fact,) = ledger.tick(at(30))
+    assert fact.progress.cost_idle == Decimal("2.00")
+
+
+def test_a_tick_after_a_restart_tells_what_it_would_have_told():
+    ledger, reborn = Ledger(book(TIME_AND_PARKING)), Ledger(TariffBook.empty())
+    for event in (CP.start("0"), CP.meter(5, "500"), CP.status(10, "SuspendedEV")):
+        for entry in (event, *ledger.post(event)):
+            reborn.restore(entry)
+    assert reborn.tick(at(30)) == reborn.tick(at(30)) == ledger.tick(at(30)) != ()
+
+
 def test_a_tick_is_silent_during_grace():
     ledger = Ledger(book(TIME_AND_PARKING, idle_grace_s=600))
     for event in (CP.start("1000"), CP.status(10, "SuspendedEV")):
@@ -354,6 +372,17 @@ def test_a_status_before_the_start_still_holds_at_the_start():
     assert receipt(prices, *events)["idle_s"] == 0
 
 
+def test_a_status_before_the_start_outlives_a_restart():
+    """Who restores begins to read at the start of the transaction."""
+    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger.post(CP.status(-1, "SuspendedEV"))
+    facts = ledger.post(CP.start("0"))
+    reborn = Ledger(TariffBook.empty())
+    for event in (CP.start("0"), *facts):
+        reborn.restore(event)
+    assert reborn.post(CP.stop(60, "0")) == ledger.post(CP.stop(60, "0"))
+
+
 def test_a_status_of_the_session_before_says_nothing_of_the_next():
     ledger = Ledger(book(TIME_AND_PARKING))
     for event in (CP.start("0"), CP.status(10, "SuspendedEV"), CP.stop(20, "0")):
@@ -379,8 +408,7 @@ def test_an_older_transaction_is_restored_and_adopted():
     scratch = Ledger(BOOK)
     for event in journal:
         scratch.restore(event)
-        if ledger.lacks(late) and scratch.account(1) and scratch.account(1).closed:
-            ledger.adopt(scratch, 1)
+    ledger.adopt(scratch, 1)
     assert ledger.lacks(late) is None
     (corrected,) = ledger.post(late)
     assert (corrected.version, corrected.receipt["energy_wh"]) == (2, "5000")
@@ -401,6 +429,28 @@ def test_only_what_may_have_been_a_transaction_is_lacking():
     assert ledger.lacks(CP.start("1", repeated=True)) is None
 
 
+def test_an_adopted_transaction_makes_room_for_the_next():
+    ledger, scratch = Ledger(BOOK), Ledger(BOOK)
+    for number in range(1, 5):
+        point = ChargePoint(transaction_id=number)
+        for event in (point.start("0", minutes=number), point.stop(number + 0.5, "10")):
+            ledger.post(event)
+            scratch.restore(event)
+    for number in (1, 2, 3):
+        ledger.adopt(scratch, number)
+        assert [held for held in range(1, 5) if ledger.account(held)] == [number, 4]
+    ledger.adopt(scratch, 4)
+    ledger.post(NEXT.stop(2, "11"))
+    assert [held for held in range(1, 5) if ledger.account(held)] == [3, 4]
+
+
+def test_an_open_transaction_can_be_adopted():
+    ledger, scratch = Ledger(BOOK), Ledger(BOOK)
+    scratch.restore(CP.start("0"))
+    ledger.adopt(scratch, 1)
+    assert ledger.open_transactions() == scratch.open_transactions()
+
+
 def test_adopting_what_the_other_lacks_too_changes_nothing():
     ledger = Ledger(BOOK)
     ledger.adopt(Ledger(BOOK), 5)
@@ -414,3 +464,100 @@ def test_the_ledger_holds_one_closed_transaction_of_a_connector():
         ledger.post(point.start("0", minutes=number))
         ledger.post(point.stop(number + 0.5, "10"))
     assert [number for number in range(30) if ledger.account(number)] == [29]
+
+
+def restored(*entries):
+    ledger = Ledger(TariffBook.empty())
+    for entry in entries:
+        ledger.restore(entry)
+    return ledger
+
+
+def test_what_an_operator_closed_stays_closed_after_a_restart():
+    ledger = Ledger(BOOK)
+    journal = []
+    for event in (CP.start("1000"), CP.meter(30, "4000")):
+        journal += [event, *ledger.post(event)]
+    journal += ledger.close(1, at(5000), "Operator")
+    reborn = restored(*journal)
+    assert reborn.open_transactions() == []
+    late = CP.stop(60, "6000", received_at=at(5001))
+    assert reborn.post(late) == ledger.post(late)
+
+
+def test_a_session_without_a_price_has_none_after_a_restart():
+    prices = book(PER_KWH | {"end_date_time": "2020-01-01T00:00:00Z"})
+    ledger = Ledger(prices)
+    facts = ledger.post(CP.start("1000"))
+    reborn = restored(CP.start("1000"), *facts)
+    reborn.book = BOOK
+    assert reborn.post(CP.stop(60, "2000")) == ledger.post(CP.stop(60, "2000"))
+
+
+def test_facts_about_what_is_not_held_restore_nothing():
+    ledger = Ledger(BOOK)
+    opened = ledger.post(CP.start("1000"))
+    settled = ledger.post(CP.stop(60, "2000"))
+    assert restored(*opened, *settled, CP.status(1, "Charging")).account(1) is None
+
+
+def test_facts_may_follow_the_events_of_many_transactions():
+    """The accountant tells them in batches, after all of a batch's events."""
+    events = [CP.start("1000"), CP.meter(30, "4000"), NEXT.start("6000", minutes=90),
+              CP.stop(80, "6000", received_at=at(95))]  # fmt: skip
+    ledger = Ledger(BOOK)
+    facts = [fact for event in events for fact in ledger.post(event)]
+    reborn = restored(*events, *facts)
+    assert [reborn.account(number).version for number in (1, 2)] == [2, 0]
+    assert reborn.post(NEXT.stop(120, "9000")) == ledger.post(NEXT.stop(120, "9000"))
+
+
+def test_a_start_that_only_the_journal_remembers_is_opened_all_the_same():
+    found = receipt(BOOK, CP.start("1000", repeated=True), CP.stop(60, "2000"))
+    assert found["flags"] == ["duplicate_start"]
+    assert found["total_incl_vat"] == "0.30"
+
+
+def test_readings_that_come_after_an_inferred_stop_wait_for_the_true_one():
+    ledger = Ledger(BOOK)
+    for event in (CP.start("1000"), CP.meter(30, "4000")):
+        ledger.post(event)
+    ledger.close(1, at(60), "Operator")
+    assert ledger.post(CP.meter(50, "6000", received_at=at(61))) == ()
+    (settled,) = ledger.post(CP.stop(55, None, received_at=at(62)))
+    assert settled.receipt["energy_wh"] == "5000"
+    assert {"late_samples", "stop_late"} <= set(settled.receipt["flags"])
+
+
+def test_a_stop_without_a_time_is_at_its_receipt():
+    stop = CP.stop(60, "2000", timestamp=None, defects=("timestamp",))
+    found = receipt(BOOK, CP.start("1000"), stop)
+    assert found["duration_s"] == 3600
+    assert found["flags"] == ["defect_timestamp", "needs_review", "timestamp_from_receipt"]
+    stop = CP.stop(60, "2000", defects=("timestamp",))  # a reading's
+    assert receipt(BOOK, CP.start("1000"), stop)["flags"] == []
+
+
+def test_a_cable_that_comes_out_without_a_status_ends_waiting_at_the_stop():
+    ledger = Ledger(PARKING)
+    for event in (CP.start("0"), CP.stop(60, "10000")):
+        ledger.post(event)
+    (settled,) = ledger.close(1, at(5000), "Operator")
+    assert settled.receipt["total_incl_vat"] == "3.00"
+    assert settled.receipt["flags"] == []
+
+
+def test_an_unplugging_may_name_the_transaction_as_text():
+    ledger = Ledger(PARKING)
+    for event in (CP.start("0"), CP.stop(60, "10000")):
+        ledger.post(event)
+    told = CP.unplugged(70)
+    (settled,) = ledger.post(attrs.evolve(told, data=told.data.replace("1,", '"1",', 1)))
+    assert settled.receipt["total_incl_vat"] == "4.00"
+
+
+def test_idle_time_without_a_price_is_not_told_again_and_again():
+    ledger = Ledger(TariffBook.empty())
+    for event in (CP.start("0"), CP.status(10, "SuspendedEV")):
+        ledger.post(event)
+    assert ledger.tick(at(30)) == ()

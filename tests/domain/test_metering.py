@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain.events import Reading, Sample, TransactionProgressed
 
-from .scenes import CP, PER_KWH, at, book, posted, progress, receipt
+from .scenes import CP, LIVE, PER_KWH, at, book, posted, progress, receipt
 
 BOOK = book(PER_KWH)
 REGISTER = "Energy.Active.Import.Register"
@@ -282,3 +282,56 @@ def test_units_are_read_in_any_case(unit):
 def test_decimals_keep_all_their_digits():
     facts = posted(BOOK, CP.start("0.1"), CP.meter(30, Sample("0.000123456789", unit="kWh")))
     assert progress(facts).progress.energy_wh == Decimal("0.023456789")
+
+
+def test_a_whole_number_with_blanks_is_a_number():
+    assert energy(CP.start(" 1000 "), CP.stop(60, " 3000\n")) == ("2000", set())
+
+
+def test_lines_between_phases_are_no_register():
+    between = Sample("9000", phase="L1-L2")
+    assert energy(CP.start("1000"), CP.meter(10, between), CP.stop(60, "3000")) == ("2000", set())
+
+
+def test_the_neutral_is_not_heard_once_a_total_was():
+    neutral = Sample("90", phase="N")
+    found = energy(
+        CP.start("1000"), CP.meter(10, "2000"), CP.meter(20, neutral), CP.stop(60, "3000")
+    )
+    assert found == ("2000", set())
+
+
+def test_amounts_obey_the_same_rules_of_place_and_plausibility():
+    def amount(value, location=None):
+        return Sample(value, measurand="Energy.Active.Import.Interval", location=location)
+
+    found = energy(
+        CP.start("0"),
+        CP.meter(10, amount("500", "Inlet")),
+        CP.meter(20, amount("2000")),
+        CP.meter(30, amount("700", "Inlet")),
+        CP.meter(40, amount("900000000")),
+        CP.stop(60, "0"),
+    )
+    assert found == ("2000", {"energy_from_intervals", "spike_ignored"})
+
+
+def test_a_total_just_below_the_last_samples_draws_the_curve_down():
+    """Two samples lie a little above meterStop, within the tolerance of 1 Wh."""
+    found = receipt(
+        book(LIVE),
+        CP.start("0"),
+        CP.meter(10, "1000.2"),
+        CP.meter(20, "1000.6"),
+        CP.meter(40, "1000.8"),
+        CP.stop(60, "1000"),
+    )
+    energies = [line["quantity"] for line in found["lines"] if line["dimension"] == "ENERGY"]
+    assert energies == ["1"]
+    assert found["flags"] == []
+
+
+def test_the_same_signed_value_twice_is_one():
+    signed = Sample("ab", format="SignedData")
+    found = receipt(BOOK, CP.start("0"), CP.meter(9, signed), CP.meter(9, signed), CP.stop(9, "0"))
+    assert len(found["signed"]) == 1
