@@ -6,8 +6,8 @@ Exit status: 0 fine, 1 a fault while working, 2 wrong usage or configuration.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from . import __version__
-from .config import ConfigError, Fault, load
+from .config import ConfigError, Fault, judge, load
 
 if sys.version_info >= (3, 14):
     sys.exit("ocpp-gateway needs Python 3.11 to 3.13: trio-asyncio cannot be imported on 3.14 yet")
@@ -97,17 +97,17 @@ def _config(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < 1e9:
+            return value
+    raise argparse.ArgumentTypeError("must be a number above 0")
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 1_000_000:
-        raise argparse.ArgumentTypeError("must be a number from 1 on")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := int(text)) < 1_000_000:
+            return value
+    raise argparse.ArgumentTypeError("must be a whole number from 1 on")
 
 
 def _tell(faults: Sequence[Fault]) -> None:
@@ -158,20 +158,11 @@ def _fell(group: BaseExceptionGroup[BaseException]) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .service import broker_of, open_book
+    from .service import open_book
 
-    faults: list[Fault] = []
+    config, faults = judge(arguments.config, os.environ)
     try:
-        config, found = load(arguments.config, os.environ)
-        faults += found
-        try:
-            faults += open_book(config)[1]
-        except ConfigError as exc:
-            faults += exc.faults
-        try:
-            broker_of(config)
-        except OSError as exc:
-            faults.append(Fault("thingsboard.ca_cert", str(exc)))
+        faults += open_book(config)[1]
     except ConfigError as exc:
         faults += exc.faults
     _tell(faults)
@@ -195,8 +186,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
+    from .logs import configure
     from .simulation.fleet import SimulateOptions, simulate
 
+    configure("error")
     try:
         options = SimulateOptions(
             url=arguments.url,
@@ -232,6 +225,7 @@ def _hash_password(_: argparse.Namespace) -> int:
 
 def _sessions(arguments: argparse.Namespace) -> int:
     from .journal import JournalError
+    from .journal.codec import dump_object
     from .sessions import open_sessions, receipts
 
     config, _ = load(arguments.config, os.environ)
@@ -241,7 +235,7 @@ def _sessions(arguments: argparse.Namespace) -> int:
         print(f"ocpp-gateway: {exc}", file=sys.stderr)
         return 1
     for receipt in found:
-        print(json.dumps(receipt, default=str) if arguments.json else _line(receipt))
+        print(dump_object(receipt) if arguments.json else _line(receipt))
     if not found and not arguments.json:
         print("no sessions")
     return 0

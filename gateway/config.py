@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -72,15 +73,15 @@ def _flag(value: object) -> bool:
 def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Any:
     def read(value: object) -> float:
         if isinstance(value, str):
-            if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", value):
+            if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", value):
                 raise ValueError("must be a number")
             value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("must be a number")
+        if not least <= value <= most:
+            raise ValueError(f"must lie between {least:.12g} and {most:.12g}")
         if kind is int and value != int(value):
             raise ValueError("must be a whole number")
-        if not least <= value <= most:
-            raise ValueError(f"must lie between {least:g} and {most:g}")
         return kind(value)
 
     return read
@@ -97,10 +98,10 @@ def _one_of(*words: str) -> Any:
 
 
 def _address(value: object) -> Address:
-    host, colon, port = _text(value).rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ValueError('must be "host:port", like "0.0.0.0:9000"')
-    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  the operator's word
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})", _text(value))
+    if found is None or int(found[3]) > 65535:
+        raise ValueError('must be "host:port", like "0.0.0.0:9000" or "[::]:9000"')
+    return Address(found[1] or found[2] or "0.0.0.0", int(found[3]))  # noqa: S104  the operator's word
 
 
 def _file(value: object) -> str:
@@ -127,7 +128,7 @@ def _store(value: object) -> Path:
     parts = urlsplit(url)
     if parts.scheme in ("postgresql", "postgres"):
         raise ValueError("PostgreSQL comes with a later version; use sqlite:///path/to/gateway.db")
-    path = parts.netloc + parts.path
+    path = parts.netloc + re.sub("^/+", "/", parts.path)  # sqlite://// says the same elsewhere
     if parts.scheme != "sqlite" or not path or path.endswith("/"):
         raise ValueError("must be like sqlite:///var/lib/ocpp-gateway/gateway.db")
     return Path(path)
@@ -265,8 +266,19 @@ def load(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, lis
 
     path: None for the defaults and the environment alone.  The environment beats the file.
     """
+    config, faults = judge(path, environment)
+    if any(fault.fatal for fault in faults):
+        raise ConfigError(faults)
+    return config, faults
+
+
+def judge(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, list[Fault]]:
+    """The configuration, and all that is wrong with it; a key at fault has its default.
+
+    Raises ConfigError where there is nothing to read.
+    """
     document, name = _document(path)
-    reader = _Reader(name, environment)
+    reader = _Reader(name, Path() if path is None else path.parent, environment)
     for table in document:
         if table not in _SECTIONS and table not in _TABLES:
             reader.fault(table, "no such table" + _meant(table, [*_SECTIONS, *_TABLES]))
@@ -279,8 +291,6 @@ def load(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, lis
     reader.strangers()
     config = Config(**parts)
     _judge(config, reader)
-    if any(fault.fatal for fault in reader.faults):
-        raise ConfigError(reader.faults)
     return config, reader.faults
 
 
@@ -288,23 +298,25 @@ def _document(path: Path | None) -> tuple[dict[str, Any], str]:
     if path is None:
         return {}, "defaults"
     try:
-        return tomllib.loads(path.read_text("utf-8")), str(path)
+        return tomllib.loads(path.read_text("utf-8-sig")), str(path)
     except FileNotFoundError:
         raise ConfigError([Fault(str(path), "there is no such file")]) from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError([Fault(str(path), f"cannot be read: {exc}")]) from exc
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        raise ConfigError([Fault(str(path), f"cannot be read: {why}")]) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError([Fault(str(path), f"not TOML: {exc}")]) from exc
 
 
 class _Reader:
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
         self.faults: list[Fault] = []
         self._name = name
+        self._folder = folder
         self._environment = {
             key: value for key, value in environment.items() if key.startswith(ENVIRONMENT)
         }
-        self._used: set[str] = set()
+        self._names: list[str] = []
 
     def fault(self, key: str, what: str, *, fatal: bool = True) -> None:
         self.faults.append(Fault(f"{self._name}: {key}", what, fatal))
@@ -314,47 +326,77 @@ class _Reader:
         if not isinstance(given, dict):
             self.fault(section, "must be a table")
             given = {}
-        values = dict(given)
-        for field in _keys(kind):
-            for suffix in ("", "_file"):
-                name = f"{ENVIRONMENT}{section}_{field.name}{suffix}".upper()
-                if name in self._environment:
-                    self._used.add(name)
-                    values.pop(field.name, None)
-                    values[field.name + suffix] = self._environment[name]
-        return self._read(section, kind, values)
+        values = self._located(kind, given)
+        whence: dict[str, str] = {}
+        for key in _spellings(kind):
+            name = f"{ENVIRONMENT}{section}_{key}".upper()
+            self._names.append(name)
+            if name in self._environment:
+                for other in (key.removesuffix("_file"), key.removesuffix("_file") + "_file"):
+                    if other not in whence:
+                        values.pop(other, None)
+                values[key] = self._environment[name]
+                whence[key] = name
+        return self._read(section, kind, values, whence)
 
     def named(self, table: str, kind: type[T], given: object) -> dict[str, T]:
         """A table of tables, by a name each: for the file only."""
         if not isinstance(given, dict) or not all(isinstance(one, dict) for one in given.values()):
             self.fault(table, f'must hold tables, like [{table}."NAME"]')
             return {}
-        return {name: self._read(f'{table}."{name}"', kind, one) for name, one in given.items()}
+        return {
+            name: self._read(f'{table}."{name}"', kind, self._located(kind, one), {})
+            for name, one in given.items()
+        }
 
     def strangers(self) -> None:
-        for name in sorted(self._environment.keys() - self._used):
-            self.faults.append(Fault(f"environment: {name}", "no such key", fatal=False))
+        """Warn of variables that mean nothing.  (Kubernetes makes some of a service's name.)"""
+        for name in sorted(self._environment.keys() - set(self._names)):
+            what = "no such key" + _meant(name, self._names)
+            self.faults.append(Fault(f"environment: {name}", what, fatal=False))
 
-    def _read(self, where: str, kind: type[T], given: dict[str, Any]) -> T:
-        fields = {field.name: field for field in _keys(kind)}
+    def _located(self, kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+        """The names of files in a file count from its own folder."""
+        files = {key for key, field in _spellings(kind).items()
+                 if key != field.name or field.metadata["read"] is _file}  # fmt: skip
+        return {
+            key: str(self._folder / value)
+            if key in files and isinstance(value, str) and value
+            else value
+            for key, value in given.items()
+        }
+
+    def _read(
+        self, where: str, kind: type[T], given: dict[str, Any], whence: Mapping[str, str]
+    ) -> T:
+        """whence: keys that the environment gave -> the variable's name."""
+        fields = _spellings(kind)
         read: dict[str, Any] = {}
         for key, value in given.items():
-            field = fields.get(key)
             try:
-                if field is None and (secret := fields.get(key.removesuffix("_file"))) is not None:
-                    if not secret.metadata["secret"]:
-                        raise ValueError("no such key")
-                    field, value = secret, Path(_file(value)).read_text("utf-8").strip()
+                field = fields.get(key)
                 if field is None:
                     raise ValueError("no such key" + _meant(key, list(fields)))
+                if field.name in read:
+                    raise ValueError(f"{field.name} is given already")
+                if key != field.name:
+                    value = Path(_file(value)).read_text("utf-8").strip()
                 read[field.name] = field.metadata["read"](value)
             except (ValueError, OSError) as exc:
-                self.fault(f"{where}.{key}", str(exc))
+                if key in whence:
+                    self.faults.append(Fault(f"environment: {whence[key]}", str(exc)))
+                else:
+                    self.fault(f"{where}.{key}", str(exc))
         return kind(**read)
 
 
-def _keys(kind: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
-    keys: tuple[attrs.Attribute[Any], ...] = attrs.fields(kind)
+def _spellings(kind: type[Any]) -> dict[str, attrs.Attribute[Any]]:
+    """What a table's keys may be called: a secret may also lie in a file, `<key>_file`."""
+    keys: dict[str, attrs.Attribute[Any]] = {}
+    for field in attrs.fields(kind):
+        keys[field.name] = field
+        if field.metadata["secret"]:
+            keys[field.name + "_file"] = field
     return keys
 
 
@@ -368,6 +410,7 @@ def _judge(config: Config, reader: _Reader) -> None:
     ocpp = config.ocpp
     if (ocpp.tls_cert is None) != (ocpp.tls_key is None):
         reader.fault("ocpp.tls_cert", "tls_cert and tls_key belong together")
+    _judge_certificates(config, reader)
     if ocpp.listen_tls is not None and ocpp.tls_cert is None:
         reader.fault("ocpp.listen_tls", "needs tls_cert and tls_key")
     if ocpp.client_ca is not None and ocpp.tls_cert is None:
@@ -395,3 +438,33 @@ def _judge(config: Config, reader: _Reader) -> None:
     for name in config.id_tags:
         if not 0 < len(name) <= 20:
             reader.fault(f'id_tags."{name}"', "an id tag has 1 to 20 characters")
+
+
+def _judge_certificates(config: Config, reader: _Reader) -> None:
+    ocpp = config.ocpp
+    if ocpp.tls_cert is not None and ocpp.tls_key is not None:
+        try:
+            # A key that needs a password must not ask the terminal for it.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                ocpp.tls_cert, ocpp.tls_key, password=""
+            )
+        except (ssl.SSLError, ValueError) as exc:
+            reader.fault("ocpp.tls_cert", f"{_reason(exc)} ({ocpp.tls_cert}, {ocpp.tls_key})")
+    authorities = {
+        "ocpp.client_ca": ocpp.client_ca,
+        "thingsboard.ca_cert": config.thingsboard.ca_cert,
+    }
+    for key, path in authorities.items():
+        if path is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except ssl.SSLError as exc:
+                reader.fault(key, f"{path} is no file of certificates ({_reason(exc)})")
+
+
+def _reason(exc: Exception) -> str:
+    """What OpenSSL says, in its words: `[SSL: KEY_VALUES_MISMATCH] ...` -> key values mismatch"""
+    reason = getattr(exc, "reason", None)
+    if not reason:
+        return "not a certificate chain and its key in PEM form, without a password"
+    return str(reason).replace("_", " ").lower()

@@ -6,8 +6,9 @@ import gc
 import resource
 import signal
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,13 @@ def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
         document = load_object(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
         raise ConfigError([Fault(path, f"not readable as JSON: {exc}")]) from exc
-    zones = {name: cp.time_zone for name, cp in config.charge_points.items() if cp.time_zone}
-    book, found = read_tariffs(document, default_time_zone=config.pricing.time_zone, zones=zones)
+    known = config.charge_points.items()
+    book, found = read_tariffs(
+        document,
+        default_time_zone=config.pricing.time_zone,
+        zones={name: cp.time_zone for name, cp in known if cp.time_zone},
+        max_power_kw={name: Decimal(str(cp.max_power_kw)) for name, cp in known if cp.max_power_kw},
+    )
     faults = [Fault(f"{path}: {fault.where}", fault.what, fault.fatal) for fault in found]
     if any(fault.fatal for fault in faults):
         raise ConfigError(faults)
@@ -132,27 +138,28 @@ async def serve(
     settings, broker = settings_of(config), broker_of(config)
     async with open_sqlite(config.storage.url) as journal:
         doors = await _open_doors(config)
-        (admin,) = await _listen(config.admin.listen)
-        line = f"ready ocpp={_where(doors[0])} admin={_where(admin)}"
-        if len(doors) > 1:
-            line += f" ocpp_tls={_where(doors[1])}"
+        where = {name: _where(listeners[0]) for name, listeners in doors.items()}
+        line = " ".join(["ready", *(f"{name}={address}" for name, address in where.items())])
 
         async def stop(house: House) -> None:
             async with trio.open_nursery() as looking_on:
-                looking_on.start_soon(serve_admin, admin, lambda: house)
+                for admin in doors["admin"]:
+                    looking_on.start_soon(serve_admin, admin, lambda: house)
                 gc.collect()
                 gc.freeze()  # what lives as long as the process need not be looked at again
                 gc.set_threshold(50_000, 20, 50)  # nearly all of the rest dies by its count
-                log.info("ready", ocpp=_where(doors[0]), admin=_where(admin), version=__version__)
-                ready(line)
-                await (wait_stop or _wait_signal)()
+                log.info("ready", **where, version=__version__)
+                if wait_stop is None:
+                    await _wait_signal(lambda: ready(line))
+                else:
+                    ready(line)
+                    await wait_stop()
                 looking_on.cancel_scope.cancel()
             log.info("stopping", charge_points=len(house.registry.sessions()))
 
-        listeners = [door.listener for door in doors]
         await run(
             journal,
-            listeners,
+            _for_chargers(config, doors),
             partial(open_link, broker, TOPICS),
             book,
             utc_now,
@@ -163,58 +170,61 @@ async def serve(
     log.info("stopped")
 
 
-@attrs.frozen
-class _Door:
-    """listener: what is accepted from; socket: its plain listener, which has an address."""
-
-    listener: trio.abc.Listener[Any]
-    socket: trio.SocketListener
+Listeners = Sequence[trio.SocketListener]
 
 
-async def _open_doors(config: Config) -> list[_Door]:
+async def _open_doors(config: Config) -> Mapping[str, Listeners]:
+    """What is listened on, by its name in the ready line."""
+    addresses = {
+        "ocpp": config.ocpp.listen,
+        "admin": config.admin.listen,
+        "ocpp_tls": config.ocpp.listen_tls,
+    }
+    return {name: await _listen(at) for name, at in addresses.items() if at is not None}
+
+
+def _for_chargers(config: Config, doors: Mapping[str, Listeners]) -> list[trio.abc.Listener[Any]]:
+    """The doors of charge points: with TLS the second one, or else the only one."""
     ocpp = config.ocpp
-    tls = None
-    if ocpp.tls_cert is not None and ocpp.tls_key is not None:
-        tls = tls_context(ocpp.tls_cert, ocpp.tls_key, ocpp.client_ca)
-    doors = []
-    (plain,) = await _listen(ocpp.listen)
-    if tls is not None and ocpp.listen_tls is None:
-        doors.append(_Door(_tls_listener(plain, tls), plain))
-    else:
-        doors.append(_Door(plain, plain))
-    if tls is not None and ocpp.listen_tls is not None:
-        (secure,) = await _listen(ocpp.listen_tls)
-        doors.append(_Door(_tls_listener(secure, tls), secure))
-    return doors
-
-
-def _tls_listener(plain: trio.SocketListener, tls: ssl.SSLContext) -> trio.abc.Listener[Any]:
+    if ocpp.tls_cert is None or ocpp.tls_key is None:
+        return [*doors["ocpp"]]
+    tls = tls_context(ocpp.tls_cert, ocpp.tls_key, ocpp.client_ca)
+    secure = "ocpp" if ocpp.listen_tls is None else "ocpp_tls"
+    plain = [] if secure == "ocpp" else doors["ocpp"]
     # https_compatible: a peer that leaves without TLS's own goodbye is no fault of interest.
-    return trio.SSLListener(plain, tls, https_compatible=True)
+    return [
+        *plain,
+        *(trio.SSLListener(door, tls, https_compatible=True) for door in doors[secure]),
+    ]
 
 
-async def _listen(address: Address) -> Sequence[trio.SocketListener]:
+async def _listen(address: Address) -> Listeners:
+    """On every address that the host has: `localhost` is two.  Raises OSError."""
     try:
-        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+        return await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
     except OSError as exc:
-        raise OSError(exc.errno, f"cannot listen on {address}: {exc.strerror}") from exc
-    return listeners[:1]
+        raise OSError(f"cannot listen on {address}: {exc.strerror or exc}") from exc
 
 
-def _where(door: _Door | trio.SocketListener) -> str:
-    listener = door.socket if isinstance(door, _Door) else door
+def _where(listener: trio.SocketListener) -> str:
     host, port, *_ = listener.socket.getsockname()
     return str(Address(host, port))
 
 
-async def _wait_signal() -> None:
-    """Returns at the first SIGTERM or SIGINT; a second one leaves at once, without loss."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
+async def _wait_signal(announce: Callable[[], None]) -> None:
+    """Returns at the first SIGTERM or SIGINT; a second one leaves at once, without loss.
+
+    announce: called once signals are heard, so that whoever reads it may send one.
+    """
+    signals = (signal.SIGTERM, signal.SIGINT)
+    with trio.open_signal_receiver(*signals) as heard:
+        announce()
+        async for _ in heard:
             break
     # From here on the default action holds: the next signal ends the process where it stands,
     # and what the journal has is told at the next start.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in signals:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _raise_file_limit() -> int:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .accountant import END, READER, beginnings, fold
+from . import __version__
+from .accountant import END, beginnings, fold
 from .config import Config
 from .domain.accounting import Ledger
+from .domain.receipt import receipt_of
+from .domain.session import Session
+from .domain.settlement import so_far
 from .journal.sqlite import reading
 from .service import open_book
 
@@ -25,7 +29,17 @@ def open_sessions(config: Config) -> Sequence[Receipt]:
     book, _ = open_book(config)
     ledger = Ledger(book)
     with reading(config.storage.url) as store:
-        place = store.bookmark(READER).seq
-        for charge_point_id, first in beginnings(store.open_transactions(), place).items():
-            fold(ledger, store.read_account(charge_point_id, first, END), place)
-    return [ledger.receipt_so_far(tx.transaction_id) for tx in ledger.open_transactions()]
+        for charge_point_id, first in beginnings(store.open_transactions(), END).items():
+            fold(ledger, store.read_account(charge_point_id, first, END), END)
+    accounts = [ledger.account(tx.transaction_id) for tx in ledger.open_transactions()]
+    return sorted(
+        (_receipt_so_far(session) for session in accounts if session is not None),
+        key=lambda receipt: (receipt["started_at"], receipt["transaction_id"]),
+    )
+
+
+def _receipt_so_far(session: Session) -> Receipt:
+    """What the receipt would say if the session ended with its newest data."""
+    receipt = receipt_of(so_far(session), version=session.version, software=__version__)
+    del receipt["stopped_at"]
+    return receipt

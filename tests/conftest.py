@@ -62,7 +62,11 @@ class Gateway:
         return [entry.event for entry in self.journal._entries if isinstance(entry.event, kind)]
 
     async def settled(self) -> None:
-        """All that was sent has been accounted for and told."""
+        """All that was sent has been accounted for and told.
+
+        Both gather for a few milliseconds, so it takes a moment of virtual time.
+        """
+        await trio.sleep(0.5)
         await wait_all_tasks_blocked()
 
     async def run(self, *, task_status: trio.TaskStatus[House] = trio.TASK_STATUS_IGNORED) -> None:

@@ -193,15 +193,20 @@ class FakeThingsBoard:
     """The broker's side of the link, in memory.  `up` says whether anyone can connect.
 
     codes: what the PUBACK of a payload says, by a piece of its text.
+    holding: what is sent arrives, but its PUBACK waits in `held` until `release`.
+    by_link: all that arrived, for each link since the start, whatever was said to it.
     """
 
     def __init__(self) -> None:
         self.up = True
         self.codes: dict[str, int] = {}
+        self.holding = False
+        self.held: list[Delivery] = []
+        self.by_link: list[list[tuple[str, Any]]] = []
         self.published: list[tuple[str, Any]] = []
         self.links = 0
         self._ids: dict[str, count[int]] = {}
-        self._send, self._arrive = trio.open_memory_channel[bytes](100)
+        self._send, self._arrive = trio.open_memory_channel[bytes | int](1_000)
         self._changed = trio.Condition()
 
     @asynccontextmanager
@@ -210,7 +215,20 @@ class FakeThingsBoard:
         if not self.up:
             raise LinkLost("no route")
         self.links += 1
+        self.by_link.append([])
         yield self
+
+    def cut(self) -> None:
+        """End the link that there is, and with it the PUBACKs that it owes; the next may come."""
+        self.held.clear()
+        self._send.send_nowait(self.links)
+
+    def release(self) -> None:
+        """Send the PUBACKs that were held, and hold no more."""
+        self.holding = False
+        for delivery in self.held:
+            delivery.acknowledged.set()
+        self.held.clear()
 
     async def send(self, publication: Any) -> Delivery:
         await trio.lowlevel.checkpoint()
@@ -220,16 +238,23 @@ class FakeThingsBoard:
         code = next((code for piece, code in self.codes.items() if piece in text), 0)
         if code < 0x80:
             self.published.append((publication.topic, json.loads(text)))
+        self.by_link[-1].append((publication.topic, json.loads(text)))
         delivery = Delivery(code)
-        delivery.acknowledged.set()
+        if self.holding:
+            self.held.append(delivery)
+        else:
+            delivery.acknowledged.set()
         async with self._changed:
             self._changed.notify_all()
         return delivery
 
     async def messages(self) -> AsyncIterator[Message]:
+        link = self.links
         async for payload in self._arrive:
-            if not self.up:
+            if not self.up or payload == link:
                 raise LinkLost("gone")
+            if isinstance(payload, int):  # the end of a link that nobody listened to
+                continue
             yield Message(RPC_TOPIC, payload)
 
     async def deliver(self, payload: bytes) -> None:

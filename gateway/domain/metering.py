@@ -242,11 +242,19 @@ class Course:
             return self._with(location=location).add(entry)
         by_phase = chosen(entry.intervals, location)
         amount = by_phase.get("")
-        flags = self.flags | {FROM_INTERVALS}
+        flags, lines = self.flags | {FROM_INTERVALS}, True
         if amount is None:
             heard = [nwh for phase, nwh in by_phase.items() if phase != "N"]
-            amount = sum(heard) if heard else by_phase["N"]
-            flags |= {FROM_PHASES if heard else FROM_NEUTRAL}
+            if heard:
+                amount = sum(heard)
+                flags |= {FROM_PHASES}
+            elif self.lines:
+                return self
+            else:
+                amount, lines = by_phase["N"], False
+                flags |= {FROM_NEUTRAL}
+        if lines and self.neutral:
+            return None
         before, last = self.before, self.last
         settled: tuple[Point, ...] = ()
         if self.policy.plausible(amount, entry.at - last.at):
@@ -258,6 +266,8 @@ class Course:
             last=last,
             settled=settled,
             newest=entry.at,
+            lines=lines,
+            neutral=not lines,
             intervals=True,
             flags=flags,
         )

@@ -26,6 +26,7 @@ READER = "thingsboard"
 TOPICS = (RPC_TOPIC,)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
 _MOST_AT_ONCE = 250  # entries translated without letting others run
+_GATHER = 0.05  # seconds between two batches: what comes meanwhile shares a message
 _MOST_BATCHES = 100  # batches of them on their way
 _MOST_ORDERS = 200  # RPCs under way at once
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
@@ -204,6 +205,8 @@ class _North:
                     rows_told = [(entry.seq, row) for entry in entries for row in self._rows(entry)]
                     batch = _Batch(entries[-1].seq, rows_told, await teller.send(rows_told))
                     await on_their_way.send(batch)
+                    if len(entries) < _MOST_AT_ONCE:
+                        await trio.sleep(_GATHER)
 
     async def _settle(
         self, teller: _Teller, told: trio.MemoryReceiveChannel[_Batch]

@@ -259,7 +259,7 @@ class _Lines(_Display):
         count = len(self.board.receipts)
         self._say(f"{count} session{'' if count == 1 else 's'}, told with receipts.  For real:")
         self._say("  ocpp-gateway run --config gateway.toml    chargers: ws://HOST:9000/ocpp/ID")
-        self._say("  ocpp-gateway thingsboard install --url http://HOST:8080 ...    dashboards")
+        self._say("  README.md tells how to give it a ThingsBoard and tariffs")
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -23,6 +23,7 @@ from .websocket import Handshake, SocketClosed, TrioSocket, read_handshake
 
 SUBPROTOCOL = "ocpp1.6"
 NORMAL, GOING_AWAY = 1000, 1001
+STOPPING = "the gateway is stopping"
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to answer our goodbye
 SILENT_HEARTBEATS = 3
 
@@ -33,7 +34,10 @@ _Headers = list[tuple[bytes, bytes]]
 
 @attrs.frozen(kw_only=True)
 class DoorSettings:
-    """passwords: charge point id -> argon2 hash.  known: charge points that are known by name."""
+    """passwords: charge point id -> argon2 hash.  known: charge points that are known by name.
+
+    profiles: charge point id -> the lowest security profile (0-3) that it may connect with.
+    """
 
     ping_interval: float = 30.0
     call_timeout: float = 30.0
@@ -45,6 +49,7 @@ class DoorSettings:
     reject_unknown: bool = False
     lenient: bool = True
     passwords: Mapping[str, str] = attrs.field(factory=dict)
+    profiles: Mapping[str, int] = attrs.field(factory=dict)
     known: frozenset[str] = frozenset()
     rules: Rules = attrs.field(factory=Rules)
 
@@ -72,9 +77,7 @@ async def open_southbound(
                 yield tally
                 accepting.cancel_scope.cancel()
             chargers.cancel_scope.deadline = trio.current_time() + settings.grace
-            door.closing = True
-            for session in registry.sessions():
-                session.leave(GOING_AWAY, "gateway is stopping")
+            door.close()
         watch.cancel_scope.cancel()
 
 
@@ -99,10 +102,19 @@ class _Door:
         self._settings = settings
         self._passwords = PasswordBook(settings.passwords)
         self._inside = 0
-        self.closing = False
+        self._arriving: set[trio.CancelScope] = set()  # of those who said nothing yet
+        self._closing = False
 
     async def accept(self, listener: trio.abc.Listener[Any], chargers: trio.Nursery) -> None:
         await trio.serve_listeners(self._visit, [listener], handler_nursery=chargers)
+
+    def close(self) -> None:
+        """Nobody else comes in, and who is inside is told to leave."""
+        self._closing = True
+        for arriving in self._arriving:
+            arriving.cancel()
+        for session in self._registry.sessions():
+            session.leave(GOING_AWAY, STOPPING)
 
     async def _visit(self, stream: trio.abc.Stream) -> None:
         """One connection, from its first byte to its last.
@@ -134,12 +146,15 @@ class _Door:
 
     async def _serve(self, stream: trio.abc.Stream, where: str, tasks: trio.Nursery) -> None:
         settings = self._settings
-        handshake = await read_handshake(
-            stream,
-            tasks,
-            max_message_bytes=settings.max_message_bytes,
-            handshake_timeout=settings.handshake_timeout,
-        )
+        handshake = None
+        with trio.move_on_after(settings.handshake_timeout) as arriving:
+            self._arriving.add(arriving)
+            try:
+                handshake = await read_handshake(
+                    stream, tasks, max_message_bytes=settings.max_message_bytes, waiting=arriving
+                )
+            finally:
+                self._arriving.discard(arriving)
         if handshake is None:
             log.debug("no handshake", remote=where)
             return
@@ -159,8 +174,8 @@ class _Door:
     async def _admit(self, handshake: Handshake, stream: trio.abc.Stream) -> tuple[str, int]:
         """(charge point id, security profile).  Raises _Refused."""
         settings = self._settings
-        if self.closing:
-            raise _Refused(503, "the gateway is stopping", [(b"retry-after", b"10")])
+        if self._closing:
+            raise _Refused(503, STOPPING, [(b"retry-after", b"10")])
         identity = identity_of(handshake.path)
         if identity is None:
             raise _Refused(404, "no charge point id: connect to .../ocpp/<charge point id>")
@@ -177,6 +192,8 @@ class _Door:
             profile = 2 if secure else 1
         if isinstance(stream, trio.SSLStream) and stream.getpeercert():
             profile = 3
+        if profile < settings.profiles.get(identity, 0):
+            raise _Refused(403, "this charge point may not connect with so little security")
         offered = handshake.subprotocols
         if SUBPROTOCOL not in offered and (offered or settings.require_subprotocol):
             raise _Refused(400, f"this is a central system for {SUBPROTOCOL}, not for {offered}")
@@ -216,6 +233,8 @@ class _Door:
             call_timeout=settings.call_timeout,
         )
         with self._registry.seated(session):
+            if self._closing:  # since it was let in
+                session.leave(GOING_AWAY, STOPPING)
             reason = "connection lost"
             try:
                 await self._bus.publish(

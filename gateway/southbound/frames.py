@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from importlib.resources import files
 from typing import Any
 
@@ -215,28 +215,59 @@ def _where(error: jsonschema_rs.ValidationError) -> str:
 
 # --- JSON --------------------------------------------------------------------------------------
 
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=Decimal)
+
+def _fraction(digits: str) -> Decimal | str:
+    """A number that no Decimal can hold (`1e9999999999999999999`) stays text."""
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return digits
+
+
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_fraction)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_TOO_LONG = "Integer value out of range"  # msgspec's words
+_MOST_DIGITS = 400
 
 
 def _json(text: str) -> Any:
     try:
         return _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, ValueError) as exc:
-        if _SURROGATE.search(text):
-            return _without_lone_surrogates(text)
+        if _SURROGATE.search(text) or _TOO_LONG in str(exc):
+            return _loosely(text)
         raise FrameError("FormationViolation", f"not JSON: {str(exc)[:100]}") from exc
 
 
-def _without_lone_surrogates(text: str) -> Any:
-    """JSON may spell half a character (`"\\ud800"`); no database or broker can store it."""
+def _loosely(text: str) -> Any:
+    """What is JSON, but can be neither stored nor counted with, made into what can.
+
+    Half a character (`"\\ud800"`) becomes a question mark, an integer of thousands of digits text.
+    """
     try:
-        loose = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
-        whole = json.dumps(loose, ensure_ascii=False, default=float)
-        return _decoder.decode(whole.encode("utf-8", "replace"))
-    except (ValueError, RecursionError, msgspec.DecodeError) as exc:
+        return _whole(
+            json.loads(
+                text, parse_float=_fraction, parse_int=_integer, parse_constant=_no_constant
+            )
+        )
+    except (ValueError, RecursionError) as exc:
         raise FrameError("FormationViolation", "not JSON") from exc
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case list():
+            return [_whole(item) for item in value]
+        case dict():
+            return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
 
 
 def _no_constant(name: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -140,8 +142,9 @@ class ChargePointSession:
         self._gone = False
         self._receiving = False
         self._loop = trio.CancelScope()
-        self._sending_since: float | None = None
-        self._pinged_at = trio.current_time()
+        self._sends = 0
+        self._sent_at = 0.0  # when a send was last begun with no other under way, or finished
+        self._pinged_at = -math.inf
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -159,14 +162,14 @@ class ChargePointSession:
                 return str(exc)
         finally:
             self._gone = True
-            if self._pending is not None:
-                self._pending.settle(outcome.Error(ChargePointGone(self._why())))
+            self._give_up_call()
         return self._why()
 
     def leave(self, code: int, reason: str) -> None:
         """End the connection, after the answer to a request that is being handled."""
         if self._farewell is None:
             self._farewell = Farewell(code, reason)
+        self._give_up_call()
         if self._receiving:
             self._loop.cancel()
 
@@ -174,6 +177,10 @@ class ChargePointSession:
     def farewell(self) -> Farewell | None:
         """Why we end this connection; None while we do not."""
         return self._farewell
+
+    def _give_up_call(self) -> None:
+        if self._pending is not None:
+            self._pending.settle(outcome.Error(ChargePointGone(self._why())))
 
     def _why(self) -> str:
         return self._farewell.reason if self._farewell else "connection lost"
@@ -236,7 +243,7 @@ class ChargePointSession:
             self._calls_waiting -= 1
 
     async def _ask(self, pending: _Pending, frame: str) -> dict[str, Any]:
-        if self._gone:
+        if self._gone or self._farewell is not None:
             raise ChargePointGone(self._why())
         self._tally.calls[pending.action] += 1
         self._pending = pending  # before the sending: no answer can overtake its question
@@ -254,10 +261,20 @@ class ChargePointSession:
         return pending.result.unwrap()
 
     async def _send(self, text: str) -> None:
-        # No deadline here, which would cost more than the sending: `check` looks at the clock.
-        self._sending_since = trio.current_time()
-        await self._socket.send(text)
-        self._sending_since = None
+        with self._watched():
+            await self._socket.send(text)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        # No deadline on a send, which would cost more than the sending: `check` looks at the clock.
+        if self._sends == 0:
+            self._sent_at = trio.current_time()
+        self._sends += 1
+        try:
+            yield
+        finally:
+            self._sends -= 1
+            self._sent_at = trio.current_time()
 
     # --- signs of life -------------------------------------------------------------------------
 
@@ -266,7 +283,7 @@ class ChargePointSession:
 
         now: Trio's time.  silence: seconds without any frame after which it is taken for gone.
         """
-        if self._sending_since is not None and now - self._sending_since > SEND_TIMEOUT:
+        if self._sends and now - self._sent_at > SEND_TIMEOUT:
             return "abort"
         quiet = now - self._socket.heard_at
         unanswered = self._pinged_at > self._socket.heard_at
@@ -279,11 +296,11 @@ class ChargePointSession:
 
     async def ping(self) -> None:
         """Ask for a sign of life; `check` sees whether one comes."""
-        with trio.move_on_after(PONG_TIMEOUT):
-            try:
+        try:
+            with self._watched():
                 await self._socket.ping()
-            except SocketClosed:
-                log.debug("ping to a closed socket", charge_point=self.charge_point_id)
+        except SocketClosed:
+            log.debug("ping to a closed socket", charge_point=self.charge_point_id)
 
     async def abort(self) -> None:
         """End the connection without a goodbye: the peer does not read."""

@@ -6,28 +6,29 @@ that `door` puts round each connection:
 * its reader task can raise (a ping that comes after our Close: wsproto's LocalProtocolError),
   so it runs in the nursery of its own connection and nowhere else;
 * a cancelled send leaves half a frame on the wire, so it ends the connection;
-* `ping` and `aclose` wait for the peer without limit, so whoever calls them sets a deadline;
+* its `ping` waits for the pong without limit, so ours only sends: any frame is a sign of life;
+* `aclose` waits for the peer without limit, so whoever calls it sets a deadline;
 * it never closes the stream of a handshake that it rejected, so `door` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import BytesMessage, Event, TextMessage
+from wsproto.events import BytesMessage, Event, Ping, TextMessage
 
-UNSUPPORTED_DATA = 1003
+UNSUPPORTED_DATA, UNREADABLE = 1003, 1007
 
 
 class SocketClosed(Exception):
     """The connection ended.  code: a WebSocket close code; 1006 where there was no close frame."""
 
     def __init__(self, code: int, reason: str | None) -> None:
-        super().__init__(f"{code} {reason or ''}".strip())
+        super().__init__(f"{reason or 'closed by the charge point'} ({code})")
         self.code = code
 
 
@@ -45,7 +46,7 @@ class Socket(Protocol):
         """Send a text message whole.  Raises SocketClosed.  Cancelled, it ends the connection."""
 
     async def ping(self) -> None:
-        """Returns when the peer answered; may never return when it does not."""
+        """Ask for a sign of life.  Raises SocketClosed.  Cancelled, it ends the connection."""
 
     async def close(self, code: int, reason: str) -> None:
         """Say goodbye and wait for the peer's; may wait for ever."""
@@ -88,29 +89,31 @@ class TrioSocket:
         try:
             message = await self._connection.get_message()
         except ConnectionClosed as exc:
-            raise _closed(exc) from exc
+            raise _closed(exc.reason) from exc
         if isinstance(message, str):
             return message
         await self.close(UNSUPPORTED_DATA, "OCPP-J is text")
         raise SocketClosed(UNSUPPORTED_DATA, "the charge point sent a binary message")
 
     async def send(self, text: str) -> None:
+        await self._whole(self._connection.send_message(text))
+
+    async def ping(self) -> None:
+        if self._connection.closed is not None:
+            raise _closed(self._connection.closed)
+        await self._whole(self._connection._send(Ping()))  # noqa: SLF001  its own waits for a pong
+
+    async def _whole(self, sending: Coroutine[Any, Any, None]) -> None:
         self._sending += 1
         try:
-            await self._connection.send_message(text)
+            await sending
         except ConnectionClosed as exc:
-            raise _closed(exc) from exc
+            raise _closed(exc.reason) from exc
         except BaseException:  # cut in half: nothing that follows could be understood
             await self.abort()
             raise
         finally:
             self._sending -= 1
-
-    async def ping(self) -> None:
-        try:
-            await self._connection.ping()
-        except ConnectionClosed as exc:
-            raise _closed(exc) from exc
 
     async def close(self, code: int, reason: str) -> None:
         if self._sending:  # a close frame inside another frame would be garbage
@@ -122,8 +125,7 @@ class TrioSocket:
         await trio.aclose_forcefully(self._stream)
 
 
-def _closed(exc: ConnectionClosed) -> SocketClosed:
-    reason = exc.reason
+def _closed(reason: CloseReason | None) -> SocketClosed:
     if reason is None:
         return SocketClosed(1006, "connection lost")
     return SocketClosed(reason.code, reason.reason)
@@ -146,11 +148,19 @@ class Handshake:
         return None
 
     async def accept(self, subprotocol: str | None) -> TrioSocket:
-        return self._finish(await self._request.accept(subprotocol=subprotocol))
+        """Raises SocketClosed."""
+        try:
+            return self._finish(await self._request.accept(subprotocol=subprotocol))
+        except ConnectionClosed as exc:
+            raise _closed(exc.reason) from exc
 
     async def reject(self, status: int, why: str, headers: list[tuple[bytes, bytes]]) -> None:
+        """Raises SocketClosed."""
         text = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-        await self._request.reject(status, extra_headers=text + headers, body=why.encode())
+        try:
+            await self._request.reject(status, extra_headers=text + headers, body=why.encode())
+        except ConnectionClosed as exc:
+            raise _closed(exc.reason) from exc
 
 
 async def read_handshake(
@@ -172,7 +182,12 @@ async def read_handshake(
         async def read() -> None:
             # trio-websocket's own server runs its connections by these two calls as well; it
             # only does so in a nursery that all of them share.
-            await connection._reader_task()  # noqa: SLF001
+            try:
+                await connection._reader_task()  # noqa: SLF001
+            except ConnectionClosed as exc:  # it left while a fault of its own was answered
+                raise _closed(exc.reason) from exc
+            except UnicodeError as exc:  # in a header; frames are judged by wsproto itself
+                raise SocketClosed(UNREADABLE, "a handshake that is no text") from exc
             waiting.cancel()  # the peer left before it asked for anything
 
         tasks.start_soon(read)

@@ -316,6 +316,27 @@ def test_amounts_obey_the_same_rules_of_place_and_plausibility():
     assert found == ("2000", {"energy_from_intervals", "spike_ignored"})
 
 
+def test_an_amount_of_the_neutral_is_dropped_once_a_total_is_known():
+    def amount(value, phase=None):
+        return Sample(value, measurand="Energy.Active.Import.Interval", phase=phase)
+
+    events = (
+        CP.start("0"),
+        CP.meter(10, amount("7", "N")),
+        CP.meter(20, amount("2000")),
+        CP.meter(30, amount("9", "N")),
+        CP.meter(40, amount("1000", "L1")),
+    )
+    assert energy(*events, CP.stop(60, "0")) == (
+        "3000",
+        {"energy_from_intervals", "energy_from_phases"},
+    )
+    assert energy(*events[:2], CP.stop(60, "0")) == (
+        "7",
+        {"energy_from_intervals", "energy_from_neutral"},
+    )
+
+
 def test_a_total_just_below_the_last_samples_draws_the_curve_down():
     """Two samples lie a little above meterStop, within the tolerance of 1 Wh."""
     found = receipt(
