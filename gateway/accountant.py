@@ -20,7 +20,8 @@ from .domain.events import Event, NotAccounted, TransactionFact
 from .journal import Bookmark, Journal, OpenTransaction
 
 READER = "accountant"
-_MOST_AT_ONCE = 200  # entries accounted for without letting others run
+_MOST_AT_ONCE = 500  # entries accounted for in one commit
+_AT_A_STRETCH = 25  # without letting others run
 _GATHER = 0.02  # seconds between two batches: what comes meanwhile costs one commit, not one each
 _MOST_WAITING = 2_000  # appends that may wait for the disk before we do
 END = 2**62  # beyond every entry
@@ -75,9 +76,11 @@ def fold(ledger: Ledger, entries: Iterable[Entry], place: int) -> None:
 async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger) -> None:
     while batch := await entries.gathered(_MOST_AT_ONCE):
         facts: list[Event] = []
-        for entry in batch:
+        for count, entry in enumerate(batch, 1):
             await _recall(entry, bus.journal, ledger)
             facts.extend(_accounted(entry, ledger))
+            if count % _AT_A_STRETCH == 0:
+                await trio.lowlevel.checkpoint()
         # Facts and place, or neither.  Nobody is promised them, so the next batch need not
         # wait until they are durable; who is far ahead of the disk has to, for memory's sake.
         place = Bookmark(READER, batch[-1].seq)

@@ -147,7 +147,7 @@ async def serve(
                     looking_on.start_soon(serve_admin, admin, lambda: house)
                 gc.collect()
                 gc.freeze()  # what lives as long as the process need not be looked at again
-                gc.set_threshold(50_000, 20, 50)  # nearly all of the rest dies by its count
+                gc.set_threshold(10_000, 50, 100)  # nearly all of the rest dies by its count
                 log.info("ready", **where, version=__version__)
                 if wait_stop is None:
                     await _wait_signal(lambda: ready(line))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -38,8 +38,11 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
     _arrivals: Any = attrs.field(factory=lambda: trio.open_memory_channel[Any](100))
 
-    async def connect(self) -> trio.abc.Stream:
-        client, server = memory_stream_pair()
+    async def connect(
+        self, pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = memory_stream_pair
+    ) -> trio.abc.Stream:
+        """pair: makes (our end, the gateway's end)."""
+        client, server = pair()
         await self._arrivals[0].send(server)
         return client
 
@@ -201,7 +204,7 @@ class FakeThingsBoard:
         self.up = True
         self.codes: dict[str, int] = {}
         self.holding = False
-        self.held: list[Delivery] = []
+        self.held: list[tuple[Delivery, int]] = []
         self.by_link: list[list[tuple[str, Any]]] = []
         self.published: list[tuple[str, Any]] = []
         self.links = 0
@@ -226,7 +229,8 @@ class FakeThingsBoard:
     def release(self) -> None:
         """Send the PUBACKs that were held, and hold no more."""
         self.holding = False
-        for delivery in self.held:
+        for delivery, code in self.held:
+            delivery.code = code
             delivery.acknowledged.set()
         self.held.clear()
 
@@ -239,9 +243,9 @@ class FakeThingsBoard:
         if code < 0x80:
             self.published.append((publication.topic, json.loads(text)))
         self.by_link[-1].append((publication.topic, json.loads(text)))
-        delivery = Delivery(code)
+        delivery = Delivery(None if self.holding else code)
         if self.holding:
-            self.held.append(delivery)
+            self.held.append((delivery, code))
         else:
             delivery.acknowledged.set()
         async with self._changed:

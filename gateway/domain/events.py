@@ -292,7 +292,7 @@ class TransactionProgressed(TransactionFact):
 class TransactionSettled(TransactionFact):
     """Final, or a correction of what was final.
 
-    receipt: the receipt's JSON object (billing.md 4.3); amounts are decimal text in it.
+    receipt: the receipt's JSON object; amounts are decimal text in it.
     version: 1, or one more than the version it corrects.
     published_ms: the receipt's place in time on the session log, ms since 1970; unique there,
         given by the journal when it is appended (0 until then), the same for all versions.

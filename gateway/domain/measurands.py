@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import NamedTuple
 
 from .events import Sample
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _BLANKS = " \t\r\n"
-_ROOT_OF_3 = Decimal("1.7320508075688772")
-_TENTH = Decimal("0.1")
-_ONE, _THOUSAND = Decimal(1), Decimal(1000)
+_ROOT_OF_3 = 3**0.5
+_ONE, _THOUSAND = 1.0, 1000.0
 
 _LOCATIONS = {None: 0, "Outlet": 0, "Cable": 1, "Body": 2, "Inlet": 3, "EV": 9}
 _EV = 9
@@ -32,7 +30,7 @@ class _Kind(NamedTuple):
     """
 
     key: str
-    units: Mapping[str | None, Decimal]
+    units: Mapping[str | None, float]
     lines: tuple[str, ...]
     between: tuple[str, ...]
     neutral: str
@@ -53,7 +51,7 @@ class _Kind(NamedTuple):
 def _kind(
     quantity: str,
     unit: str,
-    units: Mapping[str | None, Decimal],
+    units: Mapping[str | None, float],
     *,
     signed: bool = False,
     of_vehicle: bool = False,
@@ -70,8 +68,8 @@ def _kind(
     )
 
 
-def _units(*plain: str, thousand: str | None = None) -> dict[str | None, Decimal]:
-    units: dict[str | None, Decimal] = dict.fromkeys((None, *plain, *map(str.lower, plain)), _ONE)
+def _units(*plain: str, thousand: str | None = None) -> dict[str | None, float]:
+    units: dict[str | None, float] = dict.fromkeys((None, *plain, *map(str.lower, plain)), _ONE)
     if thousand is not None:
         units |= dict.fromkeys((thousand, thousand.lower()), _THOUSAND)
     return units
@@ -107,12 +105,13 @@ _PLAN = {
 }
 
 
-def instantaneous(samples: Sequence[Sample]) -> dict[str, Decimal]:
+def instantaneous(samples: Sequence[Sample]) -> dict[str, float]:
     """The readings by key, like `meter_wh`, `power_w`, `current_l1_a`, `soc_percent`.
 
-    samples: of one instant (OCPP 1.6 §7.33).
+    samples: of one instant (OCPP 1.6 §7.33).  These are for people and charts, to six decimals;
+    nothing here is billed (that is `energy`'s, in exact numbers).
     """
-    found: dict[str, Decimal] = {}
+    found: dict[str, float] = {}
     ranks: dict[str, int] = {}
     phased: list[_Kind] = []
     for sample in samples:
@@ -141,7 +140,7 @@ def instantaneous(samples: Sequence[Sample]) -> dict[str, Decimal]:
             ranks[key] = rank
         else:
             ranks.pop(key, None)
-        found[key] = Decimal(text) if factor is _ONE else Decimal(text) * factor
+        found[key] = round(float(text) * factor, 6)
         if of_phase and kind not in phased:
             phased.append(kind)
     for kind in phased:
@@ -149,7 +148,7 @@ def instantaneous(samples: Sequence[Sample]) -> dict[str, Decimal]:
     return found
 
 
-def _sum_up(kind: _Kind, found: dict[str, Decimal]) -> None:
+def _sum_up(kind: _Kind, found: dict[str, float]) -> None:
     """Derive the overall value where only phases were sampled, and keep the phases that count."""
     if kind.key not in found:
         total = _overall(kind, found)
@@ -163,20 +162,18 @@ def _sum_up(kind: _Kind, found: dict[str, Decimal]) -> None:
     found.pop(kind.neutral, None)
 
 
-def _overall(kind: _Kind, found: Mapping[str, Decimal]) -> Decimal | None:
+def _overall(kind: _Kind, found: Mapping[str, float]) -> float | None:
     """The sum over the lines; of voltages the mean; the neutral's only for a register."""
     lines = [found[key] for key in kind.lines if key in found]
     if kind is _VOLTAGE:
         if lines:
             return _mean(lines)
         between = [found[key] for key in kind.between if key in found]
-        return (_mean(between) / _ROOT_OF_3).quantize(_TENTH) if between else None
+        return round(_mean(between) / _ROOT_OF_3, 1) if between else None
     if lines:
-        return sum(lines[1:], lines[0])
+        return round(sum(lines), 6)
     return found.get(kind.neutral) if kind is _METER else None
 
 
-def _mean(values: Sequence[Decimal]) -> Decimal:
-    if len(values) == 1:
-        return values[0]
-    return (sum(values[1:], values[0]) / len(values)).quantize(_TENTH)
+def _mean(values: Sequence[float]) -> float:
+    return values[0] if len(values) == 1 else round(sum(values) / len(values), 1)

@@ -66,7 +66,8 @@ async def confirmed(deliveries: Sequence[Delivery]) -> list[int]:
     codes = []
     with trio.move_on_after(PUBACK_TIMEOUT):
         for delivery in deliveries:
-            await delivery.acknowledged.wait()
+            if delivery.code is None:  # else it need not cost a round of the schedule
+                await delivery.acknowledged.wait()
             assert delivery.code is not None  # noqa: S101  set before the event
             codes.append(delivery.code)
         return codes
@@ -132,7 +133,10 @@ class _AioLink:
 
     async def send(self, publication: Publication) -> Delivery:
         with trio.move_on_after(PUBACK_TIMEOUT):
-            await self._client.room.acquire()
+            try:
+                self._client.room.acquire_nowait()
+            except trio.WouldBlock:  # only then is a round of the schedule well spent
+                await self._client.room.acquire()
             try:
                 return self._client.hand_over(publication)
             except (aiomqtt.MqttError, OSError) as exc:

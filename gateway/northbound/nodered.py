@@ -7,7 +7,6 @@ charge point and the right transaction, and with numbers as numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -16,7 +15,7 @@ from ..bus import Entry
 from ..domain import events
 from ..domain.events import Event
 from ..domain.measurands import instantaneous
-from .rows import Row, milliseconds, number
+from .rows import Row, milliseconds
 from .rpc import Rpc
 
 METHOD, CONNECTOR = "settest", 1
@@ -44,7 +43,7 @@ class Prototype:
     """Owns: the last state of charge of each connector, which only the summary at stop tells."""
 
     def __init__(self) -> None:
-        self._soc: dict[tuple[str, int], Decimal] = {}
+        self._soc: dict[tuple[str, int], float] = {}
 
     def rows(self, entry: Entry) -> tuple[Row, ...]:
         """What the prototype told of an event, on the charge point's device."""
@@ -92,10 +91,10 @@ class Prototype:
         for reading in event.readings:
             measured = instantaneous(reading.samples)
             if (register := measured.get("meter_wh")) is not None:
-                yield {"Energy Active Import Register": number(register)}
+                yield {"Energy Active Import Register": register}
             if (soc := measured.get("soc_percent")) is not None:
                 self._soc[event.charge_point_id, event.connector_id] = soc
-                yield {"SoC": number(soc)}
+                yield {"SoC": soc}
 
     def _summary(self, event: events.TransactionSettled) -> Mapping[str, Any]:
         receipt = event.receipt
@@ -112,7 +111,7 @@ class Prototype:
             "Stop Time": receipt.get("stopped_at"),
             "Meter Stop": receipt.get("meter_stop_wh"),
             "Energy Active Import Register Final": receipt.get("meter_stop_wh"),
-            "SoC Final": None if soc is None else number(soc),
+            "SoC Final": soc,
             "Energy Active Import Register": 0,
         }
         return {key: value for key, value in told.items() if value is not None}

@@ -25,9 +25,10 @@ from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
 READER = "thingsboard"
 TOPICS = (RPC_TOPIC,)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
-_MOST_AT_ONCE = 250  # entries translated without letting others run
+_MOST_AT_ONCE = 1_000  # entries packed together
+_AT_A_STRETCH = 50  # entries translated without letting others run
 _GATHER = 0.05  # seconds between two batches: what comes meanwhile shares a message
-_MOST_BATCHES = 100  # batches of them on their way
+_MOST_BATCHES = 20  # batches of them on their way
 _MOST_ORDERS = 200  # RPCs under way at once
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
 _SIGN_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
@@ -58,9 +59,9 @@ class NorthSettings:
 
 @attrs.define
 class Statistics:
-    """connected: whether there is a link; since: Trio's time of the last change.
+    """connected: whether there is a link; why: what ended the last one, or kept it from coming.
 
-    published, refused: PUBLISH packets; values: entries told.
+    published, refused: PUBLISH packets.  aside: entries given up.  place: of the bookmark.
     """
 
     connected: bool = False
@@ -87,7 +88,7 @@ async def open_north(
     async with trio.open_nursery() as nursery:
         with bus.subscribe(overflow=Overflow.REREAD, after=bookmark.seq, capacity=8_000) as outbox:
             north = _North(bus, outbox, bookmark, carry_out, now, settings, nursery)
-            nursery.start_soon(north.keep_link, open_link)
+            nursery.start_soon(north.run, open_link)
             yield north.statistics
             north.closing = True
         nursery.cancel_scope.deadline = trio.current_time() + settings.grace
@@ -101,6 +102,9 @@ class _Batch:
     last_seq: int
     told: list[tuple[int, Row]]
     sent: list[tuple[Parcel, Delivery | None]]
+
+
+_Answer = tuple[str, Publication]  # a device, and what is told in its name
 
 
 @attrs.define
@@ -133,14 +137,20 @@ class _North:
         self._orders = orders
         self._asked: dict[tuple[str, int, str, bytes], _Order] = {}
         self._under_way = 0
-        self._reply, self._replies = trio.open_memory_channel[Publication](_MOST_ORDERS)
+        self._reply, self._replies = trio.open_memory_channel[_Answer](_MOST_ORDERS)
+        self._unsaid: _Answer | None = None  # given, but not acknowledged
         self._pausing = trio.CancelScope()
         self.closing = False
         self.statistics = Statistics(place=bookmark.seq)
 
     # --- the link ------------------------------------------------------------------------------
 
-    async def keep_link(self, open_link: OpenLink) -> None:
+    async def run(self, open_link: OpenLink) -> None:
+        """Keep a link, and carry out what comes by it, until the house closes."""
+        await self._keep_link(open_link)
+        self._orders.cancel_scope.cancel()  # nobody can be told how they end
+
+    async def _keep_link(self, open_link: OpenLink) -> None:
         """Hold a link until the outbox has ended and is empty, or the house closes without one.
 
         The guard of the MQTT side: whatever one attempt throws out of aiomqtt, paho or
@@ -183,9 +193,11 @@ class _North:
         teller = _Teller(link, self._bus, self._now, self._settings, self.statistics)
         async with trio.open_nursery() as nursery:  # the first to lose the link ends them all
             nursery.start_soon(self._take_orders, link)
-            nursery.start_soon(self._send_replies, link)
             nursery.start_soon(teller.keep_alive)
-            await self._forward(teller)
+            async with trio.open_nursery() as telling:
+                telling.start_soon(self._send_replies, teller)
+                await self._forward(teller)
+                self._reply.close()  # the house closes: what is answered by now is told still
             nursery.cancel_scope.cancel()
 
     # --- telling -------------------------------------------------------------------------------
@@ -202,7 +214,7 @@ class _North:
             nursery.start_soon(self._settle, teller, told)
             async with on_their_way:
                 while entries := await self._outbox.gathered(_MOST_AT_ONCE):
-                    rows_told = [(entry.seq, row) for entry in entries for row in self._rows(entry)]
+                    rows_told = await self._all_rows(entries)
                     batch = _Batch(entries[-1].seq, rows_told, await teller.send(rows_told))
                     await on_their_way.send(batch)
                     if len(entries) < _MOST_AT_ONCE:
@@ -219,6 +231,14 @@ class _North:
                 self._bus.publish_soon(bookmark=self._bookmark)
             self.statistics.place = batch.last_seq
 
+    async def _all_rows(self, entries: Sequence[Entry]) -> list[tuple[int, Row]]:
+        told: list[tuple[int, Row]] = []
+        for count, entry in enumerate(entries, 1):
+            told.extend([(entry.seq, row) for row in self._rows(entry)])
+            if count % _AT_A_STRETCH == 0:
+                await trio.lowlevel.checkpoint()
+        return told
+
     def _rows(self, entry: Entry) -> Sequence[Row]:
         try:
             return (
@@ -232,9 +252,16 @@ class _North:
 
     # --- orders --------------------------------------------------------------------------------
 
-    async def _send_replies(self, link: Link) -> None:
-        async for reply in self._replies:
-            await publish(link, [reply])
+    async def _send_replies(self, teller: _Teller) -> None:
+        """Answer in turn; what is not acknowledged is said again on the next link."""
+        while True:
+            if self._unsaid is None:
+                try:
+                    self._unsaid = await self._replies.receive()
+                except trio.EndOfChannel:
+                    return
+            await teller.reply(*self._unsaid)
+            self._unsaid = None
 
     async def _take_orders(self, link: Link) -> None:
         async with aclosing(link.messages()) as messages:
@@ -254,6 +281,8 @@ class _North:
             log.warning("RPC not answered", why=str(exc))
         except trio.WouldBlock:
             log.warning("RPC answer dropped: no link, and too many wait for one")
+        except trio.ClosedResourceError:
+            log.info("RPC answer dropped: the gateway stops")
         except JournalError:
             raise
         except Exception:
@@ -274,7 +303,7 @@ class _North:
             return  # it is being carried out, and will be answered then
         else:
             outcome = earlier.outcome
-        self._reply.send_nowait(answer(rpc, outcome))
+        self._reply.send_nowait((rpc.device, answer(rpc, outcome)))
 
     async def _ordered(self, rpc: Rpc, command: Command) -> Outcome:
         if self._under_way >= _MOST_ORDERS:
@@ -360,6 +389,10 @@ class _Teller:
                 self._statistics.aside += 1
                 aside.append(Aside(seq, refused[seq]))
         return tuple(aside)
+
+    async def reply(self, device: str, reply: Publication) -> None:
+        await self._announce([device])
+        await publish(self._link, [reply])
 
     async def _announce(self, devices: Iterable[str]) -> None:
         """`connect` before anything else about a device (thingsboard-contract R1)."""

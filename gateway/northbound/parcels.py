@@ -90,15 +90,19 @@ class _Box:
     ) -> Sequence[Parcel]:
         """Adds an item; gives the message that had to make room for it, if one had."""
         body = _encoder.encode(values if ts is None else {"ts": ts, "values": values})
-        size = len(body) + 1 + (0 if device in self._devices else len(device.encode()) + 6)
         full: Sequence[Parcel] = ()
         other = self._devices and device not in self._devices and not self._many
-        if self._devices and (other or self._size + size > self._most):
+        if self._devices and (other or self._size + self._cost(device, body) > self._most):
             full = self.empty()
+        self._size += self._cost(device, body)
         self._devices.setdefault(device, []).append(body)
         self._seqs.update(seqs)
-        self._size += size
         return full
+
+    def _cost(self, device: str, body: bytes) -> int:
+        """Bytes that the item adds, with the device's name where it is the first of it."""
+        name = 0 if device in self._devices else len(_encoder.encode(device)) + 4
+        return len(body) + 1 + name
 
     def empty(self) -> Sequence[Parcel]:
         if not self._devices:

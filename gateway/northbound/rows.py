@@ -22,6 +22,7 @@ from ..domain.measurands import instantaneous
 OCPP_VERSION = "ocpp1.6"
 _NO_POWER = frozenset({"Available", "Finishing", "SuspendedEV", "SuspendedEVSE"})
 _MOST = 2.0**53
+_NOT_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})  # and yet read as such by some
 
 Values = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ class Row:
 def rows(event: Event, session_log: str) -> tuple[Row, ...]:
     """What is told of an event.  session_log: the name of the session log's device."""
     if isinstance(event, events.TransactionSettled):
-        told = _settled(event, session_log)
+        told: Iterable[Row] = _settled(event, session_log)
     else:
         told = _ROWS.get(type(event), _nothing)(event)
     return tuple([row for row in told if row.values])
@@ -65,7 +66,7 @@ def text(value: str) -> str:
     """Text that stays text: ThingsBoard stores what parses as a number as a number."""
     whole, _, fraction = value.removeprefix("-").partition(".")
     looks_like_one = (whole + fraction).isdigit() and not value.endswith(".")
-    return "'" + value if looks_like_one else value
+    return "'" + value if looks_like_one or value in _NOT_NUMBERS else value
 
 
 # --- by event ----------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def _sampled(event: events.MeterSampled) -> Iterator[Row]:
         return
     device = device_name(event.charge_point_id, event.connector_id)
     for reading in event.readings:
-        values: dict[str, Any] = _numbers(instantaneous(reading.samples))
+        values: dict[str, Any] = {**instantaneous(reading.samples)}
         if "power_w" in values:
             values["power_source"] = "measured"
         yield Row(device, milliseconds(believed(reading.timestamp, event.received_at)), values)
@@ -170,13 +171,17 @@ def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row
     progress = event.progress
     session: dict[str, Any] = {
         "receipt": event.receipt,
-        "session_energy_kwh": number(progress.energy_wh / 1000),
         "session_duration_s": progress.duration_s,
         "session_idle_s": progress.idle_s,
         "session_count": 1,
+        **_numbers(
+            {
+                "session_energy_kwh": progress.energy_wh / 1000,
+                "session_cost": progress.cost_total,
+            }
+        ),
     }
     if progress.cost_total is not None:
-        session["session_cost"] = progress.cost_total
         session["session_cost_minor"] = progress.cost_total_minor
     yield from _of_connector(event, event.published_ms, session)
     where = {

@@ -247,9 +247,7 @@ def _loosely(text: str) -> Any:
     """
     try:
         return _whole(
-            json.loads(
-                text, parse_float=_fraction, parse_int=_integer, parse_constant=_no_constant
-            )
+            json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=_no_constant)
         )
     except (ValueError, RecursionError) as exc:
         raise FrameError("FormationViolation", "not JSON") from exc

@@ -168,29 +168,28 @@ async def read_handshake(
     tasks: trio.Nursery,
     *,
     max_message_bytes: int,
-    handshake_timeout: float,
-) -> Handshake | None:
-    """The peer's request to open a WebSocket; None where none came within `handshake_timeout` s.
+    waiting: trio.CancelScope,
+) -> Handshake:
+    """The peer's request to open a WebSocket.
 
     tasks: where trio-websocket's reader goes on running.  It may raise: the nursery is to be
         the connection's own.
+    waiting: the scope that this runs in; cancelled when the peer leaves without a request.
     """
     protocol = _WatchedProtocol()
     connection = WebSocketConnection(stream, protocol, max_message_size=max_message_bytes)
-    with trio.move_on_after(handshake_timeout) as waiting:
 
-        async def read() -> None:
-            # trio-websocket's own server runs its connections by these two calls as well; it
-            # only does so in a nursery that all of them share.
-            try:
-                await connection._reader_task()  # noqa: SLF001
-            except ConnectionClosed as exc:  # it left while a fault of its own was answered
-                raise _closed(exc.reason) from exc
-            except UnicodeError as exc:  # in a header; frames are judged by wsproto itself
-                raise SocketClosed(UNREADABLE, "a handshake that is no text") from exc
-            waiting.cancel()  # the peer left before it asked for anything
+    async def read() -> None:
+        # trio-websocket's own server runs its connections by these two calls as well; it
+        # only does so in a nursery that all of them share.
+        try:
+            await connection._reader_task()  # noqa: SLF001
+        except ConnectionClosed as exc:  # it left while a fault of its own was answered
+            raise _closed(exc.reason) from exc
+        except UnicodeError as exc:  # in a header; frames are judged by wsproto itself
+            raise SocketClosed(UNREADABLE, "a handshake that is no text") from exc
+        waiting.cancel()
 
-        tasks.start_soon(read)
-        request = await connection._get_request()  # noqa: SLF001
-        return Handshake(request, lambda accepted: TrioSocket(accepted, protocol, stream))
-    return None
+    tasks.start_soon(read)
+    request = await connection._get_request()  # noqa: SLF001
+    return Handshake(request, lambda accepted: TrioSocket(accepted, protocol, stream))

@@ -322,7 +322,7 @@ def test_no_text_is_ever_taken_for_a_number(given):
     assert isinstance(stored, str)
 
 
-@given(st.decimals())
+@given(st.decimals().filter(lambda value: not value.is_snan()))
 def test_a_number_has_six_decimals_at_most_or_is_absent(value):
     shown = number(value)
     if shown is None:
@@ -349,7 +349,7 @@ def table_of(row: Row) -> dict[str, keys.Key]:
     return keys.CHARGE_POINT if row.ts is not None else keys.CHARGE_POINT_ATTRIBUTES
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(any_event)
 def test_every_key_is_in_the_table_and_of_its_kind(event):
     for row in rows(event, LOG):
@@ -363,7 +363,7 @@ def test_every_key_is_in_the_table_and_of_its_kind(event):
                 assert (kind == "bool") == isinstance(value, bool), (key, value)
 
 
-@settings(max_examples=400)
+@settings(max_examples=60)
 @given(st.lists(any_event, min_size=1, max_size=8))
 def test_thingsboard_takes_the_rows_of_any_events(given):
     """Nothing is lost, taken for another type, null, or refused by the double's rules."""

@@ -1,0 +1,585 @@
+"""The north door on virtual time: a link that comes and goes, and orders that repeat."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+
+import attrs
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from gateway.app import Settings
+from gateway.bus import EventBus
+from gateway.domain.commands import Done
+from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
+from gateway.domain.fleet import Fleet
+from gateway.journal import Bookmark
+from gateway.journal.memory import MemoryJournal
+from gateway.northbound.north import READER, NorthSettings, open_north
+from gateway.northbound.rpc import RPC_TOPIC
+
+from ..conftest import Gateway, open_gateway
+from ..doors import CONNECT, EPOCH, TELEMETRY, FakeThingsBoard, now
+
+LOG = "ocpp-gateway sessions"
+A_MOMENT = 2.0  # seconds in which all that has been gathered is told
+
+
+async def settled() -> None:
+    await trio.sleep(A_MOMENT)
+    await wait_all_tasks_blocked()
+
+
+async def charge(charger, energy_wh: int = 50, seconds: float = 600) -> int:
+    tx = await charger.start(meter_wh=0)
+    await trio.sleep(seconds)
+    await charger.stop(tx, meter_wh=energy_wh)
+    return tx
+
+
+async def wait_until(true, within: float = 300) -> None:
+    with trio.fail_after(within):
+        while not true():
+            await trio.sleep(0.5)  # noqa: ASYNC110  virtual time: it costs nothing
+
+
+def firmware(status: str, name: str = "CP-1", after: float = 0) -> FirmwareStatusChanged:
+    at = EPOCH + timedelta(seconds=after)
+    return FirmwareStatusChanged(charge_point_id=name, received_at=at, status=status)
+
+
+def devices_of(topic: str, body) -> list[str]:
+    if topic == CONNECT or topic == RPC_TOPIC:
+        return [body["device"]]
+    return list(body)
+
+
+def assert_announced_first(board: FakeThingsBoard) -> None:
+    """On each link, `connect` before anything else about a device (thingsboard-contract R1)."""
+    for heard in board.by_link:
+        announced = set()
+        for topic, body in heard:
+            if topic == CONNECT:
+                announced.add(body["device"])
+            else:
+                assert set(devices_of(topic, body)) <= announced, (topic, body)
+
+
+# --- devices -----------------------------------------------------------------------------------
+
+
+async def test_each_device_is_announced_before_anything_is_said_of_it_and_with_its_type(gateway):
+    async with gateway.charger("CP-1") as charger:
+        await charger.boot()
+        await charger.status("Available", 1)
+        await charge(charger)
+        await settled()
+    assert_announced_first(gateway.board)
+    kinds = {body["device"]: body["type"] for body in gateway.board.about(CONNECT)}
+    assert kinds == {"CP-1": "EV charger", "CP-1/1": "EV connector", LOG: "EV session log"}
+    assert "v1/gateway/disconnect" not in {topic for topic, _ in gateway.board.published}
+
+
+async def test_after_a_new_link_every_device_is_announced_again_and_told_as_it_is(gateway):
+    async with gateway.charger("CP-1") as here:
+        await here.boot()
+        await here.status("Preparing")
+        async with gateway.charger("CP-2") as away:
+            await away.status("Finishing", 2)
+        await settled()
+        gateway.board.cut()
+        await wait_until(lambda: gateway.board.links == 2)
+        await settled()
+        heard = list(gateway.board.by_link[1])
+    assert_announced_first(gateway.board)
+    announced = {body["device"] for topic, body in heard if topic == CONNECT}
+    assert announced == {"CP-1", "CP-1/1", "CP-2", "CP-2/2", LOG}
+    told: dict = {}
+    for topic, body in heard:
+        if topic == TELEMETRY:
+            for device, rows in body.items():
+                for row in rows:
+                    told.setdefault(device, {}).update(row["values"])
+    assert told["CP-1"]["connected"] is True
+    assert told["CP-2"]["connected"] is False
+    assert told["CP-1/1"]["status"] == "Preparing"
+    assert told["CP-2/2"]["status"] == "Finishing"
+
+
+async def test_a_silent_device_gives_a_sign_of_life_every_few_minutes(gateway):
+    async with gateway.charger("CP-1") as charger:
+        await charger.status("Available")
+        await charger.status("Unavailable", 0)
+        await trio.sleep(3605)
+    for device, key, value in (("CP-1", "connected", True), ("CP-1/1", "status", "Available")):
+        times = [ts for ts, values in gateway.board.rows(device) if key in values]
+        gaps = [(later - earlier) / 1000 for earlier, later in zip(times, times[1:], strict=False)]
+        assert len(gaps) >= 11
+        assert max(gaps) <= 300
+        told = gateway.board.values(device, key)
+        assert set(told[:-1] if key == "connected" else told) == {value}
+    assert len([body for body in gateway.board.about(CONNECT) if body["device"] == LOG]) >= 11
+
+
+async def test_at_a_start_each_known_charge_point_is_gone_until_it_returns():
+    first = Gateway()
+    async with open_gateway(journal=first.journal):
+        pass
+    await first.journal.append(
+        ChargePointConnected(charge_point_id="CP-1", received_at=EPOCH, remote_address="x"),
+        ChargePointConnected(charge_point_id="CP-2", received_at=EPOCH, remote_address="x"),
+    )
+    await trio.sleep(60)
+    async with open_gateway(journal=first.journal) as gateway:
+        await settled()
+        assert gateway.board.latest("CP-1")["connected"] is False
+        assert gateway.board.latest("CP-2")["connected"] is False
+        async with gateway.charger("CP-1"):
+            await settled()
+            assert gateway.board.latest("CP-1")["connected"] is True
+            assert gateway.board.latest("CP-2")["connected"] is False
+
+
+# --- outages -----------------------------------------------------------------------------------
+
+
+async def test_an_hour_without_thingsboard_loses_nothing_and_mixes_nothing_up(gateway):
+    async with gateway.charger("CP-1") as charger:
+        await charger.status("Available")
+        await settled()
+        gateway.board.up = False
+        gateway.board.cut()
+        tx = await charger.start(meter_wh=0)
+        for minute in range(1, 61):
+            await trio.sleep(60)
+            await charger.sample(tx, str(minute * 100))
+        await trio.sleep(60)
+        await charger.stop(tx, meter_wh=6_100)
+        assert gateway.board.values("CP-1/1", "meter_wh") == []
+        gateway.board.up = True
+        await wait_until(lambda: gateway.board.values(LOG, "receipt"))
+        await settled()
+    rows = gateway.board.rows("CP-1/1")
+    samples = [(ts, values["meter_wh"]) for ts, values in rows if values.get("meter_wh")]
+    assert [value for _, value in dict(samples).items()] == [*(n * 100 for n in range(1, 61)), 6_100]
+    history = [ts for ts, values in rows if "meter_wh" in values]
+    assert history == sorted(history)
+    assert gateway.board.latest("CP-1/1")["tx_active"] is False
+    assert_announced_first(gateway.board)
+
+
+async def test_the_place_moves_when_thingsboard_has_acknowledged_and_not_before(gateway):
+    journal: MemoryJournal = gateway.journal
+    async with gateway.charger("CP-1") as charger:
+        await settled()
+        before = (await journal.bookmark(READER)).seq
+        gateway.board.holding = True
+        await charger.status("Charging")
+        await settled()
+        assert gateway.board.values("CP-1/1", "status") == []  # it waits for its `connect`
+        gateway.board.holding = False
+        gateway.board.release()
+        await settled()
+        gateway.board.holding = True
+        await charger.status("Finishing")
+        await settled()
+        assert gateway.board.values("CP-1/1", "status")[-1] == "Finishing"
+        assert (await journal.bookmark(READER)).seq == len(journal._entries) - 1 > before
+        gateway.board.release()
+        await settled()
+        assert (await journal.bookmark(READER)).seq == len(journal._entries)
+
+
+async def test_what_was_not_acknowledged_is_sent_again_exactly_as_it_was(gateway):
+    board = gateway.board
+    async with gateway.charger("CP-1") as charger:
+        await charger.boot()
+        await charger.status("Available")
+        await settled()
+        board.holding = True
+        await charge(charger, seconds=5)
+        await settled()
+        board.cut()
+        board.holding = False
+        await wait_until(lambda: board.links == 2)
+        await settled()
+    unacknowledged, again = (
+        [
+            (device, row["ts"], row["values"])
+            for topic, body in heard
+            if topic == TELEMETRY
+            for device, rows in body.items()
+            for row in rows
+            if "tx_id" in row["values"] or "receipt" in row["values"]
+        ]
+        for heard in board.by_link[:2]
+    )
+    assert unacknowledged
+    assert unacknowledged == again[: len(unacknowledged)]
+
+
+async def test_a_restart_between_publish_and_puback_loses_nothing():
+    gateway = Gateway(settings=Settings(north=NorthSettings(grace=1)))
+    async with open_gateway(journal=gateway.journal, settings=gateway.settings) as first:
+        await settled()
+        first.board.holding = True
+        await first.house.bus.publish(firmware("Installing", after=1))
+        await settled()
+        first.stop.set()
+    async with open_gateway(journal=gateway.journal) as second:
+        await settled()
+        assert second.board.values("CP-1", "firmware_status") == ["Installing"]
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0x80, 0x83, 0x97, 0x99])
+@pytest.mark.parametrize("many_devices", [True, False])
+async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, many_devices):
+    settings = Settings(north=NorthSettings(many_devices=many_devices))
+    async with open_gateway(settings=settings) as gateway:
+        gateway.board.codes["Poison"] = code
+        bus = gateway.house.bus
+        told = [firmware("Poison" if n == 3 else f"S{n}", f"CP-{n % 2}", n) for n in range(6)]
+        entries = await bus.publish(*told)
+        await settled()
+        (aside,) = await gateway.journal.asides(READER)
+        assert aside.seq == entries[3].seq
+        assert f"0x{code:02x}" in aside.why
+        assert gateway.board.latest("CP-0")["firmware_status"] == "S4"
+        assert gateway.board.latest("CP-1")["firmware_status"] == "S5"
+        assert {*gateway.board.values("CP-0", "firmware_status")} == {"S0", "S2", "S4"}
+        assert {*gateway.board.values("CP-1", "firmware_status")} == {"S1", "S5"}
+        tries = [heard for heard in gateway.board.by_link[0] if "Poison" in json.dumps(heard)]
+        assert len(tries) == 4  # with others, and then three times alone
+        assert (await gateway.journal.bookmark(READER)).seq == entries[-1].seq
+        assert gateway.house.north.aside == 1
+        assert gateway.board.links == 1
+
+
+async def test_a_refusal_that_passes_loses_nothing(gateway):
+    async def relent():
+        while not gateway.house.north.refused:
+            await trio.sleep(0)
+        gateway.board.codes.clear()
+
+    gateway.board.codes["Again"] = 0x80
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relent)
+        await gateway.house.bus.publish(firmware("Again"))
+        await settled()
+    assert gateway.board.values("CP-1", "firmware_status") == ["Again"]
+    assert await gateway.journal.asides(READER) == ()
+
+
+async def test_a_row_that_no_message_can_hold_is_set_aside(gateway):
+    entries = await gateway.house.bus.publish(
+        firmware("before"), firmware("x" * 70_000, after=1), firmware("after", after=2)
+    )
+    await settled()
+    (aside,) = await gateway.journal.asides(READER)
+    assert aside.seq == entries[1].seq
+    assert "bytes" in aside.why
+    assert gateway.board.values("CP-1", "firmware_status") == ["before", "after"]
+    assert (await gateway.journal.bookmark(READER)).seq == entries[-1].seq
+
+
+async def test_an_event_that_cannot_be_told_stops_nobody(gateway, quiet_logs):
+    also = NorthSettings(also=lambda entry: 1 / 0 if "bad" in str(entry) else ())
+    async with open_gateway(settings=Settings(north=also)) as other:
+        await other.house.bus.publish(firmware("bad"), firmware("good", after=1))
+        await settled()
+        assert other.board.values("CP-1", "firmware_status") == ["good"]
+    assert [log for log in quiet_logs if log["event"] == "event not told"]
+
+
+# --- orders ------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Desk:
+    """In place of the charge points: carries out nothing, and counts."""
+
+    seconds: float = 0.0
+    carried_out: list = attrs.field(factory=list)
+
+    async def carry_out(self, command):
+        self.carried_out.append(command)
+        await trio.sleep(self.seconds)
+        return Done({"status": "Accepted", "count": len(self.carried_out)})
+
+
+@attrs.define
+class North:
+    """The north door alone, with a desk behind it."""
+
+    desk: Desk
+    board: FakeThingsBoard
+    statistics: object = None
+
+
+@asynccontextmanager
+async def open_door(desk: Desk, **settings):
+    board, journal = FakeThingsBoard(), MemoryJournal()
+    bus = EventBus(journal, Fleet())
+    await bus.publish(
+        ChargePointConnected(charge_point_id="CP-1", received_at=now(), remote_address="x")
+    )
+    async with open_north(
+        board.open_link, bus, desk.carry_out, now, NorthSettings(**settings)
+    ) as statistics:
+        await settled()
+        yield North(desk, board, statistics)
+
+
+def order(number: int = 0, method: str = "Reset", params=None, device: str = "CP-1") -> bytes:
+    data = {"id": number, "method": method, "params": params}
+    return json.dumps({"device": device, "data": data}).encode()
+
+
+def answers(board: FakeThingsBoard) -> list:
+    return [(body["id"], body["data"]) for body in board.about(RPC_TOPIC)]
+
+
+async def test_a_repeated_order_is_carried_out_once_and_answered_alike():
+    async with open_door(Desk(seconds=5)) as north:
+        for _ in range(3):
+            await north.board.deliver(order())
+            await trio.sleep(1)
+        await trio.sleep(10)
+        first = (0, {"status": "Accepted", "count": 1})
+        assert answers(north.board) == [first]  # three times while under way: one answer
+        await north.board.deliver(order())
+        await settled()
+        assert answers(north.board) == [first, first]
+        assert len(north.desk.carried_out) == 1
+
+
+async def test_later_the_same_order_is_a_new_one():
+    async with open_door(Desk()) as north:
+        await north.board.deliver(order())
+        await trio.sleep(29)
+        await north.board.deliver(order())
+        await trio.sleep(32)
+        await north.board.deliver(order())
+        await settled()
+        assert [data["count"] for _, data in answers(north.board)] == [1, 1, 2]
+
+
+async def test_orders_that_differ_in_anything_are_different_orders():
+    async with open_door(Desk()) as north:
+        for payload in (order(0), order(1), order(0, "Other"), order(0, params={"a": 1})):
+            await north.board.deliver(payload)
+        await settled()
+        assert len(north.desk.carried_out) == 4
+
+
+async def test_an_order_for_an_unknown_device_gets_no_answer_for_that_would_create_it():
+    async with open_door(Desk()) as north:
+        for device in ("CP-9", "CP-1/1", "CP-1/0", "", LOG, "CP-1/x"):
+            await north.board.deliver(order(device=device))
+        await settled()
+        assert answers(north.board) == []
+        assert north.desk.carried_out == []
+
+
+async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():
+    async with open_door(Desk(seconds=50)) as north:
+        for number in range(205):
+            await north.board.deliver(order(number))
+        await settled()
+        busy = answers(north.board)
+        assert [number for number, _ in busy] == [200, 201, 202, 203, 204]
+        assert {data["error"]["code"] for _, data in busy} == {"Busy"}
+        await trio.sleep(60)
+        assert len(answers(north.board)) == 205
+        await north.board.deliver(order(205))
+        await trio.sleep(60)
+        assert answers(north.board)[-1][1]["status"] == "Accepted"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\xff", b"[", b"{}", b"[" * 99_999, order(device="\0"), b'{"device":{},"data":{"id":0}}'],
+)
+async def test_no_garbage_fells_the_door(payload):
+    async with open_door(Desk()) as north:
+        await north.board.deliver(payload)
+        await north.board.deliver(order(7))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [7]
+        assert north.board.links == 1
+
+
+async def test_an_order_that_breaks_our_own_code_fells_nobody(quiet_logs):
+    class Broken(Desk):
+        async def carry_out(self, command):
+            if command.method == "Reset":
+                raise ZeroDivisionError
+            return await super().carry_out(command)
+
+    async with open_door(Broken()) as north:
+        await north.board.deliver(order(1))
+        await north.board.deliver(order(2, "Other"))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [2]
+    assert [log for log in quiet_logs if log["event"] == "RPC dropped"]
+
+
+async def test_an_order_outlives_the_link_that_brought_it():
+    async with open_door(Desk(seconds=20)) as north:
+        await north.board.deliver(order(3))
+        await trio.sleep(5)
+        north.board.up = False
+        north.board.cut()
+        await trio.sleep(60)
+        assert answers(north.board) == []
+        north.board.up = True
+        await wait_until(lambda: answers(north.board))
+        assert answers(north.board) == [(3, {"status": "Accepted", "count": 1})]
+        assert_announced_first(north.board)
+
+
+async def test_an_answer_without_a_puback_is_given_again_on_the_next_link():
+    async with open_door(Desk()) as north:
+        north.board.holding = True
+        await north.board.deliver(order(3))
+        await settled()
+        north.board.cut()
+        north.board.holding = False
+        await wait_until(lambda: north.board.links == 2)
+        await settled()
+        answered = (3, {"status": "Accepted", "count": 1})
+        assert answers(north.board) == [answered, answered]
+        assert_announced_first(north.board)
+
+
+async def test_a_request_that_thingsboard_repeats_on_a_new_link_is_not_carried_out_again():
+    async with open_door(Desk(seconds=5)) as north:
+        await north.board.deliver(order(0))
+        await trio.sleep(1)
+        north.board.cut()
+        await wait_until(lambda: north.board.links == 2)
+        await north.board.deliver(order(0))
+        await trio.sleep(10)
+        assert len(north.desk.carried_out) == 1
+        assert {data["count"] for _, data in answers(north.board)} == {1}
+
+
+async def test_messages_on_other_topics_and_our_own_echoes_are_ignored():
+    async with open_door(Desk()) as north:
+        await north.board.deliver(b'{"device":"CP-1","id":0,"data":{"status":"Accepted"}}')
+        await settled()
+        assert (answers(north.board), north.desk.carried_out) == ([], [])
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+async def test_at_the_stop_the_outbox_is_emptied():
+    async with open_gateway() as gateway:
+        async with gateway.charger("CP-1") as charger:
+            await charger.boot()
+            await charge(charger)
+        gateway.stop.set()
+    assert gateway.board.latest("CP-1")["connected"] is False
+    assert len(gateway.board.values(LOG, "receipt")) == 1
+    assert (await gateway.journal.bookmark(READER)).seq >= len(gateway.journal._entries) - 1
+
+
+async def test_the_stop_waits_for_acknowledgements_no_longer_than_the_grace():
+    gateway = Gateway(settings=Settings(north=NorthSettings(grace=7)))
+    async with open_gateway(settings=gateway.settings) as gateway:
+        await settled()
+        gateway.board.holding = True
+        await gateway.house.bus.publish(firmware("x"))
+        await settled()
+        began = trio.current_time()
+        gateway.stop.set()
+    assert 7 <= trio.current_time() - began < 7.5
+
+
+async def test_with_thingsboard_away_the_stop_does_not_wait():
+    board = FakeThingsBoard()
+    board.up = False
+    async with open_gateway(board=board) as gateway:
+        await gateway.house.bus.publish(firmware("x"))
+        await trio.sleep(1_000)  # the pauses are long by now
+        began = trio.current_time()
+        gateway.stop.set()
+    assert trio.current_time() - began < 1
+    assert await gateway.journal.bookmark(READER) == Bookmark(READER)
+
+
+async def test_orders_under_way_do_not_hold_the_stop_up():
+    """Nothing can come of them: the charge points have left before."""
+    async with open_door(Desk(seconds=600)) as north:
+        await north.board.deliver(order())
+        await settled()
+        began = trio.current_time()
+    assert trio.current_time() - began < 1
+    assert len(north.desk.carried_out) == 1
+
+
+async def test_what_is_answered_when_the_house_closes_is_told_still():
+    async with open_gateway() as gateway, trio.open_nursery() as nursery:
+        async with gateway.charger("CP-1") as charger:
+            await settled()
+            nursery.start_soon(partial(gateway.board.deliver, order(4, "ClearCache")))
+            await charger.hear()
+            gateway.stop.set()
+            await charger.closed.wait()
+    assert [(number, data["error"]["code"]) for number, data in answers(gateway.board)] == [
+        (4, "NotConnected")
+    ]
+
+
+async def test_pauses_between_attempts_grow_and_a_link_ends_them():
+    board = FakeThingsBoard()
+    board.up = False
+    attempts: list[float] = []
+    open_link = board.open_link
+
+    @asynccontextmanager
+    async def watched():
+        attempts.append(trio.current_time())
+        async with open_link() as link:
+            yield link
+
+    board.open_link = watched
+    async with open_gateway(board=board) as gateway:
+        await trio.sleep(600)
+        gaps = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+        assert gaps[0] <= 1
+        assert all(gap <= 60 for gap in gaps)
+        assert max(gaps) >= 30
+        assert gateway.house.north.why == "no route"
+        assert gateway.house.north.connected is False
+        board.up = True
+        await trio.sleep(61)
+        assert (gateway.house.north.connected, gateway.house.north.why) == (True, "")
+
+
+async def test_whatever_a_link_throws_it_is_one_attempt():
+    class Odd(FakeThingsBoard):
+        @asynccontextmanager
+        async def open_link(self):
+            self.tried = getattr(self, "tried", 0) + 1
+            if self.tried == 1:
+                raise OSError(9, "Bad file descriptor")
+            if self.tried == 2:
+                raise ExceptionGroup("x", [ExceptionGroup("y", [OSError(9, "Bad"), ValueError()])])
+            async with super().open_link() as link:
+                yield link
+
+    board = Odd()
+    async with open_gateway(board=board) as gateway:
+        await trio.sleep(10)
+        assert gateway.house.north.connected
+    assert board.tried == 3
+
