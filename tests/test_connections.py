@@ -49,6 +49,9 @@ from .southbound.wire import (
 )
 
 
+HALF_AN_ANSWER = b'\x81\x32[3,"m"'  # what a clogged stream has room for
+
+
 def door(**settings: Any) -> Settings:
     return Settings(door=DoorSettings(**settings))
 
@@ -147,7 +150,7 @@ async def test_who_does_not_read_is_given_up_after_ten_seconds(gateway):
         while connected(gateway, "CP-1"):
             await trio.sleep(0.5)
         assert trio.current_time() - before < 13
-        assert await peer.end() in (b"", b"\x81")
+        assert await peer.end() == HALF_AN_ANSWER
 
 
 async def test_who_does_not_read_is_given_up_also_when_more_is_to_be_sent(gateway):
@@ -162,15 +165,15 @@ async def test_who_does_not_read_is_given_up_also_when_more_is_to_be_sent(gatewa
             assert not connected(gateway, "CP-1")
 
 
-async def test_half_a_frame_is_never_followed_by_another(gateway):
-    """A ping whose sending is cut short by the stop of the gateway ends the stream."""
-    async with dial(gateway, clogged=True) as peer:
-        assert (await peer.upgrade("/ocpp/CP-1", OCPP)).status == 101
-        await trio.sleep(33)  # our ping waits for a reader
-        first = await peer.stream.receive_some(1)
-        gateway.stop.set()
-        assert (first + await peer.end())[:1] == bytes([0x80 | PING])
-        assert await peer.end() in (b"", b"\x00")
+@pytest.mark.parametrize("until", ["stopped", "given up"])
+async def test_half_a_frame_is_never_followed_by_another(gateway, until):
+    """Here it is a ping; no Close may come behind its first byte."""
+    async with opened(gateway, "CP-1", clogged=True, room=1) as peer:
+        await trio.sleep(33)
+        if until == "stopped":
+            gateway.stop.set()
+        await trio.sleep(12)
+        assert await peer.end() == bytes([0x80 | PING])
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,7 @@ WRONG_HTTP = {
     "no key": b"\r\n".join(
         line for line in request("/ocpp/CP-1").split(b"\r\n") if b"-Key" not in line
     ),
-    "a key that is none": request("/ocpp/CP-1", "Sec-WebSocket-Key: x", "Sec-WebSocket-Key: y"),
+    "two keys": request("/ocpp/CP-1", "Sec-WebSocket-Key: x", "Sec-WebSocket-Key: y"),
     "two hosts": request("/ocpp/CP-1", "Host: another"),
 }
 
@@ -253,7 +256,7 @@ async def test_wrong_http_is_refused_or_closed_and_is_no_fault_of_ours(gateway, 
         with trio.move_on_after(10.1) as waited:
             answer = await peer.end()
         if waited.cancelled_caught:  # it was good enough
-            assert said is WRONG_HTTP["a key that is none"]
+            assert said in (WRONG_HTTP["two keys"], WRONG_HTTP["http 1.0"])
         else:
             assert answer[:10] in (b"", b"HTTP/1.1 4"), answer
         if said is WRONG_HTTP["an old version"]:
@@ -351,9 +354,8 @@ async def test_three_heartbeats_of_silence_end_the_connection():
 )
 async def test_any_whole_frame_is_life(gateway, sign):
     async with opened(gateway, "CP-1") as peer:
-        for _ in range(2):
-            await trio.sleep(80)
-            await peer.send(sign)
+        await trio.sleep(80)
+        await peer.send(sign)
         await trio.sleep(80)
         assert connected(gateway, "CP-1")
 
@@ -749,9 +751,12 @@ async def test_a_client_certificate_is_security_profile_3(authority, tmp_path):
         stranger = client_tls(authority)
         trustme.CA().issue_cert("charger@example.org").configure_cert(stranger)
         for context in (client_tls(authority), stranger):
-            with pytest.raises((OSError, trio.BrokenResourceError, Exception)):
-                async with open_websocket_url(url, ssl_context=context, subprotocols=["ocpp1.6"]):
-                    pass
+            stream = trio.SSLStream(
+                await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="localhost"
+            )
+            with pytest.raises((trio.BrokenResourceError, EOFError)), trio.fail_after(5):
+                await Peer(stream).upgrade("/ocpp/CP-1", OCPP)
+            await trio.aclose_forcefully(stream)
         assert len(gateway.events(ChargePointConnected)) == 1
 
 
@@ -825,8 +830,8 @@ async def test_the_newest_connection_is_served_while_the_old_one_does_not_read(g
             before = trio.current_time()
             assert await serves(charger)
             assert trio.current_time() == before
-            await trio.sleep(60)
-            assert await old.end() in (b"", b"\x81")
+            await trio.sleep(15)
+            assert await old.end() == HALF_AN_ANSWER
             assert await serves(charger)
             assert reasons(gateway, "CP-1") == []
 
@@ -1070,9 +1075,9 @@ async def test_an_offence_is_counted_but_not_told_each_time(gateway):
 async def test_a_start_retried_on_a_new_connection_is_the_same_transaction(gateway):
     """HC-71: the answer was lost with the connection, twice."""
     answers = []
-    for number in range(3):
+    for _ in range(3):
         async with opened(gateway, "CP-1") as peer:
-            await peer.send(START.replace(b"", b"") if number == 0 else START)
+            await peer.send(START)
             answers.append((await peer.message())[2]["transactionId"])
     assert len(set(answers)) == 1
     assert [event.repeated for event in gateway.events(TransactionStarted)] == [False, True, True]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import aiomqtt
@@ -145,11 +145,14 @@ class _AioLink:
 
     async def messages(self) -> AsyncGenerator[Message, None]:
         try:
-            async for message in aio_as_trio(self._client.messages):
-                payload = message.payload
-                yield Message(str(message.topic), payload if isinstance(payload, bytes) else b"")
+            async with aclosing(aiter(aio_as_trio(self._client.messages))) as messages:
+                async for message in messages:
+                    payload = message.payload
+                    known = payload if isinstance(payload, bytes) else b""
+                    yield Message(str(message.topic), known)
         except aiomqtt.MqttError as exc:
-            raise LinkLost(str(exc)) from exc
+            # aiomqtt says that it is over, and its cause says why.
+            raise LinkLost(str(exc.__cause__ or exc)) from exc
 
 
 @asynccontextmanager

@@ -103,6 +103,7 @@ class _Door:
         self._passwords = PasswordBook(settings.passwords)
         self._inside = 0
         self._arriving: set[trio.CancelScope] = set()  # of those who said nothing yet
+        self._served: set[ChargePointSession] = set()  # also those that lost their seat
         self._closing = False
 
     async def accept(self, listener: trio.abc.Listener[Any], chargers: trio.Nursery) -> None:
@@ -236,6 +237,7 @@ class _Door:
             if self._closing:  # since it was let in
                 session.leave(GOING_AWAY, STOPPING)
             reason = "connection lost"
+            self._served.add(session)
             try:
                 await self._bus.publish(
                     ChargePointConnected(
@@ -247,6 +249,7 @@ class _Door:
                 )
                 reason = await session.run()
             finally:
+                self._served.discard(session)
                 if self._registry.is_seated(session):
                     await self._tell_left(charge_point_id, reason)
         log.info("charge point left", charge_point=charge_point_id, why=reason)
@@ -272,7 +275,7 @@ class _Door:
         while True:
             await trio.sleep(1)
             now = trio.current_time()
-            for session in self._registry.sessions():
+            for session in list(self._served):
                 match session.check(now, silence=silence, ping_interval=settings.ping_interval):
                     case "ping":
                         session.tasks.start_soon(session.ping)

@@ -21,7 +21,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, W
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import BytesMessage, Event, Ping, TextMessage
 
-UNSUPPORTED_DATA, UNREADABLE = 1003, 1007
+UNSUPPORTED_DATA, ABNORMAL, UNREADABLE = 1003, 1006, 1007
 
 
 class SocketClosed(Exception):
@@ -126,8 +126,8 @@ class TrioSocket:
 
 
 def _closed(reason: CloseReason | None) -> SocketClosed:
-    if reason is None:
-        return SocketClosed(1006, "connection lost")
+    if reason is None or reason.code == ABNORMAL:
+        return SocketClosed(ABNORMAL, "connection lost")
     return SocketClosed(reason.code, reason.reason)
 
 

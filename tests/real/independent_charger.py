@@ -1,7 +1,7 @@
 """A charge point that shares no code with the gateway: asyncio, `websockets`, and the `ocpp`
 package's own ChargePoint.  A script, run in a process of its own.
 
-    python independent_charger.py ws://127.0.0.1:9000/ocpp CP-1 [--password P] [--ca FILE]
+    python independent_charger.py ws://127.0.0.1:9000/ocpp CP-1 [--password P] [--ca FILE] [--cert FILE]
 
 It obeys remote commands by itself, as a charge point does: RemoteStartTransaction begins a
 charge, RemoteStopTransaction ends it.  What it sends else, it is told on stdin, one JSON list a
@@ -201,6 +201,8 @@ async def live(options):
         basic = base64.b64encode(f"{options.id}:{options.password}".encode()).decode()
         headers["Authorization"] = f"Basic {basic}"
     tls = ssl.create_default_context(cafile=options.ca) if options.ca else None
+    if options.cert is not None:
+        tls.load_cert_chain(options.cert)
     memory = {}
     while not reading.done():
         try:
@@ -238,7 +240,8 @@ def main():
     parser.add_argument("url")
     parser.add_argument("id")
     parser.add_argument("--password")
-    parser.add_argument("--ca")
+    parser.add_argument("--ca", help="who signs the central system's certificate")
+    parser.add_argument("--cert", help="its own certificate with its key")
     logging.basicConfig(level=logging.CRITICAL)
     asyncio.run(live(parser.parse_args()))
 

@@ -13,8 +13,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,7 @@ class Site:
 
     folder: Path
     ocpp: int = attrs.field(factory=lambda: free_port())
+    ocpp_tls: int = attrs.field(factory=lambda: free_port())
     admin: int = attrs.field(factory=lambda: free_port())
     mqtt: int = attrs.field(factory=lambda: free_port())
 
@@ -189,15 +190,6 @@ async def gateway(site: Site, *, ready: bool = True, **more: Any) -> AsyncIterat
         yield program
 
 
-@contextmanager
-def environment(**variables: str) -> Iterator[dict[str, str]]:
-    """Ours without what may disturb a gateway, and these."""
-    yield {
-        **{key: value for key, value in os.environ.items() if "OCPP_GATEWAY" not in key},
-        **variables,
-    }
-
-
 # --- the charge point ------------------------------------------------------------------------
 
 
@@ -227,6 +219,16 @@ class Charger:
         """Send a CALL and give what its CALLRESULT says."""
         await self.say(action, **payload)
         return (await self.hear("answer", action=action))["payload"]
+
+    async def outcome(self, action: str, **payload: Any) -> dict[str, Any]:
+        """Send a CALL and give how it ended: an `answer`, `refused` or `closed` event."""
+        await self.say(action, **payload)
+        ends = ("answer", "refused", "closed")
+        line = await self.program.line(
+            lambda line: json.loads(line)["event"] in ends, after=self._after
+        )
+        self._after = self.program.lines.index(line, self._after) + 1
+        return json.loads(line)
 
     async def boot(self) -> None:
         answer = await self.ask(

@@ -6,11 +6,12 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import attrs
 import trio
-from trio.testing import lockstep_stream_one_way_pair, memory_stream_one_way_pair
+from trio.testing import memory_stream_one_way_pair, memory_stream_pair, wait_all_tasks_blocked
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 MASK = b"\x01\x02\x03\x04"
@@ -24,13 +25,50 @@ UPGRADE = (
 OCPP = "Sec-WebSocket-Protocol: ocpp1.6"
 
 
-def clogged_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
-    """(client, server): the server's sends wait until the client reads every byte."""
+class NarrowPipe(trio.abc.SendStream, trio.abc.ReceiveStream):
+    """One direction of a stream, with room for `room` bytes that nobody has read yet."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._bytes = bytearray()
+        self._closed = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def send_all(self, data: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        for byte in bytes(data):
+            while len(self._bytes) >= self._room and not self._closed:
+                await self._changed.park()
+            if self._closed:
+                raise trio.ClosedResourceError
+            self._bytes.append(byte)
+            self._changed.unpark_all()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while not self._bytes and not self._closed:
+            await self._changed.park()
+        data = bytes(self._bytes[:max_bytes])
+        del self._bytes[:max_bytes]
+        self._changed.unpark_all()
+        return data
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._changed.unpark_all()
+        await trio.lowlevel.checkpoint()
+
+
+def clogged_pair(room: int) -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    """(client, server): `room` bytes that the client has not read hold the server's sends up."""
     to_server = memory_stream_one_way_pair()
-    to_client = lockstep_stream_one_way_pair()
+    to_client = NarrowPipe(room)
     return (
-        trio.StapledStream(to_server[0], to_client[1]),
-        trio.StapledStream(to_client[0], to_server[1]),
+        trio.StapledStream(to_server[0], to_client),
+        trio.StapledStream(to_client, to_server[1]),
     )
 
 
@@ -148,10 +186,10 @@ class Peer:
 
 
 @asynccontextmanager
-async def dial(gateway: Any, *, clogged: bool = False) -> AsyncIterator[Peer]:
+async def dial(gateway: Any, *, clogged: bool = False, room: int = 8) -> AsyncIterator[Peer]:
     """A connection of which nothing is said yet; it ends with the block."""
-    pair = clogged_pair if clogged else None
-    stream = await (gateway.listener.connect(pair) if pair else gateway.listener.connect())
+    pair = partial(clogged_pair, room) if clogged else memory_stream_pair
+    stream = await gateway.listener.connect(pair)
     try:
         yield Peer(stream)
     finally:
@@ -160,10 +198,11 @@ async def dial(gateway: Any, *, clogged: bool = False) -> AsyncIterator[Peer]:
 
 @asynccontextmanager
 async def opened(
-    gateway: Any, charge_point_id: str, *headers: str, clogged: bool = False
+    gateway: Any, charge_point_id: str, *headers: str, **how: Any
 ) -> AsyncIterator[Peer]:
     """A WebSocket by hand."""
-    async with dial(gateway, clogged=clogged) as peer:
+    async with dial(gateway, **how) as peer:
         response = await peer.upgrade(f"/ocpp/{charge_point_id}", *(headers or (OCPP,)))
         assert response.status == 101, response
+        await wait_all_tasks_blocked()
         yield peer

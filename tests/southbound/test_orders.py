@@ -1,0 +1,635 @@
+"""Orders of operators, from ThingsBoard's RPC to the charge point and back."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import trio
+
+from gateway.app import Settings
+from gateway.domain.events import CommandCarriedOut, TransactionSettled
+from gateway.southbound.door import DoorSettings
+
+from ..conftest import Gateway, open_gateway
+from ..doors import FakeCharger
+from .wire import opened
+
+SCHEMAS = files("ocpp.v16") / "schemas"
+SCHEDULE = {
+    "chargingRateUnit": "A",
+    "chargingSchedulePeriod": [{"startPeriod": 0, "limit": 21.4, "numberPhases": 3}],
+}
+PROFILE = {
+    "chargingProfileId": 1,
+    "stackLevel": 0,
+    "chargingProfilePurpose": "TxDefaultProfile",
+    "chargingProfileKind": "Absolute",
+    "chargingSchedule": SCHEDULE,
+}
+HASH_DATA = {
+    "hashAlgorithm": "SHA384",
+    "issuerNameHash": "a",
+    "issuerKeyHash": "b",
+    "serialNumber": "c",
+}
+WHEN = "2026-01-01T00:00:00Z"
+
+MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("RemoteStartTransaction", {"idTag": "TAG", "chargingProfile": PROFILE}, {"status": "Rejected"}),
+    ("RemoteStopTransaction", {"transactionId": 999_999}, {"status": "Rejected"}),
+    ("Reset", {"type": "Hard"}, {"status": "Accepted"}),
+    ("UnlockConnector", {"connectorId": 7}, {"status": "NotSupported"}),
+    ("ChangeAvailability", {"connectorId": 0, "type": "Inoperative"}, {"status": "Scheduled"}),
+    (
+        "ChangeConfiguration",
+        {"key": "MeterValueSampleInterval", "value": "-1"},
+        {"status": "RebootRequired"},
+    ),
+    (
+        "GetConfiguration",
+        {"key": ["a"]},
+        {"configurationKey": [{"key": "a", "readonly": True}], "unknownKey": ["b"]},
+    ),
+    ("GetConfiguration", {}, {}),
+    ("ClearCache", {}, {"status": "Rejected"}),
+    ("TriggerMessage", {"requestedMessage": "MeterValues", "connectorId": 9}, {"status": "Rejected"}),
+    ("DataTransfer", {"vendorId": "v", "messageId": "m"}, {"status": "UnknownVendorId", "data": "x"}),
+    ("GetDiagnostics", {"location": "ftp://x/y"}, {}),
+    ("UpdateFirmware", {"location": "ftp://x/y", "retrieveDate": WHEN}, {}),
+    (
+        "SendLocalList",
+        {
+            "listVersion": 2,
+            "updateType": "Full",
+            "localAuthorizationList": [{"idTag": "A", "idTagInfo": {"status": "Accepted"}}],
+        },
+        {"status": "VersionMismatch"},
+    ),
+    ("GetLocalListVersion", {}, {"listVersion": -1}),
+    (
+        "ReserveNow",
+        {"connectorId": 0, "expiryDate": WHEN, "idTag": "A", "parentIdTag": "P", "reservationId": 1},
+        {"status": "Faulted"},
+    ),
+    ("CancelReservation", {"reservationId": 404}, {"status": "Rejected"}),
+    ("SetChargingProfile", {"connectorId": 1, "csChargingProfiles": PROFILE}, {"status": "Accepted"}),
+    ("ClearChargingProfile", {}, {"status": "Unknown"}),
+    ("ClearChargingProfile", {"id": 3, "stackLevel": 1}, {"status": "Accepted"}),
+    (
+        "GetCompositeSchedule",
+        {"connectorId": 1, "duration": 60, "chargingRateUnit": "W"},
+        {"status": "Accepted", "connectorId": 1, "chargingSchedule": SCHEDULE},
+    ),
+    (
+        "ExtendedTriggerMessage",
+        {"requestedMessage": "SignChargePointCertificate"},
+        {"status": "NotImplemented"},
+    ),
+    (
+        "GetLog",
+        {"log": {"remoteLocation": "ftp://x"}, "logType": "SecurityLog", "requestId": 1},
+        {"status": "AcceptedCanceled", "filename": "f"},
+    ),
+    (
+        "SignedUpdateFirmware",
+        {
+            "requestId": 1,
+            "firmware": {
+                "location": "x",
+                "retrieveDateTime": WHEN,
+                "signingCertificate": "pem",
+                "signature": "s",
+            },
+        },
+        {"status": "InvalidCertificate"},
+    ),
+    (
+        "InstallCertificate",
+        {"certificateType": "CentralSystemRootCertificate", "certificate": "pem"},
+        {"status": "Failed"},
+    ),
+    ("DeleteCertificate", {"certificateHashData": HASH_DATA}, {"status": "NotFound"}),
+    (
+        "GetInstalledCertificateIds",
+        {"certificateType": "ManufacturerRootCertificate"},
+        {"status": "Accepted", "certificateHashData": [HASH_DATA]},
+    ),
+    ("CertificateSigned", {"certificateChain": "pem"}, {"status": "Rejected"}),
+]
+
+
+class Operator:
+    """Gives one order at a time and remembers how it ended."""
+
+    def __init__(self, gateway: Gateway, nursery: trio.Nursery) -> None:
+        self._gateway = gateway
+        self._nursery = nursery
+        self.answers: list[Any] = []
+        self.times: list[float] = []
+
+    def order(self, device: str, method: str, params: Any = None) -> None:
+        async def ask() -> None:
+            answer = await self._gateway.board.rpc(device, method, params, within=600)
+            self.answers.append(answer)
+            self.times.append(trio.current_time())
+
+        self._nursery.start_soon(ask)
+
+    async def has_heard(self, number: int = 1) -> list[Any]:
+        while len(self.answers) < number:
+            await trio.sleep(0.25)
+        return self.answers
+
+    @property
+    def codes(self) -> list[str]:
+        return [answer["error"]["code"] for answer in self.answers]
+
+
+@pytest.fixture
+async def operator(gateway, nursery):
+    operator = Operator(gateway, nursery)
+    yield operator
+    nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def plugged(gateway: Gateway, name: str = "CP-1"):
+    """A charge point that is online and whose connector 1 ThingsBoard knows."""
+    async with gateway.charger(name) as charger:
+        await charger.boot()
+        await charger.status("Preparing")
+        await gateway.settled()
+        yield charger
+
+
+# --- OCPP's own messages ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "params", "reply"), MESSAGES, ids=[message[0] for message in MESSAGES]
+)
+async def test_a_message_of_ocpp_goes_through_and_its_answer_comes_back(
+    gateway, operator, action, params, reply
+):
+    """HC-107, HC-115: the charge point's own words, whatever they are, are results."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", action, params)
+        unique_id, heard, payload = await charger.hear()
+        assert (heard, payload) == (action, params)
+        schema = json.loads((SCHEMAS / f"{action}.json").read_text("utf-8-sig"))
+        jsonschema_rs.Draft4Validator(schema).validate(payload)
+        await charger.reply(unique_id, **reply)
+        assert await operator.has_heard() == [reply]
+        await gateway.settled()
+        latest = gateway.board.latest("CP-1")
+        assert latest["last_command"] == action
+        assert latest["last_command_result"] == reply.get("status", "Accepted")
+
+
+def test_every_message_of_the_surface_was_tried():
+    """surface.md, RPC on the charger device."""
+    assert len({action for action, _, _ in MESSAGES}) == 26
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("Reset", None),
+        ("Reset", {"type": "Medium"}),
+        ("Reset", {"type": "Hard", "more": 1}),
+        ("Reset", "Hard"),
+        ("Reset", ["Hard"]),
+        ("Reset", True),
+        ("RemoteStartTransaction", {"idTag": "x" * 21}),
+        ("RemoteStopTransaction", {"transactionId": "1"}),
+        ("SetChargingProfile", {"connectorId": 1, "csChargingProfiles": {}}),
+        ("ChangeConfiguration", {"key": "k", "value": 5}),
+        ("DataTransfer", {"vendorId": "v", "data": "x" * 2_000_000, "messageId": 1}),
+    ],
+)
+async def test_what_ocpp_does_not_allow_is_never_sent(gateway, operator, method, params):
+    """HC-108."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", method, params)
+        await operator.has_heard()
+        assert operator.codes == ["InvalidParams"]
+        assert operator.answers[0]["error"]["message"]
+        assert charger.calls.statistics().current_buffer_used == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "method"),
+    [
+        ("CP-1", "Heartbeat"),
+        ("CP-1", "StartTransaction"),
+        ("CP-1", "reset"),
+        ("CP-1", "remoteStart"),
+        ("CP-1", ""),
+        ("CP-1", "x" * 10_000),
+        ("CP-1/1", "Reset"),
+        ("CP-1/1", "RemoteStart"),
+    ],
+)
+async def test_a_method_that_a_device_does_not_have_is_unknown(gateway, operator, device, method):
+    async with plugged(gateway) as charger:
+        operator.order(device, method, {})
+        await operator.has_heard()
+        assert operator.codes == ["UnknownMethod"]
+        assert charger.calls.statistics().current_buffer_used == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "method", "params"),
+    [
+        ("CP-1", "Reset", {"type": "Hard"}),
+        ("CP-1/1", "remoteStart", {"idTag": "A"}),
+        ("CP-1/1", "remoteStop", None),
+        ("CP-1/1", "unlock", None),
+        ("CP-1/1", "setAvailable", True),
+    ],
+)
+async def test_who_is_away_is_not_connected(gateway, operator, device, method, params):
+    """HC-105: at once."""
+    async with plugged(gateway):
+        pass
+    await gateway.settled()
+    before = trio.current_time()
+    operator.order(device, method, params)
+    await operator.has_heard()
+    assert operator.codes == ["NotConnected"]
+    assert operator.times[0] - before < 1
+
+
+# --- one call at a time -------------------------------------------------------------------------
+
+
+async def test_one_call_at_a_time_and_first_come_first_served(gateway, operator):
+    """HC-62, OCPP-J 4.1.1."""
+    keys = [f"key {number}" for number in range(3)]
+    async with plugged(gateway) as charger:
+        for key in keys:
+            operator.order("CP-1", "GetConfiguration", {"key": [key]})
+            await gateway.settled()
+        ids = []
+        for key in keys:
+            unique_id, _, payload = await charger.hear()
+            ids.append(unique_id)
+            assert payload == {"key": [key]}
+            await trio.sleep(5)
+            assert charger.calls.statistics().current_buffer_used == 0
+            await charger.reply(unique_id, unknownKey=[key])
+        assert await operator.has_heard(3) == [{"unknownKey": [key]} for key in keys]
+        assert len(set(ids)) == 3
+
+
+async def test_several_charge_points_are_called_at_once(gateway, operator):
+    """HC-63."""
+    async with plugged(gateway, "A") as one, plugged(gateway, "B") as two:
+        operator.order("A", "ClearCache")
+        operator.order("B", "ClearCache")
+        await one.hear()
+        unique_id, _, _ = await two.hear()
+        await two.reply(unique_id, status="Accepted")
+        assert await operator.has_heard() == [{"status": "Accepted"}]
+
+
+async def test_a_charge_point_may_ask_before_it_answers(gateway, operator):
+    """HC-64, HC-70: it authorises a remote start, begins it, and answers then."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        unique_id, _, payload = await charger.hear()
+        assert payload == {"connectorId": 1, "idTag": "TAG"}
+        before = trio.current_time()
+        await charger.ask("Authorize", idTag="TAG")
+        tx = await charger.start(0)
+        assert trio.current_time() == before
+        await trio.sleep(2)
+        await charger.reply(unique_id, status="Accepted")
+        assert await operator.has_heard() == [{"status": "Accepted", "transactionId": tx}]
+
+
+async def test_a_call_that_is_not_answered_times_out_and_the_next_is_sent(gateway, operator):
+    """HC-66, HC-67: its late answer is nobody's, least of all the next call's."""
+    async with plugged(gateway) as charger:
+        before = trio.current_time()
+        operator.order("CP-1", "ClearCache")
+        late, _, _ = await charger.hear()
+        operator.order("CP-1", "GetLocalListVersion")
+        await operator.has_heard()
+        assert operator.codes == ["Timeout"]
+        assert "ClearCache" in operator.answers[0]["error"]["message"]
+        assert 30 <= operator.times[0] - before < 31
+        unique_id, action, _ = await charger.hear()
+        assert action == "GetLocalListVersion"
+        await charger.reply(late, status="Accepted")
+        await charger.reply(unique_id, listVersion=5)
+        assert (await operator.has_heard(2))[1] == {"listVersion": 5}
+        assert gateway.house.south.rejected["UnaskedAnswer"] == 1
+
+
+async def test_the_time_to_answer_counts_from_the_sending(gateway, operator):
+    """Who waited 25 s for an earlier call still gives the charge point its 30."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "ClearCache")
+        first, _, _ = await charger.hear()
+        operator.order("CP-1", "GetLocalListVersion")
+        await trio.sleep(25)
+        await charger.reply(first, status="Accepted")
+        second, _, _ = await charger.hear()
+        await trio.sleep(25)
+        await charger.reply(second, listVersion=1)
+        assert (await operator.has_heard(2))[1] == {"listVersion": 1}
+
+
+async def test_a_second_answer_is_ignored(gateway, operator):
+    """HC-45: also where it comes at once with the first."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "ClearCache")
+        unique_id, _, _ = await charger.hear()
+        await charger.reply(unique_id, status="Accepted")
+        await charger.reply(unique_id, status="Rejected")
+        await charger.send([4, unique_id, "GenericError", "", {}])
+        assert await operator.has_heard() == [{"status": "Accepted"}]
+        await charger.ask("Heartbeat")
+
+
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [
+        ([4, "?"], {"ocpp_code": "GenericError", "details": None}),
+        ([4, "?", "NotSupported"], {"ocpp_code": "NotSupported", "details": None}),
+        ([4, "?", "NotSupported", "no"], {"ocpp_code": "NotSupported", "message": "no"}),
+        ([4, "?", "Odd", "no", {"a": 1}], {"ocpp_code": "Odd", "details": {"a": 1}}),
+        ([4, "?", "Odd", "no", {"a": 1}, 6], {"ocpp_code": "Odd", "details": {"a": 1}}),
+        ([4, "?", None, None, None], {"ocpp_code": "GenericError", "details": None}),
+        ([4, "?", 5, ["x"], "y"], {"ocpp_code": "5", "details": "y"}),
+    ],
+)
+async def test_a_callerror_is_told_however_many_elements_it_has(gateway, operator, frame, error):
+    """HC-46; and the next call is sent."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "ClearCache")
+        unique_id, _, _ = await charger.hear()
+        await charger.send([frame[0], unique_id, *frame[2:]])
+        await operator.has_heard()
+        told = operator.answers[0]["error"]
+        assert told["code"] == "CallError"
+        assert {key: told[key] for key in error} == error
+        assert told["message"]
+        operator.order("CP-1", "ClearCache")
+        await charger.hear()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"status": "Maybe"}, {}, [], None, "Accepted", 5, {"status": None}, {"status": ["Accepted"]}],
+    ids=str,
+)
+async def test_an_answer_that_breaks_its_schema_is_told_as_it_came(gateway, operator, payload):
+    """HC-47, HC-117."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "ClearCache")
+        unique_id, _, _ = await charger.hear()
+        await charger.send([3, unique_id, payload])
+        await operator.has_heard()
+        told = operator.answers[0]["error"]
+        assert (told["code"], told["details"]) == ("CallError", payload)
+        await charger.ask("Heartbeat")
+
+
+async def test_an_answer_without_a_payload_is_no_answer(gateway, operator):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "ClearCache")
+        unique_id, _, _ = await charger.hear()
+        await charger.send([3, unique_id])
+        await operator.has_heard()
+        assert operator.codes == ["CallError"]
+
+
+async def test_an_order_fails_as_soon_as_the_connection_is_lost(gateway, operator):
+    """HC-68: also those that waited for their turn."""
+    async with opened(gateway, "CP-1") as peer:
+        for number in range(3):
+            operator.order("CP-1", "GetConfiguration", {"key": [str(number)]})
+        assert (await peer.message())[2] == "GetConfiguration"
+        before = trio.current_time()
+        await peer.stream.aclose()
+        await operator.has_heard(3)
+        assert operator.codes == ["NotConnected"] * 3
+        assert max(operator.times) - before < 1
+
+
+async def test_too_many_orders_for_one_charge_point_are_refused(gateway, operator):
+    """HC-110: 50 at once; each is answered once."""
+    async with plugged(gateway) as charger:
+        for number in range(50):
+            operator.order("CP-1", "GetConfiguration", {"key": [str(number)]})
+        await gateway.settled()
+        refused = len(operator.answers)
+        assert operator.codes == ["Busy"] * refused
+        assert 25 <= refused <= 30
+        for _ in range(50 - refused):
+            unique_id, _, payload = await charger.hear()
+            await charger.reply(unique_id, unknownKey=payload["key"])
+        await operator.has_heard(50)
+        told = [answer["unknownKey"][0] for answer in operator.answers if "error" not in answer]
+        assert len(set(told)) == 50 - refused
+        operator.order("CP-1", "ClearCache")
+        await charger.hear()
+
+
+# --- orders to a connector ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def charging(gateway: Gateway):
+    async with plugged(gateway) as charger:
+        tx = await charger.start(1_000)
+        await gateway.settled()
+        yield charger, tx
+
+
+async def accept(charger: FakeCharger, status: str = "Accepted") -> tuple[str, Any]:
+    """Answer the next call; gives what it was."""
+    unique_id, action, payload = await charger.hear()
+    await charger.reply(unique_id, status=status)
+    return action, payload
+
+
+async def test_a_remote_start_is_answered_once_the_transaction_has_begun(gateway, operator):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        assert await accept(charger) == (
+            "RemoteStartTransaction",
+            {"connectorId": 1, "idTag": "TAG"},
+        )
+        await trio.sleep(20)
+        assert operator.answers == []
+        tx = await charger.start(0)
+        assert await operator.has_heard() == [{"status": "Accepted", "transactionId": tx}]
+        await gateway.settled()
+        assert gateway.events(CommandCarriedOut)[0].method == "remoteStart"
+
+
+async def test_another_connectors_start_is_not_the_one_that_was_ordered(gateway, operator):
+    async with plugged(gateway) as charger, plugged(gateway, "CP-2") as another:
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await accept(charger)
+        await charger.start(0, connector=2)
+        await another.start(0)
+        await trio.sleep(1)
+        assert operator.answers == []
+        tx = await charger.start(5)
+        assert (await operator.has_heard())[0]["transactionId"] == tx
+
+
+async def test_a_remote_start_without_a_tag_takes_the_configured_one():
+    async with open_gateway(settings=Settings(default_id_tag="HOUSE")) as gateway:
+        async with plugged(gateway) as charger, trio.open_nursery() as nursery:
+            operator = Operator(gateway, nursery)
+            for params in (None, {}):
+                operator.order("CP-1/1", "remoteStart", params)
+                _, payload = await accept(charger, "Rejected")
+                assert payload["idTag"] == "HOUSE"
+            assert await operator.has_heard(2) == [{"status": "Rejected"}] * 2
+
+
+@pytest.mark.parametrize("params", [None, {}, {"idTag": 5}, {"idtag": "x"}, "TAG", True, ["TAG"],
+                                    {"idTag": ""}, {"idTag": "x" * 21}])  # fmt: skip
+async def test_a_remote_start_needs_a_tag_from_somewhere(gateway, operator, params):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", "remoteStart", params)
+        if params == {"idTag": ""}:
+            await accept(charger, "Rejected")  # OCPP allows it
+            return
+        await operator.has_heard()
+        assert operator.codes == ["InvalidParams"]
+        assert charger.calls.statistics().current_buffer_used == 0
+
+
+async def test_a_remote_start_that_is_rejected_is_a_result(gateway, operator):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await accept(charger, "Rejected")
+        assert await operator.has_heard() == [{"status": "Rejected"}]
+
+
+async def test_a_remote_start_that_nothing_follows_times_out(gateway, operator):
+    """HC-111: accepted, but nobody plugged in; there is no phantom transaction."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await accept(charger)
+        before = trio.current_time()
+        await operator.has_heard()
+        assert operator.codes == ["Timeout"]
+        assert 60 <= operator.times[0] - before < 61
+        assert gateway.house.bus.fleet.open_transaction("CP-1", 1) is None
+
+
+async def test_a_remote_stop_is_answered_with_its_receipt(gateway, operator):
+    async with charging(gateway) as (charger, tx):
+        operator.order("CP-1/1", "remoteStop")
+        assert await accept(charger) == ("RemoteStopTransaction", {"transactionId": tx})
+        await trio.sleep(3)
+        assert operator.answers == []
+        await charger.stop(tx, 2_000, reason="Remote")
+        (answer,) = await operator.has_heard()
+        (settled,) = gateway.events(TransactionSettled)
+        assert answer == {"status": "Stopped", "receipt_id": settled.receipt["receipt_id"]}
+
+
+async def test_a_remote_stop_that_is_rejected_is_a_result(gateway, operator):
+    async with charging(gateway) as (charger, _):
+        operator.order("CP-1/1", "remoteStop", {})
+        await accept(charger, "Rejected")
+        assert await operator.has_heard() == [{"status": "Rejected"}]
+
+
+async def test_a_remote_stop_that_nothing_follows_times_out(gateway, operator):
+    async with charging(gateway) as (charger, _):
+        operator.order("CP-1/1", "remoteStop")
+        await accept(charger)
+        await operator.has_heard()
+        assert operator.codes == ["Timeout"]
+
+
+async def test_a_remote_stop_without_a_transaction_is_rejected(gateway, operator):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", "remoteStop")
+        assert await operator.has_heard() == [{"status": "Rejected", "reason": "NoTransaction"}]
+        assert charger.calls.statistics().current_buffer_used == 0
+
+
+async def test_a_remote_stop_of_one_who_is_away_is_not_connected(gateway, operator):
+    async with charging(gateway):
+        pass
+    await gateway.settled()
+    operator.order("CP-1/1", "remoteStop")
+    await operator.has_heard()
+    assert operator.codes == ["NotConnected"]
+
+
+async def test_a_switch_starts_and_stops():
+    """`setCharging` answers as the two do."""
+    settings = Settings(default_id_tag="HOUSE", door=DoorSettings())
+    async with open_gateway(settings=settings) as gateway:
+        async with plugged(gateway) as charger, trio.open_nursery() as nursery:
+            operator = Operator(gateway, nursery)
+            operator.order("CP-1/1", "setCharging", True)
+            assert await accept(charger) == (
+                "RemoteStartTransaction",
+                {"connectorId": 1, "idTag": "HOUSE"},
+            )
+            tx = await charger.start(0, tag="HOUSE")
+            await operator.has_heard()
+            await gateway.settled()
+            operator.order("CP-1/1", "setCharging", False)
+            assert await accept(charger) == ("RemoteStopTransaction", {"transactionId": tx})
+            await charger.stop(tx, 10)
+            first, second = await operator.has_heard(2)
+            assert first == {"status": "Accepted", "transactionId": tx}
+            assert second["status"] == "Stopped"
+
+
+@pytest.mark.parametrize("method", ["setCharging", "setAvailable"])
+@pytest.mark.parametrize("params", ["true", 1, None, {}, {"value": True}])
+async def test_a_switch_takes_true_or_false(gateway, operator, method, params):
+    async with plugged(gateway):
+        operator.order("CP-1/1", method, params)
+        await operator.has_heard()
+        assert operator.codes == ["InvalidParams"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "call", "status"),
+    [
+        ("unlock", None, ("UnlockConnector", {"connectorId": 1}), "UnlockFailed"),
+        ("setAvailable", True,
+         ("ChangeAvailability", {"connectorId": 1, "type": "Operative"}), "Accepted"),
+        ("setAvailable", False,
+         ("ChangeAvailability", {"connectorId": 1, "type": "Inoperative"}), "Scheduled"),
+    ],
+)  # fmt: skip
+async def test_unlock_and_availability_give_the_charge_points_own_answer(
+    gateway, operator, method, params, call, status
+):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", method, params)
+        assert await accept(charger, status) == call
+        assert await operator.has_heard() == [{"status": status}]
+
+
+async def test_a_start_that_the_tag_may_not_make_is_told_with_its_reason(gateway, operator):
+    """The charge point began it all the same, so it has an id, and will end it itself."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await accept(charger)
+        tx = await charger.start(0, tag="")
+        assert await operator.has_heard() == [
+            {"status": "Rejected", "reason": "Invalid", "transactionId": tx}
+        ]
