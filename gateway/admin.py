@@ -49,14 +49,21 @@ def _readiness(house: House) -> Response:
 
 
 async def serve_admin(listener: trio.SocketListener, look: Callable[[], House]) -> None:
-    """Answer until cancelled.  No visitor can fell or starve the house."""
-    visitors = trio.CapacityLimiter(_MOST_VISITORS)
+    """Answer until cancelled.  No visitor can fell or starve the house, or keep others waiting."""
+    visits: list[trio.CancelScope] = []
 
     async def visit(stream: trio.SocketStream) -> None:
+        with trio.move_on_after(_REQUEST_TIMEOUT) as visiting:
+            visits.append(visiting)
+            if len(visits) > _MOST_VISITORS:  # who has been here longest makes room
+                visits[0].cancel()
+            await _answer(stream)
+        visits.remove(visiting)
+
+    async def _answer(stream: trio.SocketStream) -> None:
         try:
-            with trio.move_on_after(_REQUEST_TIMEOUT):
-                async with visitors, stream:
-                    await _converse(stream, look)
+            async with stream:
+                await _converse(stream, look)
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError) as exc:
             log.debug("admin visitor gone", why=str(exc))
         except Exception:

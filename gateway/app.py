@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from .domain.tariff import TariffBook
 from .journal import Journal
 from .northbound.link import Link
 from .northbound.north import NorthSettings, Statistics, open_north
+from .southbound.display import open_displays
 from .southbound.door import DoorSettings, open_southbound
 from .southbound.orders import Orders
 from .southbound.registry import Registry
@@ -30,12 +31,17 @@ Now = Callable[[], datetime]
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What each room is told.  id_tag, start_timeout: see `orders.Orders`."""
+    """What each room is told.
+
+    id_tag, start_timeout: see `orders.Orders`.
+    driver_display: show drivers their costs, where charge points can.
+    """
 
     door: DoorSettings = attrs.field(factory=DoorSettings)
     north: NorthSettings = attrs.field(factory=NorthSettings)
     default_id_tag: str | None = None
     start_timeout: float = 60.0
+    driver_display: bool = False
     software: str = ""
 
 
@@ -72,6 +78,8 @@ async def run(
         open_north(open_link, bus, orders.carry_out, now, settings.north) as north,
         # hears the charge points, tells the north
         open_accountant(bus, ledger, now),
+        # hears the accountant, tells the drivers
+        open_displays(bus, registry, ledger, now) if settings.driver_display else nullcontext(),
         # tells everyone, leaves first
         open_southbound(listeners, bus, registry, now, settings.door) as south,
     ):

@@ -25,7 +25,7 @@ def configure(level: str = "info") -> None:
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # tests look at logs after others have configured them
     )
     # trio-websocket and paho log by the standard library; what they have to say that an
     # operator can act on reaches our own log by other ways.

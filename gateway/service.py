@@ -78,7 +78,7 @@ def settings_of(config: Config) -> Settings:
         handshake_timeout=ocpp.handshake_timeout_s,
         grace=ocpp.grace_s,
         max_message_bytes=ocpp.max_message_bytes,
-        most_connections=_raise_file_limit() - _SPARE_FILES,
+        most_connections=_most_connections(),
         require_subprotocol=ocpp.require_subprotocol,
         reject_unknown=ocpp.unknown_charge_points == "reject",
         lenient=ocpp.lenient,
@@ -105,6 +105,7 @@ def settings_of(config: Config) -> Settings:
         north=north,
         default_id_tag=config.commands.default_id_tag,
         start_timeout=config.commands.remote_start_timeout_s,
+        driver_display=config.pricing.driver_display,
         software=__version__,
     )
 
@@ -227,9 +228,9 @@ async def _wait_signal(announce: Callable[[], None]) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one; gives what it then is."""
+def _most_connections() -> int:
+    """As many as there may be files, once the soft limit is raised to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return limit
+    return max(limit - _SPARE_FILES, limit // 2)

@@ -115,7 +115,9 @@ TOGETHER = ("ocpp.listen_tls", "ocpp.tls_cert", "ocpp.tls_key", "ocpp.client_ca"
 
 def test_the_list_of_keys_above_is_whole():
     known = {
-        f"{section}.{field.name}" for section, kind in _SECTIONS.items() for field in attrs.fields(kind)
+        f"{section}.{field.name}"
+        for section, kind in _SECTIONS.items()
+        for field in attrs.fields(kind)
     }
     assert set(GIVEN) == known
 
@@ -170,7 +172,8 @@ def test_the_environment_beats_the_file(key, write, certificates):
         "ocpp.unknown_id_tags": '"accept"', "thingsboard.protocol": '"5"',
         "thingsboard.compat": '""', "storage.url": '"sqlite:///other.db"',
         "pricing.time_zone": '"Europe/Rome"', "admin.listen": '"127.0.0.9:9"',
-        "ocpp.max_message_bytes": "4096", "thingsboard.ca_cert": '"cert.pem"', "pricing.tariffs": '"cert.pem"',
+        "ocpp.max_message_bytes": "4096", "thingsboard.ca_cert": '"cert.pem"',
+        "pricing.tariffs": '"cert.pem"',
     }  # fmt: skip
     _, given, meant = (all_keys(certificates, column)[key] for column in range(3))
     plain = {bool: "true" if given == "false" else "false", int: "77", float: "77", str: '"other"'}
@@ -251,7 +254,9 @@ def test_what_is_no_secret_has_no_file_of_its_own(write):
     path = write('[ocpp]\nlisten_file = "x"')
     assert faults_of(path)[0].startswith(f"{path}: ocpp.listen_file: no such key")
     (told,) = [
-        line for line in warnings_of(None, {"OCPP_GATEWAY_OCPP_LISTEN_FILE": "x"}) if "_FILE" in line
+        line
+        for line in warnings_of(None, {"OCPP_GATEWAY_OCPP_LISTEN_FILE": "x"})
+        if "_FILE" in line
     ]
     assert told.startswith("environment: OCPP_GATEWAY_OCPP_LISTEN_FILE: no such key; did you mean")
 
@@ -339,7 +344,9 @@ def test_booleans_of_the_environment_are_true_or_false(flag):
 
 def test_an_unknown_variable_is_a_warning_for_others_may_make_some():
     told = warnings_of(None, {"OCPP_GATEWAY_SERVICE_PORT": "tcp://10.0.0.1:80", "PATH": "/bin"})
-    assert any(line.startswith("environment: OCPP_GATEWAY_SERVICE_PORT: no such key") for line in told)
+    assert any(
+        line.startswith("environment: OCPP_GATEWAY_SERVICE_PORT: no such key") for line in told
+    )
     told = warnings_of(None, {"OCPP_GATEWAY_OCPP_LISTN": "x:1"})
     assert told[0].endswith("no such key; did you mean OCPP_GATEWAY_OCPP_LISTEN?")
 

@@ -46,8 +46,8 @@ from .southbound.wire import (
     frame,
     opened,
     request,
+    until,
 )
-
 
 HALF_AN_ANSWER = b'\x81\x32[3,"m"'  # what a clogged stream has room for
 
@@ -147,8 +147,7 @@ async def test_who_does_not_read_is_given_up_after_ten_seconds(gateway):
         before = trio.current_time()
         await trio.sleep(9)
         assert connected(gateway, "CP-1")
-        while connected(gateway, "CP-1"):
-            await trio.sleep(0.5)
+        await until(lambda: not connected(gateway, "CP-1"))
         assert trio.current_time() - before < 13
         assert await peer.end() == HALF_AN_ANSWER
 
@@ -174,6 +173,17 @@ async def test_half_a_frame_is_never_followed_by_another(gateway, until):
             gateway.stop.set()
         await trio.sleep(12)
         assert await peer.end() == bytes([0x80 | PING])
+
+
+async def test_a_call_that_is_given_up_half_sent_ends_the_connection(gateway):
+    """Its asker is cancelled, which the connection would outlive with half a frame on the wire."""
+    async with others(gateway), opened(gateway, "CP-1", clogged=True) as peer:
+        session = gateway.house.registry.session("CP-1")
+        with trio.move_on_after(1):
+            await session.call("ClearCache", {})
+        assert await peer.end() == b'\x81\x18[2,"g1'
+        await gateway.settled()
+        assert len(reasons(gateway, "CP-1")) == 1
 
 
 @pytest.mark.parametrize(
@@ -299,19 +309,15 @@ async def test_beyond_the_most_connections_nobody_is_let_in():
 # --- signs of life --------------------------------------------------------------------------------
 
 
-async def silent_for(gateway: Gateway, charge_point_id: str, at_most: float) -> float:
+async def silent_for(gateway: Gateway, charge_point_id: str) -> float:
     """Seconds until it is told that the charge point is gone."""
-    before = trio.current_time()
-    with trio.fail_after(at_most):
-        while connected(gateway, charge_point_id):
-            await trio.sleep(0.5)
-    return trio.current_time() - before
+    return await until(lambda: not connected(gateway, charge_point_id))
 
 
 async def test_a_ping_that_nobody_answers_ends_the_connection(gateway):
     """30 s until the ping, 60 s for an answer; ThingsBoard hears of it."""
     async with others(gateway), opened(gateway, "CP-1") as peer:
-        quiet = await silent_for(gateway, "CP-1", 120)
+        quiet = await silent_for(gateway, "CP-1")
         assert 90 <= quiet < 94
         assert await peer.frame() == (PING, b"")
         assert (await peer.frame())[0] == CLOSE
@@ -338,7 +344,7 @@ async def test_three_heartbeats_of_silence_end_the_connection():
     """Here they are shorter than the wait for a pong: 3 x 10 s."""
     settings = door(rules=Rules(heartbeat_interval=10))
     async with open_gateway(settings=settings) as gateway, opened(gateway, "CP-1"):
-        assert 30 <= await silent_for(gateway, "CP-1", 120) < 34
+        assert 30 <= await silent_for(gateway, "CP-1") < 34
 
 
 @pytest.mark.parametrize(
@@ -379,7 +385,7 @@ async def test_a_frame_that_trickles_in_is_no_life(gateway):
                 await peer.send(data[index : index + 1])
 
         nursery.start_soon(trickle)
-        assert await silent_for(gateway, "CP-1", 120) < 94
+        assert await silent_for(gateway, "CP-1") < 94
         nursery.cancel_scope.cancel()
 
 
@@ -612,13 +618,6 @@ def authorization(user: str, password: str) -> str:
     return "Authorization: Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-async def until(holds: Any) -> None:
-    """Real time: wait for what another task is about to do."""
-    with trio.fail_after(10):
-        while not holds():
-            await trio.sleep(0.01)
-
-
 @pytest.mark.real_time
 @pytest.mark.parametrize(
     ("header", "status"),
@@ -633,7 +632,17 @@ async def until(holds: Any) -> None:
         ("Authorization: Basic " + "QUJD" * 1_800, 401),
         ("X-Nothing: at all", 401),
     ],
-    ids=["right", "wrong", "empty", "HC-17", "a colon in the id", "HC-16", "bearer", "7 kB", "none"],
+    ids=[
+        "right",
+        "wrong",
+        "empty",
+        "HC-17",
+        "a colon in the id",
+        "HC-16",
+        "bearer",
+        "7 kB",
+        "none",
+    ],
 )
 async def test_who_has_a_password_must_show_it(header, status):
     """`CP` with `1:…` is, on the wire, the very same as `CP:1` with `…`."""
@@ -789,7 +798,7 @@ async def test_tls_below_1_2_is_refused(authority, tmp_path):
     async with tls_gateway(authority, tmp_path) as (_, port):
         old = client_tls(authority)
         old.set_ciphers("ALL:@SECLEVEL=0")
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
         stream = trio.SSLStream(
             await trio.open_tcp_stream("localhost", port), old, server_hostname="localhost"
@@ -842,10 +851,12 @@ async def test_an_order_under_way_on_a_replaced_connection_fails_at_once(gateway
     async with opened(gateway, "CP-1", clogged=clogged) as old, trio.open_nursery() as nursery:
         answers: list[Any] = []
 
-        async def order() -> None:
-            answers.append(await gateway.board.rpc("CP-1", "Reset", {"type": "Soft"}))
+        async def order(method: str, **params: Any) -> None:
+            answers.append(await gateway.board.rpc("CP-1", method, params))
 
-        nursery.start_soon(order)
+        nursery.start_soon(partial(order, "Reset", type="Soft"))
+        await gateway.settled()
+        nursery.start_soon(order, "ClearCache")  # it waits for its turn
         await gateway.settled()
         if clogged:  # the call is delivered, then an answer sticks
             assert (await old.message())[2] == "Reset"
@@ -854,7 +865,7 @@ async def test_an_order_under_way_on_a_replaced_connection_fails_at_once(gateway
         before = trio.current_time()
         async with gateway.charger("CP-1") as charger:
             await gateway.settled()
-            assert [answer["error"]["code"] for answer in answers] == ["NotConnected"]
+            assert [answer["error"]["code"] for answer in answers] == ["NotConnected"] * 2
             assert trio.current_time() - before < 1
             assert charger.calls.statistics().current_buffer_used == 0
 
@@ -877,6 +888,16 @@ async def test_two_devices_with_one_identity_do_not_chase_each_other_for_ever(ga
         await trio.sleep(pause)
         async with gateway.charger("CP-1") as charger:
             assert await serves(charger)
+
+
+async def test_a_seat_that_was_fought_for_is_free_once_it_is_left(gateway):
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            await stack.enter_async_context(opened(gateway, "CP-1"))
+    await gateway.settled()
+    assert connected(gateway, "CP-1") is False
+    async with gateway.charger("CP-1") as charger:
+        assert await serves(charger)
 
 
 async def test_who_comes_back_to_an_empty_seat_is_never_refused(gateway):
@@ -954,11 +975,11 @@ async def test_who_does_not_answer_our_close_does_not_hold_the_stop(clogged):
     gateway = Gateway()
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.run)
-        async with opened(gateway, "CP-1", clogged=clogged):
+        async with opened(gateway, "CP-1", clogged=clogged) as peer:
+            await peer.send(call("Heartbeat"))
+            await gateway.settled()
             gateway.stop.set()
-            with trio.fail_after(10.1):
-                while nursery.child_tasks:
-                    await trio.sleep(0.1)
+            await until(lambda: not nursery.child_tasks, within=10.1)
     assert reasons(gateway, "CP-1") == ["the gateway is stopping"]
 
 
@@ -989,7 +1010,7 @@ async def test_who_comes_in_while_the_gateway_stops_is_sent_away_at_once():
         assert trio.current_time() == before
 
 
-# --- durable first, then answer ---------------------------------------------------------------------
+# --- durable first, then answer -------------------------------------------------------------------
 
 BOOT = call("BootNotification", chargePointVendor="v", chargePointModel="m")
 START = call("StartTransaction", connectorId=1, idTag="A", meterStart=0,
@@ -1012,29 +1033,34 @@ DURABLE = {
 @pytest.mark.parametrize("message", DURABLE.values(), ids=DURABLE)
 async def test_no_answer_before_what_was_said_is_durable(message):
     """And no charge point waits for another's."""
-    async with open_gateway(journal=SlowJournal()) as gateway, opened(gateway, "CP-1") as peer:
-        async with gateway.charger("OTHER") as other:
-            await gateway.settled()
-            gateway.journal.held = trio.Event()
-            await peer.send(message)
-            with trio.move_on_after(5) as waited:
-                await peer.message()
-            assert waited.cancelled_caught
-            assert await serves(other)
-            gateway.journal.held.set()
-            assert (await peer.message())[:2] == [3, "m"]
+    async with (
+        open_gateway(journal=SlowJournal()) as gateway,
+        opened(gateway, "CP-1") as peer,
+        gateway.charger("OTHER") as other,
+    ):
+        await gateway.settled()
+        gateway.journal.held = trio.Event()
+        await peer.send(message)
+        with trio.move_on_after(5) as waited:
+            await peer.message()
+        assert waited.cancelled_caught
+        assert await serves(other)
+        gateway.journal.held.set()
+        assert (await peer.message())[:2] == [3, "m"]
 
 
 async def test_a_heartbeat_and_an_authorize_wait_for_no_disk():
-    async with open_gateway(journal=SlowJournal()) as gateway:
-        async with gateway.charger("CP-1") as charger:
-            await gateway.settled()
-            gateway.journal.held = trio.Event()
-            before = trio.current_time()
-            assert await serves(charger)
-            assert (await charger.ask("Authorize", idTag="A"))["idTagInfo"]["status"] == "Accepted"
-            assert trio.current_time() == before
-            gateway.journal.held.set()
+    async with (
+        open_gateway(journal=SlowJournal()) as gateway,
+        gateway.charger("CP-1") as charger,
+    ):
+        await gateway.settled()
+        gateway.journal.held = trio.Event()
+        before = trio.current_time()
+        assert await serves(charger)
+        assert (await charger.ask("Authorize", idTag="A"))["idTagInfo"]["status"] == "Accepted"
+        assert trio.current_time() == before
+        gateway.journal.held.set()
 
 
 @pytest.mark.parametrize("message", DURABLE.values(), ids=DURABLE)

@@ -229,6 +229,7 @@ class Progress:
 
     energy_wh: since the start, never falling while it is open.
     meter_wh: the import register behind it; None before any is known.
+    idle: the car takes no energy at this instant, by the operator's idea of idle.
     power_w: derived from two register readings where the charge point samples no power.
     Durations are whole seconds.  Money is in `currency`, costs rounded to its minor unit and
     prices per kWh or per minute at this instant, all including VAT; None where unpriced.
@@ -239,6 +240,7 @@ class Progress:
     duration_s: int
     charging_s: int
     idle_s: int
+    idle: bool = False
     meter_wh: Decimal | None = None
     power_w: Decimal | None = None
     currency: str | None = None

@@ -70,13 +70,14 @@ def patches(event: Event) -> tuple[Patch, ...]:
             return _of_connector(
                 name, connector, {"tx": event.transaction_id, "tx_tag": event.id_tag}
             )
-        case events.TransactionSettled(connector_id=connector):
+        case events.TransactionSettled(connector_id=connector, version=1):
             return _of_connector(name, connector, {"tx": None, "tx_tag": None})
-        case (
-            events.MeterSampled(connector_id=connector)
-            | events.TransactionStarted(connector_id=connector)
-        ):
-            return _of_connector(name, connector, {}) if connector else ()
+        case events.TransactionStarted(connector_id=connector) if connector:
+            # Before the accountant has opened it: who starts may want to stop at once.
+            begun = {"tx": event.transaction_id, "tx_tag": event.id_tag}
+            return _of_connector(name, connector, {} if event.repeated else begun)
+        case events.MeterSampled(connector_id=connector) if connector:
+            return _of_connector(name, connector, {})
         case _:
             return ()
 

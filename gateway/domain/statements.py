@@ -71,6 +71,7 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
     energy_wh = watt_hours(nwh)
     meter_wh = None if register is None else watt_hours(register)
     as_of = instant(outcome.end)
+    ahead = run.ahead()
     if found is None:
         return Progress(
             as_of=as_of,
@@ -78,12 +79,13 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
             duration_s=duration,
             charging_s=charging,
             idle_s=idle,
+            idle=ahead.kind == PARKING_TIME,
             meter_wh=meter_wh,
             power_w=power,
             flags=outcome.flags,
         )
     tariff = found.tariff
-    rates = run.ahead().rates
+    rates = ahead.rates
     total = found.minor(found.incl)
     return Progress(
         as_of=as_of,
@@ -91,6 +93,7 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
         duration_s=duration,
         charging_s=charging,
         idle_s=idle,
+        idle=ahead.kind == PARKING_TIME,
         meter_wh=meter_wh,
         power_w=power,
         currency=tariff.currency,

@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,7 +59,9 @@ class Append:
 
 
 def _told(exc: sqlite3.Error, path: Path) -> JournalError:
-    return JournalError(f"{path}: {exc}")
+    damaged = type(exc) is sqlite3.DatabaseError  # the subclasses are full, locked, ...
+    advice = "; restore a backup, or move the file away to begin anew" if damaged else ""
+    return JournalError(f"{path}: {exc}{advice}")
 
 
 @attrs.define(eq=False)
@@ -217,9 +219,9 @@ def reading(path: Path) -> Iterator[SqliteStore]:
         raise JournalError(f"{path}: there is no such store; has the gateway ever run?")
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        with open(os.devnull) as nothing:
+        with closing(db), open(os.devnull) as nothing:
+            _check_version(db, path)
             yield SqliteStore(path, db, db, nothing, 0, set())
-        db.close()
     except sqlite3.Error as exc:
         raise _told(exc, path) from exc
 
@@ -240,7 +242,7 @@ def _connect(path: Path, opened: list[sqlite3.Connection]) -> sqlite3.Connection
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     opened.append(db)
     db.executescript(
-        "pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 5000;"
+        "pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 60000;"
     )
     return db
 
@@ -249,7 +251,12 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("pragma user_version").fetchone()
     if version == 0:
         db.executescript(f"begin; {_SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;")
-    elif version != SCHEMA_VERSION:
+    _check_version(db, path)
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("pragma user_version").fetchone()
+    if version != SCHEMA_VERSION:
         raise JournalError(
             f"{path}: written by a newer gateway (schema {version}, this one knows"
             f" {SCHEMA_VERSION}); install that version again, or give this one its own store"

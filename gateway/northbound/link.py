@@ -152,7 +152,14 @@ class _AioLink:
                     yield Message(str(message.topic), known)
         except aiomqtt.MqttError as exc:
             # aiomqtt says that it is over, and its cause says why.
-            raise LinkLost(str(exc.__cause__ or exc)) from exc
+            raise LinkLost(_why(exc.__cause__ or exc)) from exc
+
+
+def _why(cause: BaseException) -> str:
+    """In an operator's words: paho calls a connection that just ends an unspecified error."""
+    if isinstance(cause, aiomqtt.MqttCodeError) and getattr(cause.rc, "value", None) == REFUSED:
+        return "the broker closed the connection"
+    return str(cause)
 
 
 @asynccontextmanager

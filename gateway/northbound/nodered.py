@@ -39,11 +39,23 @@ _ACTIONS: Mapping[type[Event], str] = {
 }
 
 
+@attrs.define
+class _Charge:
+    """The last transaction of a connector.  soc: the state of charge that was sampled in it."""
+
+    tx: int
+    soc: float | None = None
+    stopped: bool = False
+
+
 class Prototype:
-    """Owns: the last state of charge of each connector, which only the summary at stop tells."""
+    """Owns: the last transaction of each connector, for what only the summary at stop tells.
+
+    It is forgotten when the next one starts, and not when it is told: that may be repeated.
+    """
 
     def __init__(self) -> None:
-        self._soc: dict[tuple[str, int], float] = {}
+        self._charges: dict[str, dict[int, _Charge]] = {}  # by charge point, then connector
 
     def rows(self, entry: Entry) -> tuple[Row, ...]:
         """What the prototype told of an event, on the charge point's device."""
@@ -81,7 +93,12 @@ class Prototype:
             case events.ConnectorStatusChanged():
                 yield {"Status": event.status}
             case events.TransactionStarted():
+                if not event.repeated:
+                    self._charges_of(event)[event.connector_id] = _Charge(event.transaction_id)
                 yield {"Status": "Charging", "Remote-Start": "true"}
+            case events.TransactionStopped():
+                for charge in self._charges_of(event).values():
+                    charge.stopped |= charge.tx == event.transaction_id
             case events.MeterSampled():
                 yield from self._sampled(event)
             case events.TransactionSettled(version=1):
@@ -93,12 +110,26 @@ class Prototype:
             if (register := measured.get("meter_wh")) is not None:
                 yield {"Energy Active Import Register": register}
             if (soc := measured.get("soc_percent")) is not None:
-                self._soc[event.charge_point_id, event.connector_id] = soc
+                self._note(event, soc)
                 yield {"SoC": soc}
+
+    def _note(self, event: events.MeterSampled, soc: float) -> None:
+        charges, tx = self._charges_of(event), event.transaction_id
+        charge = charges.get(event.connector_id)
+        if charge is None and tx is not None:  # begun before this process
+            charge = charges[event.connector_id] = _Charge(tx)
+        if charge is not None and (tx == charge.tx or (tx is None and not charge.stopped)):
+            charge.soc = soc
+
+    def _charges_of(self, event: Event) -> dict[int, _Charge]:
+        return self._charges.setdefault(event.charge_point_id, {})
 
     def _summary(self, event: events.TransactionSettled) -> Mapping[str, Any]:
         receipt = event.receipt
-        soc = self._soc.pop((event.charge_point_id, event.connector_id), None)
+        charge = self._charges_of(event).get(event.connector_id)
+        if charge is not None and charge.tx != event.transaction_id:
+            charge = None
+        meter_stop = _register(receipt.get("meter_stop_wh"))
         told = {
             "Charge Box Id": event.charge_point_id,
             "Status": "Available",
@@ -106,12 +137,17 @@ class Prototype:
             "Connector Id": event.connector_id,
             "Id Tag": receipt.get("id_tag"),
             "Start Time": receipt.get("started_at"),
-            "Meter Start": receipt.get("meter_start_wh"),
+            "Meter Start": _register(receipt.get("meter_start_wh")),
             "Transaction Id": event.transaction_id,
             "Stop Time": receipt.get("stopped_at"),
-            "Meter Stop": receipt.get("meter_stop_wh"),
-            "Energy Active Import Register Final": receipt.get("meter_stop_wh"),
-            "SoC Final": soc,
+            "Meter Stop": meter_stop,
+            "Energy Active Import Register Final": meter_stop,
+            "SoC Final": None if charge is None else charge.soc,
             "Energy Active Import Register": 0,
         }
         return {key: value for key, value in told.items() if value is not None}
+
+
+def _register(shown: int | str | None) -> float | None:
+    """A receipt's register as a number: with decimals, it is text there."""
+    return round(float(shown), 6) if isinstance(shown, str) else shown

@@ -18,7 +18,7 @@ from ..bus import Entry, EventBus, JournalError, Overflow, Subscription
 from ..domain.commands import Command, Failed, Outcome
 from ..journal import Aside, Bookmark
 from .link import REFUSED, Delivery, Link, LinkLost, Publication, confirmed, publish
-from .parcels import MOST_BYTES, Parcel, connect, parcels
+from .parcels import MOST_BYTES, Parcel, connect, parcels, topic_of
 from .rows import Row, rows, sign_of_life
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
 
@@ -97,7 +97,10 @@ async def open_north(
 
 @attrs.frozen
 class _Batch:
-    """Entries on their way.  last_seq: of the newest; told: their rows; sent: as they were packed."""
+    """Entries on their way.
+
+    last_seq: of the newest.  told: their rows.  sent: the same as they were packed.
+    """
 
     last_seq: int
     told: list[tuple[int, Row]]
@@ -220,9 +223,7 @@ class _North:
                     if len(entries) < _MOST_AT_ONCE:
                         await trio.sleep(_GATHER)
 
-    async def _settle(
-        self, teller: _Teller, told: trio.MemoryReceiveChannel[_Batch]
-    ) -> None:
+    async def _settle(self, teller: _Teller, told: trio.MemoryReceiveChannel[_Batch]) -> None:
         """Move the place over what is acknowledged, and aside what is refused."""
         async for batch in told:
             aside = await teller.settle(batch)
@@ -352,24 +353,28 @@ class _Teller:
     async def settle(self, batch: _Batch) -> tuple[Aside, ...]:
         """Returns once all is delivered, with what was refused and is given up."""
         refused = await self._refused(batch.sent)
-        if not refused:
-            return ()
-        return await self._one_by_one([item for item in batch.told if item[0] in refused])
+        concerned = {
+            (parcel.publication.topic, seq) for parcel, _ in refused for seq in parcel.seqs
+        }
+        # What was taken is not told again: of attributes, which have no time, the last one stands.
+        told = [(seq, row) for seq, row in batch.told if (topic_of(row), seq) in concerned]
+        return await self._one_by_one(told)
 
-    async def _refused(self, sent: Sequence[tuple[Parcel, Delivery | None]]) -> dict[int, str]:
-        """The entries that were refused, and why."""
-        refused: dict[int, str] = {}
+    async def _refused(
+        self, sent: Sequence[tuple[Parcel, Delivery | None]]
+    ) -> list[tuple[Parcel, str]]:
+        """The messages that were refused, and why."""
+        refused = []
         await confirmed([delivery for _, delivery in sent if delivery is not None])
         for parcel, delivery in sent:
             if delivery is None:
-                why = f"{len(parcel.publication.payload)} bytes are more than ThingsBoard takes"
-            else:
-                self._statistics.published += 1
-                if delivery.code is None or delivery.code < REFUSED:
-                    continue
+                size = len(parcel.publication.payload)
+                refused.append((parcel, f"{size} bytes are more than ThingsBoard takes"))
+                continue
+            self._statistics.published += 1
+            if delivery.code is not None and delivery.code >= REFUSED:
                 self._statistics.refused += 1
-                why = f"refused with code 0x{delivery.code:02x}"
-            refused.update(dict.fromkeys(parcel.seqs, why))
+                refused.append((parcel, f"refused with code 0x{delivery.code:02x}"))
         return refused
 
     async def _one_by_one(self, told: list[tuple[int, Row]]) -> tuple[Aside, ...]:
@@ -377,17 +382,17 @@ class _Teller:
         aside = []
         for seq in dict.fromkeys(seq for seq, _ in told):
             packed = parcels([item for item in told if item[0] == seq], many_devices=False)
-            refused: dict[int, str] = {}
+            refused: list[tuple[Parcel, str]] = []
             for _ in range(_ATTEMPTS):
                 refused = await self._refused(
                     [(parcel, await self._send(parcel)) for parcel in packed]
                 )
-                if not refused:
-                    break
+                packed = [parcel for parcel, _ in refused]
             if refused:
-                log.warning("message set aside", seq=seq, why=refused[seq])
+                why = refused[0][1]
+                log.warning("message set aside", seq=seq, why=why)
                 self._statistics.aside += 1
-                aside.append(Aside(seq, refused[seq]))
+                aside.append(Aside(seq, why))
         return tuple(aside)
 
     async def reply(self, device: str, reply: Publication) -> None:

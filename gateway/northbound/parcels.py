@@ -41,6 +41,10 @@ def connect(device: str, session_log: str) -> Publication:
     return Publication(CONNECT_TOPIC, _encoder.encode({"device": device, "type": kind}))
 
 
+def topic_of(row: Row) -> str:
+    return ATTRIBUTES_TOPIC if row.ts is None else TELEMETRY_TOPIC
+
+
 def parcels(
     told: Iterable[tuple[int, Row]], *, many_devices: bool, most_bytes: int = MOST_BYTES
 ) -> list[Parcel]:

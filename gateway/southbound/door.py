@@ -143,7 +143,6 @@ class _Door:
             log.exception("connection dropped", remote=where)
         finally:
             self._inside -= 1
-            await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: trio.abc.Stream, where: str, tasks: trio.Nursery) -> None:
         settings = self._settings

@@ -179,7 +179,7 @@ def _request(unique_id: MessageId, frame: list[Any]) -> Request:
 
 _CODES = {"required": "OccurenceConstraintViolation", "type": "TypeConstraintViolation"}
 _WORST_FIRST = (*_CODES.values(), "PropertyConstraintViolation")
-_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\s*")
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 
 
 def _bent(unique_id: MessageId, action: str, payload: dict[str, Any]) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _bent(unique_id: MessageId, action: str, payload: dict[str, Any]) -> tuple[s
     for error in _REQUESTS[action].iter_errors(payload):
         keyword = str(error.schema_path[-1])
         told = f"{_where(error)}{error.message}"[:200]
-        if keyword in ("additionalProperties", "enum") or _number_as_text(error):
+        if keyword in ("additionalProperties", "enum") or _readable_integer(error):
             bent.append(told)
         else:
             broken.setdefault(_CODES.get(keyword, _WORST_FIRST[-1]), told)
@@ -199,13 +199,14 @@ def _bent(unique_id: MessageId, action: str, payload: dict[str, Any]) -> tuple[s
     return tuple(bent)
 
 
-def _number_as_text(error: jsonschema_rs.ValidationError) -> bool:
-    """Some chargers write every number as text: `"connectorId": "1"`."""
-    return (
-        error.schema_path[-1] == "type"
-        and isinstance(error.instance, str)
-        and _NUMBER.fullmatch(error.instance) is not None
-    )
+def _readable_integer(error: jsonschema_rs.ValidationError) -> bool:
+    """Some chargers write every number as text (`"connectorId": "1"`), or an integer as `1.0`."""
+    kind, value = error.kind, error.instance
+    if not isinstance(kind, jsonschema_rs.ValidationErrorKind.Type) or "integer" not in kind.types:
+        return False
+    if isinstance(value, str):
+        return _INTEGER.fullmatch(value) is not None
+    return isinstance(value, float) and value.is_integer() and abs(value) < 2**63
 
 
 def _where(error: jsonschema_rs.ValidationError) -> str:

@@ -285,8 +285,6 @@ class ChargePointSession:
         """
         if self._sends and now - self._sent_at > SEND_TIMEOUT:
             return "abort"
-        if self._farewell is not None:
-            return None
         quiet = now - self._socket.heard_at
         unanswered = self._pinged_at > self._socket.heard_at
         if quiet > silence or (unanswered and now - self._pinged_at > PONG_TIMEOUT):

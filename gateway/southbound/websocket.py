@@ -8,7 +8,7 @@ that `door` puts round each connection:
 * a cancelled send leaves half a frame on the wire, so it ends the connection;
 * its `ping` waits for the pong without limit, so ours only sends: any frame is a sign of life;
 * `aclose` waits for the peer without limit, so whoever calls it sets a deadline;
-* it never closes the stream of a handshake that it rejected, so `door` does.
+* it never closes the stream of a handshake that it rejected; `trio.serve_listeners` does.
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ class TrioSocket:
         self._connection = connection
         self._protocol = protocol
         self._stream = stream
-        self._sending = 0
 
     @property
     def heard_at(self) -> float:
@@ -104,7 +103,6 @@ class TrioSocket:
         await self._whole(self._connection._send(Ping()))  # noqa: SLF001  its own waits for a pong
 
     async def _whole(self, sending: Coroutine[Any, Any, None]) -> None:
-        self._sending += 1
         try:
             await sending
         except ConnectionClosed as exc:
@@ -112,14 +110,9 @@ class TrioSocket:
         except BaseException:  # cut in half: nothing that follows could be understood
             await self.abort()
             raise
-        finally:
-            self._sending -= 1
 
     async def close(self, code: int, reason: str) -> None:
-        if self._sending:  # a close frame inside another frame would be garbage
-            await self.abort()
-        else:
-            await self._connection.aclose(code, reason)
+        await self._connection.aclose(code, reason)
 
     async def abort(self) -> None:
         await trio.aclose_forcefully(self._stream)

@@ -33,7 +33,9 @@ _maybe = st.one_of(st.none(), _wild)
 _samples = st.builds(
     Sample,
     value=st.one_of(
-        st.sampled_from(["0", "230.1", "-3.5", "1e3", "", "x", "12345678901234567890", "0.0000001"]),
+        st.sampled_from(
+            ["0", "230.1", "-3.5", "1e3", "", "x", "12345678901234567890", "0.0000001"]
+        ),
         st.decimals(-(10**9), 10**9, places=9).map(str),
     ),
     context=st.sampled_from([None, "Sample.Periodic", "Transaction.Begin", "?"]),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
+from itertools import pairwise
 
 import attrs
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.app import Settings
 from gateway.bus import EventBus
@@ -43,8 +45,8 @@ async def charge(charger, energy_wh: int = 50, seconds: float = 600) -> int:
 
 async def wait_until(true, within: float = 300) -> None:
     with trio.fail_after(within):
-        while not true():
-            await trio.sleep(0.5)  # noqa: ASYNC110  virtual time: it costs nothing
+        while not true():  # noqa: ASYNC110  virtual time: it costs nothing
+            await trio.sleep(0.5)
 
 
 def firmware(status: str, name: str = "CP-1", after: float = 0) -> FirmwareStatusChanged:
@@ -53,7 +55,7 @@ def firmware(status: str, name: str = "CP-1", after: float = 0) -> FirmwareStatu
 
 
 def devices_of(topic: str, body) -> list[str]:
-    if topic == CONNECT or topic == RPC_TOPIC:
+    if topic in (CONNECT, RPC_TOPIC):
         return [body["device"]]
     return list(body)
 
@@ -117,7 +119,7 @@ async def test_a_silent_device_gives_a_sign_of_life_every_few_minutes(gateway):
         await trio.sleep(3605)
     for device, key, value in (("CP-1", "connected", True), ("CP-1/1", "status", "Available")):
         times = [ts for ts, values in gateway.board.rows(device) if key in values]
-        gaps = [(later - earlier) / 1000 for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [(later - earlier) / 1000 for earlier, later in pairwise(times)]
         assert len(gaps) >= 11
         assert max(gaps) <= 300
         told = gateway.board.values(device, key)
@@ -165,10 +167,9 @@ async def test_an_hour_without_thingsboard_loses_nothing_and_mixes_nothing_up(ga
         await settled()
         await trio.sleep(60)
     rows = gateway.board.rows("CP-1/1")
-    told = list(dict.fromkeys(v["meter_wh"] for _, v in rows if "meter_wh" in v))
-    print(rows[-4:], told[-3:])
+    told = list(dict.fromkeys(v["tx_energy_wh"] for _, v in rows if "tx_energy_wh" in v))
     assert told == [0, *(n * 100 for n in range(1, 62))]
-    history = [ts for ts, values in rows if "meter_wh" in values]
+    history = [ts for ts, values in rows if "tx_energy_wh" in values]
     assert history == sorted(history)
     assert gateway.board.latest("CP-1/1")["tx_active"] is False
     assert_announced_first(gateway.board)
@@ -264,10 +265,30 @@ async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, m
         assert gateway.board.links == 1
 
 
+async def test_attributes_that_were_taken_are_not_told_again_over_newer_ones():
+    """They have no time of their own, so the last that is told is the one that stands."""
+
+    def connected(address: str, after: float) -> ChargePointConnected:
+        at = EPOCH + timedelta(seconds=after)
+        return ChargePointConnected(charge_point_id="CP-1", received_at=at, remote_address=address)
+
+    async with open_door(Desk()) as north:
+        north.board.codes["Poison"] = 0x99
+        north.board.holding = True
+        await north.bus.publish(connected("old", 1), firmware("Poison", after=2))
+        await settled()
+        await north.bus.publish(connected("new", 3))
+        await settled()
+        north.board.release()
+        await settled()
+        assert north.board.attributes("CP-1")["remote_address"] == "new"
+        assert north.statistics.aside == 1
+
+
 async def test_a_refusal_that_passes_loses_nothing(gateway):
     async def relent():
         while not gateway.house.north.refused:
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         gateway.board.codes.clear()
 
     gateway.board.codes["Again"] = 0x80
@@ -322,7 +343,9 @@ class North:
 
     desk: Desk
     board: FakeThingsBoard
-    statistics: object = None
+    nursery: trio.Nursery
+    statistics: object
+    bus: EventBus
 
 
 @asynccontextmanager
@@ -332,11 +355,12 @@ async def open_door(desk: Desk, **settings):
     await bus.publish(
         ChargePointConnected(charge_point_id="CP-1", received_at=now(), remote_address="x")
     )
-    async with open_north(
-        board.open_link, bus, desk.carry_out, now, NorthSettings(**settings)
-    ) as statistics:
-        await settled()
-        yield North(desk, board, statistics)
+    async with trio.open_nursery() as nursery:
+        async with open_north(
+            board.open_link, bus, desk.carry_out, now, NorthSettings(**settings)
+        ) as statistics:
+            await settled()
+            yield North(desk, board, nursery, statistics, bus)
 
 
 def order(number: int = 0, method: str = "Reset", params=None, device: str = "CP-1") -> bytes:
@@ -407,7 +431,15 @@ async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"\xff", b"[", b"{}", b"[" * 99_999, order(device="\0"), b'{"device":{},"data":{"id":0}}'],
+    [
+        b"",
+        b"\xff",
+        b"[",
+        b"{}",
+        b"[" * 99_999,
+        order(device="\0"),
+        b'{"device":{},"data":{"id":0}}',
+    ],
 )
 async def test_no_garbage_fells_the_door(payload):
     async with open_door(Desk()) as north:
@@ -529,16 +561,31 @@ async def test_orders_under_way_do_not_hold_the_stop_up():
 
 
 async def test_what_is_answered_when_the_house_closes_is_told_still():
-    async with open_gateway() as gateway, trio.open_nursery() as nursery:
-        async with gateway.charger("CP-1") as charger:
-            await settled()
-            nursery.start_soon(partial(gateway.board.deliver, order(4, "ClearCache")))
-            await charger.hear()
-            gateway.stop.set()
-            await charger.closed.wait()
+    async with open_gateway() as gateway, gateway.charger("CP-1") as charger:
+        await settled()
+        await gateway.board.deliver(order(4, "ClearCache"))
+        await charger.hear()
+        gateway.stop.set()
+        await charger.closed.wait()
     assert [(number, data["error"]["code"]) for number, data in answers(gateway.board)] == [
         (4, "NotConnected")
     ]
+
+
+async def test_answers_that_still_wait_for_their_turn_are_told_before_the_house_closes():
+    async with open_door(Desk()) as north:
+        north.board.holding = True
+        for number in range(3):
+            await north.board.deliver(order(number))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [0]
+
+        async def release():
+            await trio.sleep(1)
+            north.board.release()
+
+        north.nursery.start_soon(release)
+    assert [number for number, _ in answers(north.board)] == [0, 1, 2]
 
 
 async def test_pauses_between_attempts_grow_and_a_link_ends_them():
@@ -556,7 +603,7 @@ async def test_pauses_between_attempts_grow_and_a_link_ends_them():
     board.open_link = watched
     async with open_gateway(board=board) as gateway:
         await trio.sleep(600)
-        gaps = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(attempts)]
         assert gaps[0] <= 1
         assert all(gap <= 60 for gap in gaps)
         assert max(gaps) >= 30
@@ -565,6 +612,9 @@ async def test_pauses_between_attempts_grow_and_a_link_ends_them():
         board.up = True
         await trio.sleep(61)
         assert (gateway.house.north.connected, gateway.house.north.why) == (True, "")
+        board.cut()
+        await trio.sleep(1.1)  # the first pause again
+        assert (board.links, gateway.house.north.connected) == (2, True)
 
 
 async def test_whatever_a_link_throws_it_is_one_attempt():
@@ -585,3 +635,73 @@ async def test_whatever_a_link_throws_it_is_one_attempt():
         assert gateway.house.north.connected
     assert board.tried == 3
 
+
+# --- any misfortune ----------------------------------------------------------------------------
+
+_HAPPENINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("tell"), st.integers(0, 3)),
+        st.tuples(
+            st.sampled_from(["cut", "down", "up", "hold", "release", "refuse", "accept"]),
+            st.just(0),
+        ),
+        st.tuples(st.just("wait"), st.sampled_from([0.0, 0.01, 0.06, 1.0, 25.0])),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60)
+@given(_HAPPENINGS, st.booleans())
+def test_whatever_happens_to_the_link_all_is_told_once_it_stays(happenings, many_devices):
+    """Nothing is lost, nothing overtakes within a device, and the guilty alone are set aside."""
+    trio.run(_live_through, happenings, many_devices, clock=MockClock(autojump_threshold=0))
+
+
+async def _live_through(happenings, many_devices) -> None:
+    board, journal = FakeThingsBoard(), MemoryJournal()
+    bus, told, guilty = EventBus(journal, Fleet()), {}, set()
+    door = open_north(
+        board.open_link, bus, Desk().carry_out, now, NorthSettings(many_devices=many_devices)
+    )
+    async with door as statistics:
+        for number, (what, how) in enumerate(happenings):
+            match what:
+                case "tell":
+                    name, status = f"CP-{how}", f"S-{number}"
+                    if "refused" in board.codes:
+                        status += "-refused" if number % 3 == 0 else ""
+                    (entry,) = await bus.publish(firmware(status, name, after=number / 1000))
+                    if status.endswith("refused"):
+                        guilty.add(entry.seq)
+                    else:
+                        told.setdefault(name, []).append(status)
+                case "cut" if board.links:
+                    board.cut()
+                case "down":
+                    board.up = False
+                    board.held.clear()
+                    board.cut()
+                case "up":
+                    board.up = True
+                case "hold":
+                    board.holding = True
+                case "release":
+                    board.release()
+                case "refuse":
+                    board.codes["refused"] = 0x99
+                case "wait":
+                    await trio.sleep(how)
+        board.codes["refused"] = 0x99
+        board.up = True
+        board.release()
+        await trio.sleep(200)
+        assert statistics.connected
+        assert statistics.place == len(journal._entries)
+    for name, statuses in told.items():
+        heard = board.values(name, "firmware_status")
+        assert set(heard) == set(statuses)
+        assert list(dict.fromkeys(heard)) == statuses  # in order, where first heard
+        assert heard[-1] == statuses[-1]
+    assert {aside.seq for aside in await journal.asides(READER)} == guilty
+    assert_announced_first(board)

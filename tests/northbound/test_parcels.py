@@ -15,7 +15,9 @@ from gateway.northbound.rows import Row
 _devices = st.sampled_from(["CP-1", "CP-1/1", "CP-2", 'log of "all"', "журнал"])
 _values = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),
-    st.one_of(st.integers(0, 9), st.booleans(), st.text(max_size=40), st.lists(st.text(max_size=9))),
+    st.one_of(
+        st.integers(0, 9), st.booleans(), st.text(max_size=40), st.lists(st.text(max_size=9))
+    ),
     min_size=1,
 )
 _rows = st.builds(Row, _devices, st.one_of(st.none(), st.integers(1, 4)), _values)

@@ -84,9 +84,9 @@ _messages = st.one_of(
     st.binary(max_size=60),
     st.text(alphabet='{}[]",:0123456789.eE-+ \\ntrfalsu', max_size=60).map(str.encode),
     _json.map(lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")),
-    st.fixed_dictionaries({}, optional={"device": st.text() | _json, "data": _data, "id": _json}).map(
-        lambda value: json.dumps(value).encode()
-    ),
+    st.fixed_dictionaries(
+        {}, optional={"device": st.text() | _json, "data": _data, "id": _json}
+    ).map(lambda value: json.dumps(value).encode()),
 )
 
 

@@ -1,7 +1,7 @@
 """A charge point that shares no code with the gateway: asyncio, `websockets`, and the `ocpp`
 package's own ChargePoint.  A script, run in a process of its own.
 
-    python independent_charger.py ws://127.0.0.1:9000/ocpp CP-1 [--password P] [--ca FILE] [--cert FILE]
+    independent_charger.py ws://127.0.0.1:9000/ocpp CP-1 [--password P] [--ca FILE] [--cert FILE]
 
 It obeys remote commands by itself, as a charge point does: RemoteStartTransaction begins a
 charge, RemoteStopTransaction ends it.  What it sends else, it is told on stdin, one JSON list a

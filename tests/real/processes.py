@@ -24,7 +24,7 @@ import trio
 
 ROOT = Path(__file__).parents[2]
 CHARGER = Path(__file__).with_name("independent_charger.py")
-TOKEN = "TEST-GATEWAY"  # noqa: S105 - of the double
+TOKEN = "TEST-GATEWAY"
 
 
 @attrs.define(eq=False)
@@ -128,6 +128,10 @@ class Site:
         return self.folder / "gateway.db"
 
     @property
+    def log(self) -> Path:
+        return self.folder / f"gateway-{self.ocpp}.log"
+
+    @property
     def config(self) -> Path:
         return self.folder / "gateway.toml"
 
@@ -184,7 +188,7 @@ def gateway_command(*arguments: object) -> list[str]:
 async def gateway(site: Site, *, ready: bool = True, **more: Any) -> AsyncIterator[Program]:
     """`run` on the site; once it has said that it is ready, unless it is not to be."""
     command = gateway_command("run", "--config", site.config)
-    async with running(command, site.folder / "gateway.log", **more) as program:
+    async with running(command, site.log, **more) as program:
         if ready:
             await program.line(lambda line: line.startswith("ready "))
         yield program
@@ -298,11 +302,18 @@ async def answers(port: int, within: float = 10) -> None:
         while True:
             try:
                 stream = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
+            except OSError:  # it tells nobody when it begins to listen
                 await trio.sleep(0.02)
             else:
                 await stream.aclose()
                 return
+
+
+async def eventually(condition: Callable[[], object], within: float = 10) -> None:
+    """Return once it holds, in a file that another process writes."""
+    with trio.fail_after(within):
+        while not condition():  # noqa: ASYNC110  a file tells nobody that it has changed
+            await trio.sleep(0.02)
 
 
 _given: set[int] = set()

@@ -13,7 +13,7 @@ import trio
 
 from gateway.simulation.thingsboard import ThingsBoard
 
-from .processes import TOKEN, Site, charger, gateway, get
+from .processes import TOKEN, Site, charger, eventually, gateway, get
 
 pytestmark = pytest.mark.real_time
 
@@ -164,7 +164,9 @@ async def test_sigint_and_a_signal_that_comes_with_the_ready_line_end_it_too(sit
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(site, number):
-    site.configure(ocpp="").write_text(site.config.read_text().replace("grace_s = 5", "grace_s = 60"))
+    site.configure(ocpp="").write_text(
+        site.config.read_text().replace("grace_s = 5", "grace_s = 60")
+    )
     async with open_board(site) as board, gateway(site) as program:
         stuck = await trio.open_tcp_stream("127.0.0.1", site.ocpp)
         await stuck.send_all(
@@ -175,19 +177,18 @@ async def test_a_second_signal_ends_it_at_once(site, number):
             await until(board, lambda _: value(board, "CP-1", "connected") is True)
             board.freeze()  # and ThingsBoard does not read
             program.process.send_signal(number)
-            with trio.fail_after(10):
-                while "stopping" not in program.complaint():
-                    await trio.sleep(0.02)
+            await eventually(lambda: "stopping" in program.complaint())
             assert program.process.returncode is None
             began = trio.current_time()
             assert await program.stop(number) != 0
-            assert trio.current_time() - began < 1
+            assert trio.current_time() - began < 3  # of 60 that it might have taken
 
 
 async def test_kill_in_mid_transaction_loses_nothing(site):
-    async with open_board(site) as board, charger(
-        site.url, "CP-1", site.folder, connected=False
-    ) as one:
+    async with (
+        open_board(site) as board,
+        charger(site.url, "CP-1", site.folder, connected=False) as one,
+    ):
         async with gateway(site) as program:
             await one.hear("connected")
             await one.boot()

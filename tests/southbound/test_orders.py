@@ -13,11 +13,10 @@ import trio
 
 from gateway.app import Settings
 from gateway.domain.events import CommandCarriedOut, TransactionSettled
-from gateway.southbound.door import DoorSettings
 
 from ..conftest import Gateway, open_gateway
 from ..doors import FakeCharger
-from .wire import opened
+from .wire import TEXT, frame, opened, until
 
 SCHEMAS = files("ocpp.v16") / "schemas"
 SCHEDULE = {
@@ -40,7 +39,11 @@ HASH_DATA = {
 WHEN = "2026-01-01T00:00:00Z"
 
 MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("RemoteStartTransaction", {"idTag": "TAG", "chargingProfile": PROFILE}, {"status": "Rejected"}),
+    (
+        "RemoteStartTransaction",
+        {"idTag": "TAG", "chargingProfile": PROFILE},
+        {"status": "Rejected"},
+    ),
     ("RemoteStopTransaction", {"transactionId": 999_999}, {"status": "Rejected"}),
     ("Reset", {"type": "Hard"}, {"status": "Accepted"}),
     ("UnlockConnector", {"connectorId": 7}, {"status": "NotSupported"}),
@@ -57,8 +60,16 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ),
     ("GetConfiguration", {}, {}),
     ("ClearCache", {}, {"status": "Rejected"}),
-    ("TriggerMessage", {"requestedMessage": "MeterValues", "connectorId": 9}, {"status": "Rejected"}),
-    ("DataTransfer", {"vendorId": "v", "messageId": "m"}, {"status": "UnknownVendorId", "data": "x"}),
+    (
+        "TriggerMessage",
+        {"requestedMessage": "MeterValues", "connectorId": 9},
+        {"status": "Rejected"},
+    ),
+    (
+        "DataTransfer",
+        {"vendorId": "v", "messageId": "m"},
+        {"status": "UnknownVendorId", "data": "x"},
+    ),
     ("GetDiagnostics", {"location": "ftp://x/y"}, {}),
     ("UpdateFirmware", {"location": "ftp://x/y", "retrieveDate": WHEN}, {}),
     (
@@ -73,11 +84,21 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("GetLocalListVersion", {}, {"listVersion": -1}),
     (
         "ReserveNow",
-        {"connectorId": 0, "expiryDate": WHEN, "idTag": "A", "parentIdTag": "P", "reservationId": 1},
+        {
+            "connectorId": 0,
+            "expiryDate": WHEN,
+            "idTag": "A",
+            "parentIdTag": "P",
+            "reservationId": 1,
+        },
         {"status": "Faulted"},
     ),
     ("CancelReservation", {"reservationId": 404}, {"status": "Rejected"}),
-    ("SetChargingProfile", {"connectorId": 1, "csChargingProfiles": PROFILE}, {"status": "Accepted"}),
+    (
+        "SetChargingProfile",
+        {"connectorId": 1, "csChargingProfiles": PROFILE},
+        {"status": "Accepted"},
+    ),
     ("ClearChargingProfile", {}, {"status": "Unknown"}),
     ("ClearChargingProfile", {"id": 3, "stackLevel": 1}, {"status": "Accepted"}),
     (
@@ -141,8 +162,7 @@ class Operator:
         self._nursery.start_soon(ask)
 
     async def has_heard(self, number: int = 1) -> list[Any]:
-        while len(self.answers) < number:
-            await trio.sleep(0.25)
+        await until(lambda: len(self.answers) >= number, within=600)
         return self.answers
 
     @property
@@ -346,8 +366,34 @@ async def test_the_time_to_answer_counts_from_the_sending(gateway, operator):
         assert (await operator.has_heard(2))[1] == {"listVersion": 1}
 
 
+async def test_an_answer_that_comes_after_all_is_over_is_counted(gateway, operator):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "ClearCache")
+        unique_id, _, _ = await charger.hear()
+        await operator.has_heard()
+        await charger.reply(unique_id, status="Accepted")
+        await charger.ask("Heartbeat")
+        assert gateway.house.south.rejected["UnaskedAnswer"] == 1
+
+
+async def test_of_two_answers_in_one_breath_the_first_counts(gateway, operator):
+    """HC-45: twenty times, for which task runs first is Trio's to choose."""
+    async with opened(gateway, "CP-1") as peer:
+        for number in range(20):
+            operator.order("CP-1", "GetConfiguration", {"key": [str(number)]})
+            unique_id = (await peer.message())[1]
+            await peer.send(
+                b"".join(
+                    frame(TEXT, json.dumps([3, unique_id, {"unknownKey": [key]}]).encode())
+                    for key in ("first", "second")
+                )
+            )
+            answers = await operator.has_heard(number + 1)
+            assert answers[number] == {"unknownKey": ["first"]}
+
+
 async def test_a_second_answer_is_ignored(gateway, operator):
-    """HC-45: also where it comes at once with the first."""
+    """HC-45."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "ClearCache")
         unique_id, _, _ = await charger.hear()
@@ -488,15 +534,44 @@ async def test_another_connectors_start_is_not_the_one_that_was_ordered(gateway,
         assert (await operator.has_heard())[0]["transactionId"] == tx
 
 
+async def test_a_start_that_is_only_repeated_is_not_the_one_that_was_ordered(gateway, operator):
+    """The answer to it was lost, so it comes again; HC-71."""
+    start = {"connectorId": 1, "idTag": "TAG", "meterStart": 0, "timestamp": WHEN}
+    async with plugged(gateway) as charger:
+        old = await charger.ask("StartTransaction", **start)
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await accept(charger)
+        assert await charger.ask("StartTransaction", **start) == old
+        await trio.sleep(1)
+        assert operator.answers == []
+        tx = await charger.start(5)
+        assert (await operator.has_heard())[0]["transactionId"] == tx
+
+
+async def test_another_connectors_stop_is_not_the_one_that_was_ordered(gateway, operator):
+    async with charging(gateway) as (charger, tx):
+        other = await charger.start(0, connector=2)
+        operator.order("CP-1/1", "remoteStop")
+        await accept(charger)
+        await charger.stop(other, 5)
+        await trio.sleep(1)
+        assert operator.answers == []
+        await charger.stop(tx, 2_000)
+        assert (await operator.has_heard())[0]["status"] == "Stopped"
+
+
 async def test_a_remote_start_without_a_tag_takes_the_configured_one():
-    async with open_gateway(settings=Settings(default_id_tag="HOUSE")) as gateway:
-        async with plugged(gateway) as charger, trio.open_nursery() as nursery:
-            operator = Operator(gateway, nursery)
-            for params in (None, {}):
-                operator.order("CP-1/1", "remoteStart", params)
-                _, payload = await accept(charger, "Rejected")
-                assert payload["idTag"] == "HOUSE"
-            assert await operator.has_heard(2) == [{"status": "Rejected"}] * 2
+    async with (
+        open_gateway(settings=Settings(default_id_tag="HOUSE")) as gateway,
+        plugged(gateway) as charger,
+        trio.open_nursery() as nursery,
+    ):
+        operator = Operator(gateway, nursery)
+        for params in (None, {}):
+            operator.order("CP-1/1", "remoteStart", params)
+            _, payload = await accept(charger, "Rejected")
+            assert payload["idTag"] == "HOUSE"
+        assert await operator.has_heard(2) == [{"status": "Rejected"}] * 2
 
 
 @pytest.mark.parametrize("params", [None, {}, {"idTag": 5}, {"idtag": "x"}, "TAG", True, ["TAG"],
@@ -576,24 +651,26 @@ async def test_a_remote_stop_of_one_who_is_away_is_not_connected(gateway, operat
 
 async def test_a_switch_starts_and_stops():
     """`setCharging` answers as the two do."""
-    settings = Settings(default_id_tag="HOUSE", door=DoorSettings())
-    async with open_gateway(settings=settings) as gateway:
-        async with plugged(gateway) as charger, trio.open_nursery() as nursery:
-            operator = Operator(gateway, nursery)
-            operator.order("CP-1/1", "setCharging", True)
-            assert await accept(charger) == (
-                "RemoteStartTransaction",
-                {"connectorId": 1, "idTag": "HOUSE"},
-            )
-            tx = await charger.start(0, tag="HOUSE")
-            await operator.has_heard()
-            await gateway.settled()
-            operator.order("CP-1/1", "setCharging", False)
-            assert await accept(charger) == ("RemoteStopTransaction", {"transactionId": tx})
-            await charger.stop(tx, 10)
-            first, second = await operator.has_heard(2)
-            assert first == {"status": "Accepted", "transactionId": tx}
-            assert second["status"] == "Stopped"
+    async with (
+        open_gateway(settings=Settings(default_id_tag="HOUSE")) as gateway,
+        plugged(gateway) as charger,
+        trio.open_nursery() as nursery,
+    ):
+        operator = Operator(gateway, nursery)
+        operator.order("CP-1/1", "setCharging", True)
+        assert await accept(charger) == (
+            "RemoteStartTransaction",
+            {"connectorId": 1, "idTag": "HOUSE"},
+        )
+        tx = await charger.start(0, tag="HOUSE")
+        await operator.has_heard()
+        await gateway.settled()
+        operator.order("CP-1/1", "setCharging", False)
+        assert await accept(charger) == ("RemoteStopTransaction", {"transactionId": tx})
+        await charger.stop(tx, 10)
+        first, second = await operator.has_heard(2)
+        assert first == {"status": "Accepted", "transactionId": tx}
+        assert second["status"] == "Stopped"
 
 
 @pytest.mark.parametrize("method", ["setCharging", "setAvailable"])

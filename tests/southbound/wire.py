@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -72,6 +72,15 @@ def clogged_pair(room: int) -> tuple[trio.abc.Stream, trio.abc.Stream]:
     )
 
 
+async def until(holds: Callable[[], object], within: float = 120) -> float:
+    """Seconds until something holds that nobody tells of."""
+    before = trio.current_time()
+    with trio.fail_after(within):
+        while not holds():  # noqa: ASYNC110  there is no event to wait for
+            await trio.sleep(0.05)
+    return trio.current_time() - before
+
+
 def request(path: str, *headers: str) -> bytes:
     lines = [f"GET {path} HTTP/1.1", *UPGRADE, *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1")
@@ -128,7 +137,9 @@ class Peer:
             await self._more()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
+        }
         size = int(headers.get("content-length", 0))
         return Response(int(first.split()[1]), headers, await self._exactly(size))
 
