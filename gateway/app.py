@@ -45,6 +45,14 @@ class Settings:
     software: str = ""
 
 
+@attrs.define
+class Reloads:
+    """How often the tariff file was read again: taken, or refused for its faults."""
+
+    taken: int = 0
+    refused: int = 0
+
+
 @attrs.frozen
 class House:
     """The rooms of a running gateway, for those who look on."""
@@ -54,6 +62,7 @@ class House:
     ledger: Ledger
     north: Statistics
     south: Tally
+    reloads: Reloads = attrs.field(factory=Reloads)
 
 
 async def run(

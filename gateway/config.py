@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import ssl
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import attrs
 from ocpp.v16.enums import AuthorizationStatus
+
+from . import values
+from .values import Address
 
 ENVIRONMENT = "OCPP_GATEWAY_"
 T = TypeVar("T")
@@ -36,124 +36,6 @@ class ConfigError(Exception):
         self.faults = faults
 
 
-@attrs.frozen
-class Address:
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-# --- what a key may be ---------------------------------------------------------------------------
-# Each takes the value as the file or the environment has it and returns what the gateway uses,
-# or raises ValueError with what is wrong.
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be text in quotes")
-    if not value:
-        raise ValueError("must not be empty")
-    return value
-
-
-def _perhaps(value: object) -> str:
-    return _text(value) if value != "" else ""
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value)
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Any:
-    def read(value: object) -> float:
-        if isinstance(value, str):
-            if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", value):
-                raise ValueError("must be a number")
-            value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError("must be a number")
-        if not least <= value <= most:
-            raise ValueError(f"must lie between {least:.12g} and {most:.12g}")
-        if kind is int and value != int(value):
-            raise ValueError("must be a whole number")
-        return kind(value)
-
-    return read
-
-
-def _one_of(*words: str) -> Any:
-    def read(value: object) -> str:
-        if value not in words:
-            told = ", ".join(repr(word) for word in words)
-            raise ValueError(f"must be one of {told}")
-        return str(value)
-
-    return read
-
-
-def _address(value: object) -> Address:
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})", _text(value))
-    if found is None or int(found[3]) > 65535:
-        raise ValueError('must be "host:port", like "0.0.0.0:9000" or "[::]:9000"')
-    return Address(found[1] or found[2] or "0.0.0.0", int(found[3]))  # noqa: S104  the operator's word
-
-
-def _file(value: object) -> str:
-    path = Path(_text(value))
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    if not os.access(path, os.R_OK):
-        raise ValueError(f"{path} cannot be read")
-    return str(path)
-
-
-def _zone(value: object) -> str:
-    try:
-        ZoneInfo(_text(value))
-    except (OSError, KeyError, ValueError):
-        raise ValueError(
-            f'{value!r} is no time zone; it is written like "Europe/Amsterdam"'
-        ) from None
-    return str(value)
-
-
-def _store(value: object) -> Path:
-    url = _text(value)
-    parts = urlsplit(url)
-    if parts.scheme in ("postgresql", "postgres"):
-        raise ValueError("PostgreSQL comes with a later version; use sqlite:///path/to/gateway.db")
-    path = parts.netloc + re.sub("^/+", "/", parts.path)  # sqlite://// says the same elsewhere
-    if parts.scheme != "sqlite" or not path or path.endswith("/"):
-        raise ValueError("must be like sqlite:///var/lib/ocpp-gateway/gateway.db")
-    return Path(path)
-
-
-def _argon2(value: object) -> str:
-    if not _text(value).startswith("$argon2"):
-        raise ValueError("must be an argon2 hash; `ocpp-gateway hash-password` makes one")
-    return str(value)
-
-
-def _instant(value: object) -> datetime:
-    try:
-        at = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value))
-    except ValueError:
-        raise ValueError("must be a date and time, like 2027-01-01T00:00:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _words(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise ValueError("must be a list of texts")
-    return tuple(value)
-
-
 def _key(read: Any, default: Any = None, *, secret: bool = False) -> Any:
     return attrs.field(default=default, metadata={"read": read, "secret": secret}, repr=not secret)
 
@@ -163,76 +45,78 @@ def _key(read: Any, default: Any = None, *, secret: bool = False) -> Any:
 
 @attrs.frozen
 class Ocpp:
-    listen: Address = _key(_address, Address("0.0.0.0", 9000))  # noqa: S104  chargers come from outside
-    listen_tls: Address | None = _key(_address)
-    heartbeat_interval_s: int = _key(_number(1, 86_400), 300)
-    ping_interval_s: float = _key(_number(1, 3_600, float), 30.0)
-    call_timeout_s: float = _key(_number(1, 600, float), 30.0)
-    handshake_timeout_s: float = _key(_number(1, 120, float), 10.0)
-    grace_s: float = _key(_number(0, 300, float), 10.0)
-    stale_session_h: float = _key(_number(1, 8_760, float), 72.0)
-    max_message_bytes: int = _key(_number(4_096, 67_108_864), 262_144)
-    unknown_charge_points: str = _key(_one_of("accept", "pending", "reject"), "accept")
-    unknown_id_tags: str = _key(_one_of("accept", "reject"), "accept")
-    require_subprotocol: bool = _key(_flag, default=False)
-    lenient: bool = _key(_flag, default=True)
-    tls_cert: str | None = _key(_file)
-    tls_key: str | None = _key(_file)
-    client_ca: str | None = _key(_file)
+    listen: Address = _key(values.address, Address("0.0.0.0", 9000))  # noqa: S104  chargers come from outside
+    listen_tls: Address | None = _key(values.address)
+    heartbeat_interval_s: int = _key(values.number(1, 86_400), 300)
+    ping_interval_s: float = _key(values.number(1, 3_600, float), 30.0)
+    call_timeout_s: float = _key(values.number(1, 600, float), 30.0)
+    handshake_timeout_s: float = _key(values.number(1, 120, float), 10.0)
+    grace_s: float = _key(values.number(0, 300, float), 10.0)
+    stale_session_h: float = _key(values.number(1, 8_760, float), 72.0)
+    max_message_bytes: int = _key(values.number(4_096, 67_108_864), 262_144)
+    unknown_charge_points: str = _key(values.one_of("accept", "pending", "reject"), "accept")
+    unknown_id_tags: str = _key(values.one_of("accept", "reject"), "accept")
+    require_subprotocol: bool = _key(values.flag, default=False)
+    lenient: bool = _key(values.flag, default=True)
+    tls_cert: str | None = _key(values.file)
+    tls_key: str | None = _key(values.file)
+    client_ca: str | None = _key(values.file)
 
 
 @attrs.frozen
 class Thingsboard:
-    host: str = _key(_text, "127.0.0.1")
-    port: int = _key(_number(1, 65_535), 1883)
-    access_token: str | None = _key(_text, secret=True)
-    tls: bool = _key(_flag, default=False)
-    ca_cert: str | None = _key(_file)
-    protocol: str = _key(_one_of("5", "3.1.1"), "5")
-    gateway_name: str = _key(_text, "ocpp-gateway")
-    batch_devices: bool = _key(_flag, default=False)
-    compat: str = _key(_one_of("", "node-red"), "")
+    host: str = _key(values.text, "127.0.0.1")
+    port: int = _key(values.number(1, 65_535), 1883)
+    access_token: str | None = _key(values.text, secret=True)
+    tls: bool = _key(values.flag, default=False)
+    ca_cert: str | None = _key(values.file)
+    protocol: str = _key(values.one_of("5", "3.1.1"), "5")
+    gateway_name: str = _key(values.text, "ocpp-gateway")
+    batch_devices: bool = _key(values.flag, default=False)
+    compat: str = _key(values.one_of("", "node-red"), "")
 
 
 @attrs.frozen
 class Storage:
-    url: Path = _key(_store, Path("/var/lib/ocpp-gateway/gateway.db"), secret=True)
-    keep_days: int = _key(_number(1, 36_500), 400)
+    url: Path = _key(values.store, Path("/var/lib/ocpp-gateway/gateway.db"), secret=True)
+    keep_days: int = _key(values.number(1, 36_500), 400)
 
 
 @attrs.frozen
 class Pricing:
-    time_zone: str | None = _key(_zone)
-    tariffs: str | None = _key(_file)
-    driver_display: bool = _key(_flag, default=False)
+    time_zone: str | None = _key(values.zone)
+    tariffs: str | None = _key(values.file)
+    driver_display: bool = _key(values.flag, default=False)
 
 
 @attrs.frozen
 class Commands:
-    default_id_tag: str | None = _key(_text)
-    remote_start_timeout_s: float = _key(_number(1, 3_600, float), 60.0)
+    default_id_tag: str | None = _key(values.text)
+    remote_start_timeout_s: float = _key(values.number(1, 3_600, float), 60.0)
 
 
 @attrs.frozen
 class Admin:
-    listen: Address = _key(_address, Address("127.0.0.1", 9100))
+    listen: Address = _key(values.address, Address("127.0.0.1", 9100))
 
 
 @attrs.frozen
 class ChargePoint:
-    password_hash: str | None = _key(_argon2, secret=True)
-    security_profile: int | None = _key(_number(0, 3))
-    time_zone: str | None = _key(_zone)
-    max_power_kw: float | None = _key(_number(0.1, 10_000, float))
-    energy_scale: float | None = _key(_number(0.001, 1_000, float))
-    quirks: tuple[str, ...] = _key(_words, ())
+    password_hash: str | None = _key(values.argon2, secret=True)
+    security_profile: int | None = _key(values.number(0, 3))
+    time_zone: str | None = _key(values.zone)
+    max_power_kw: float | None = _key(values.number(0.1, 10_000, float))
+    energy_scale: float | None = _key(values.number(0.001, 1_000, float))
+    quirks: tuple[str, ...] = _key(values.words, ())
 
 
 @attrs.frozen
 class IdTag:
-    status: str = _key(_one_of(*(str(word.value) for word in AuthorizationStatus)), "Accepted")
-    expires: datetime | None = _key(_instant)
-    parent: str | None = _key(_text)
+    status: str = _key(
+        values.one_of(*(str(word.value) for word in AuthorizationStatus)), "Accepted"
+    )
+    expires: datetime | None = _key(values.instant)
+    parent: str | None = _key(values.text)
 
 
 @attrs.frozen
@@ -326,7 +210,7 @@ class _Reader:
         if not isinstance(given, dict):
             self.fault(section, "must be a table")
             given = {}
-        values = self._located(kind, given)
+        told = self._located(kind, given)
         whence: dict[str, str] = {}
         for key in _spellings(kind):
             name = f"{ENVIRONMENT}{section}_{key}".upper()
@@ -334,10 +218,10 @@ class _Reader:
             if name in self._environment:
                 for other in (key.removesuffix("_file"), key.removesuffix("_file") + "_file"):
                     if other not in whence:
-                        values.pop(other, None)
-                values[key] = self._environment[name]
+                        told.pop(other, None)
+                told[key] = self._environment[name]
                 whence[key] = name
-        return self._read(section, kind, values, whence)
+        return self._read(section, kind, told, whence)
 
     def named(self, table: str, kind: type[T], given: object) -> dict[str, T]:
         """A table of tables, by a name each: for the file only."""
@@ -358,7 +242,7 @@ class _Reader:
     def _located(self, kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
         """The names of files in a file count from its own folder."""
         files = {key for key, field in _spellings(kind).items()
-                 if key != field.name or field.metadata["read"] is _file}  # fmt: skip
+                 if key != field.name or field.metadata["read"] is values.file}  # fmt: skip
         return {
             key: str(self._folder / value)
             if key in files and isinstance(value, str) and value
@@ -380,7 +264,7 @@ class _Reader:
                 if field.name in read:
                     raise ValueError(f"{field.name} is given already")
                 if key != field.name:
-                    value = Path(_file(value)).read_text("utf-8").strip()
+                    value = Path(values.file(value)).read_text("utf-8").strip()
                 read[field.name] = field.metadata["read"](value)
             except (ValueError, OSError) as exc:
                 if key in whence:

@@ -9,9 +9,10 @@ from typing import Any
 
 import trio
 
-from .config import Address, Admin, Config, Ocpp, Pricing, Storage, Thingsboard
+from .config import Admin, Config, Ocpp, Pricing, Storage, Thingsboard
 from .logs import configure
 from .service import serve
+from .values import Address
 
 
 async def start_gateway(

@@ -33,6 +33,12 @@ class _Collector(Collector):
         yield _counter(
             "bent_requests", "Requests that broke their schema but were read", south.bent
         )
+        yield _counted(
+            "tariff_reloads",
+            "Times that the tariff file was read again",
+            "outcome",
+            attrs.asdict(self.house.reloads),
+        )
         yield _counter("journal_entries", "Events made durable", journal.entries)
         yield _counter("journal_commits", "Commits that made them so", journal.commits)
         yield _counter("journal_commit_seconds", "Spent in commits", journal.commit_seconds)

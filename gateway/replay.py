@@ -97,6 +97,8 @@ def main(paths: Sequence[str], *, out: TextIO = sys.stdout, err: TextIO = sys.st
                     for difference in differences:
                         print(f"{path}: {found['id']}: {difference}", file=err)
                     status = max(status, int(bool(differences)))
+        except BrokenPipeError:
+            raise
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, ExampleFault) as exc:
             print(f"{path}: {exc}", file=err)
             return 2

@@ -21,7 +21,7 @@ import trio
 from . import __version__
 from .admin import serve_admin
 from .app import House, Settings, run
-from .config import Address, Config, ConfigError, Fault
+from .config import Config, ConfigError, Fault
 from .domain.tags import IdTag, TagList
 from .domain.tariff import TariffBook
 from .domain.tariff_file import read_tariffs
@@ -32,6 +32,7 @@ from .northbound.link import Broker, open_link
 from .northbound.north import TOPICS, NorthSettings
 from .southbound.desk import Rules
 from .southbound.door import DoorSettings, tls_context
+from .values import Address
 
 BACKLOG = 4_096  # connections that may wait to be accepted: a whole fleet comes back at once
 _SPARE_FILES = 100  # for the store, MQTT, admin and what libraries open
@@ -151,6 +152,7 @@ async def serve(
                 gc.set_threshold(10_000, 50, 100)  # nearly all of the rest dies by its count
                 log.info("ready", **where, version=__version__)
                 if wait_stop is None:
+                    await looking_on.start(_reload_tariffs, config, house)
                     await _wait_signal(lambda: ready(line))
                 else:
                     ready(line)
@@ -210,6 +212,26 @@ async def _listen(address: Address) -> Listeners:
 def _where(listener: trio.SocketListener) -> str:
     host, port, *_ = listener.socket.getsockname()
     return str(Address(host, port))
+
+
+async def _reload_tariffs(
+    config: Config, house: House, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """At each SIGHUP, take the tariff file as it then is for the sessions that start from then on.
+
+    A file with faults changes nothing.
+    """
+    with trio.open_signal_receiver(signal.SIGHUP) as heard:
+        task_status.started()
+        async for _ in heard:
+            try:
+                house.ledger.book, warnings = open_book(config)
+            except ConfigError as exc:
+                house.reloads.refused += 1
+                log.warning("tariffs not reloaded: the old ones stay", faults=str(exc).splitlines())
+            else:
+                house.reloads.taken += 1
+                log.info("tariffs reloaded", warnings=[fault.what for fault in warnings])
 
 
 async def _wait_signal(announce: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""README is held to the code: a name that is promised there exists, and one that exists is there."""
+"""README is held to the code: what is promised there exists, and what exists is there."""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
     opening = session.opening
     nwh = outcome.nwh if session.closed else max(session.shown, outcome.nwh)
     register = course.register
+    if session.stop is not None and session.stop.register is not None:
+        register = session.stop.register
     if register is None:
         register = opening.meter_start
     power = None

@@ -113,9 +113,7 @@ class GroupCommitJournal:
         began = time.perf_counter()
         try:
             if self._failure is None:
-                await trio.to_thread.run_sync(
-                    self._store.commit, batch, limiter=self._one_writer
-                )
+                await trio.to_thread.run_sync(self._store.commit, batch, limiter=self._one_writer)
         except JournalError as exc:
             self._failure = exc
         if self._failure is not None:  # nothing is written after a gap

@@ -235,7 +235,7 @@ class _Door:
         with self._registry.seated(session):
             if self._closing:  # since it was let in
                 session.leave(GOING_AWAY, STOPPING)
-            reason = "connection lost"
+            reason = None
             self._served.add(session)
             try:
                 await self._bus.publish(
@@ -250,7 +250,7 @@ class _Door:
             finally:
                 self._served.discard(session)
                 if self._registry.is_seated(session):
-                    await self._tell_left(charge_point_id, reason)
+                    await self._tell_left(charge_point_id, reason or session.why())
         log.info("charge point left", charge_point=charge_point_id, why=reason)
         farewell = session.farewell
         with trio.move_on_after(CLOSE_TIMEOUT):

@@ -163,7 +163,7 @@ class ChargePointSession:
         finally:
             self._gone = True
             self._give_up_call()
-        return self._why()
+        return self.why()
 
     def leave(self, code: int, reason: str) -> None:
         """End the connection, after the answer to a request that is being handled."""
@@ -180,9 +180,10 @@ class ChargePointSession:
 
     def _give_up_call(self) -> None:
         if self._pending is not None:
-            self._pending.settle(outcome.Error(ChargePointGone(self._why())))
+            self._pending.settle(outcome.Error(ChargePointGone(self.why())))
 
-    def _why(self) -> str:
+    def why(self) -> str:
+        """Why the connection ends, as far as it is known before it has ended."""
         return self._farewell.reason if self._farewell else "connection lost"
 
     async def _handle(self, text: str) -> None:
@@ -244,7 +245,7 @@ class ChargePointSession:
 
     async def _ask(self, pending: _Pending, frame: str) -> dict[str, Any]:
         if self._gone or self._farewell is not None:
-            raise ChargePointGone(self._why())
+            raise ChargePointGone(self.why())
         self._tally.calls[pending.action] += 1
         self._pending = pending  # before the sending: no answer can overtake its question
         try:

@@ -355,12 +355,14 @@ async def open_door(desk: Desk, **settings):
     await bus.publish(
         ChargePointConnected(charge_point_id="CP-1", received_at=now(), remote_address="x")
     )
-    async with trio.open_nursery() as nursery:
-        async with open_north(
+    async with (
+        trio.open_nursery() as nursery,
+        open_north(
             board.open_link, bus, desk.carry_out, now, NorthSettings(**settings)
-        ) as statistics:
-            await settled()
-            yield North(desk, board, nursery, statistics, bus)
+        ) as statistics,
+    ):
+        await settled()
+        yield North(desk, board, nursery, statistics, bus)
 
 
 def order(number: int = 0, method: str = "Reset", params=None, device: str = "CP-1") -> bytes:

@@ -1,0 +1,130 @@
+"""What a key of the configuration may be.
+
+Each function takes a value as the file or the environment has it and returns what the gateway
+uses, or raises ValueError with what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import attrs
+
+
+@attrs.frozen
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def perhaps(value: object) -> str:
+    return text(value) if value != "" else ""
+
+
+def flag(value: object) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value)
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def number(least: float, most: float, kind: type[int] | type[float] = int) -> Any:
+    def read(value: object) -> float:
+        if isinstance(value, str):
+            if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", value):
+                raise ValueError("must be a number")
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("must be a number")
+        if not least <= value <= most:
+            raise ValueError(f"must lie between {least:.12g} and {most:.12g}")
+        if kind is int and value != int(value):
+            raise ValueError("must be a whole number")
+        return kind(value)
+
+    return read
+
+
+def one_of(*words: str) -> Any:
+    def read(value: object) -> str:
+        if value not in words:
+            told = ", ".join(repr(word) for word in words)
+            raise ValueError(f"must be one of {told}")
+        return str(value)
+
+    return read
+
+
+def address(value: object) -> Address:
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})", text(value))
+    if found is None or int(found[3]) > 65535:
+        raise ValueError('must be "host:port", like "0.0.0.0:9000" or "[::]:9000"')
+    return Address(found[1] or found[2] or "0.0.0.0", int(found[3]))  # noqa: S104  the operator's word
+
+
+def file(value: object) -> str:
+    path = Path(text(value))
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path} cannot be read")
+    return str(path)
+
+
+def zone(value: object) -> str:
+    try:
+        ZoneInfo(text(value))
+    except (OSError, KeyError, ValueError):
+        raise ValueError(
+            f'{value!r} is no time zone; it is written like "Europe/Amsterdam"'
+        ) from None
+    return str(value)
+
+
+def store(value: object) -> Path:
+    url = text(value)
+    parts = urlsplit(url)
+    if parts.scheme in ("postgresql", "postgres"):
+        raise ValueError("PostgreSQL comes with a later version; use sqlite:///path/to/gateway.db")
+    path = parts.netloc + re.sub("^/+", "/", parts.path)  # sqlite://// says the same elsewhere
+    if parts.scheme != "sqlite" or not path or path.endswith("/"):
+        raise ValueError("must be like sqlite:///var/lib/ocpp-gateway/gateway.db")
+    return Path(path)
+
+
+def argon2(value: object) -> str:
+    if not text(value).startswith("$argon2"):
+        raise ValueError("must be an argon2 hash; `ocpp-gateway hash-password` makes one")
+    return str(value)
+
+
+def instant(value: object) -> datetime:
+    try:
+        at = value if isinstance(value, datetime) else datetime.fromisoformat(text(value))
+    except ValueError:
+        raise ValueError("must be a date and time, like 2027-01-01T00:00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError("must be a list of texts")
+    return tuple(value)
