@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from . import __version__
-from .config import ConfigError, Fault, judge, load
+from .config import Config, ConfigError, Fault, judge, load
 
 if sys.version_info >= (3, 14):
     sys.exit("ocpp-gateway needs Python 3.11 to 3.13: trio-asyncio cannot be imported on 3.14 yet")
@@ -76,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     _config(sessions)
     sessions.add_argument("--open", action="store_true", help="those that have not ended")
     sessions.add_argument("--json", action="store_true", help="one receipt a line")
+    sessions.add_argument(
+        "--format", choices=("text", "json", "csv", "ocpi-cdr"), default="text",
+        help="for people, programs, a spreadsheet, or OCPI 2.2.1 CDRs, one a line",
+    )  # fmt: skip
+    sessions.add_argument("--receipt", metavar="ID", help="only this one")
+    sessions.add_argument(
+        "--signed-xml", action="store_true", help="its signed meter values, as S.A.F.E. XML"
+    )
 
     replay = _command(commands, "replay", _replay, "price recorded frames without a network")
     replay.add_argument("files", nargs="+", metavar="FILE")
@@ -227,7 +235,6 @@ def _hash_password(_: argparse.Namespace) -> int:
 
 def _sessions(arguments: argparse.Namespace) -> int:
     from .journal import JournalError
-    from .journal.codec import dump_object
     from .sessions import open_sessions, receipts
 
     config, _ = load(arguments.config, os.environ)
@@ -236,11 +243,72 @@ def _sessions(arguments: argparse.Namespace) -> int:
     except JournalError as exc:
         print(f"ocpp-gateway: {exc}", file=sys.stderr)
         return 1
+    if arguments.receipt is not None:
+        found = [receipt for receipt in found if receipt["receipt_id"] == arguments.receipt]
+    if arguments.signed_xml:
+        return _signed_xml(found)
+    return _FORMATS["json" if arguments.json else arguments.format](found, config)
+
+
+def _as_text(found: Sequence[Any], _: Config) -> int:
     for receipt in found:
-        print(dump_object(receipt) if arguments.json else _line(receipt))
-    if not found and not arguments.json:
+        print(_line(receipt))
+    if not found:
         print("no sessions")
     return 0
+
+
+def _as_json(found: Sequence[Any], _: Config) -> int:
+    from .journal.codec import dump_object
+
+    for receipt in found:
+        print(dump_object(receipt))
+    return 0
+
+
+def _as_csv(found: Sequence[Any], _: Config) -> int:
+    from .export.table import write
+
+    write(found, sys.stdout)
+    return 0
+
+
+def _as_cdrs(found: Sequence[Any], config: Config) -> int:
+    """One OCPI CDR a line; what cannot be one is named on stderr."""
+    from .export.cdr import export
+    from .export.party import party_of
+    from .journal.codec import dump_object
+
+    try:
+        party = party_of(config.party)
+    except ValueError as exc:
+        raise ConfigError([Fault("[party]", str(exc))]) from exc
+    made = export(found, party=party)
+    for cdr in made.cdrs:
+        print(dump_object(cdr))
+    for receipt_id in made.unpriced:
+        print(f"{receipt_id}: no CDR, for it has no price", file=sys.stderr)
+    for receipt_id in made.still_open:
+        print(f"{receipt_id}: no CDR, for it has not ended", file=sys.stderr)
+    return 0
+
+
+_FORMATS = {"text": _as_text, "json": _as_json, "csv": _as_csv, "ocpi-cdr": _as_cdrs}
+
+
+def _signed_xml(found: Sequence[Any]) -> int:
+    """The signed values of one session, for the S.A.F.E. transparency software."""
+    from .export.signed import transparency_xml
+
+    signed = {receipt["receipt_id"]: xml for receipt in found if (xml := transparency_xml(receipt))}
+    if len(signed) == 1:
+        print(*signed.values())
+        return 0
+    if signed:
+        print("choose one by --receipt:", *signed, sep="\n  ", file=sys.stderr)
+        return 2
+    print("there are no signed values", file=sys.stderr)
+    return 1
 
 
 def _line(receipt: Any) -> str:

@@ -129,6 +129,8 @@ class Config:
     admin: Admin = attrs.field(factory=Admin)
     charge_points: Mapping[str, ChargePoint] = attrs.field(factory=dict)
     id_tags: Mapping[str, IdTag] = attrs.field(factory=dict)
+    party: Mapping[str, Any] = attrs.field(factory=dict)
+    """[party]: who sells the energy and where, as `export.party` judges it when CDRs are made."""
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
@@ -164,14 +166,15 @@ def judge(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, li
     document, name = _document(path)
     reader = _Reader(name, Path() if path is None else path.parent, environment)
     for table in document:
-        if table not in _SECTIONS and table not in _TABLES:
-            reader.fault(table, "no such table" + _meant(table, [*_SECTIONS, *_TABLES]))
+        if table not in (*_SECTIONS, *_TABLES, "party"):
+            reader.fault(table, "no such table" + _meant(table, [*_SECTIONS, *_TABLES, "party"]))
     parts: dict[str, Any] = {
         section: reader.section(section, kind, document.get(section, {}))
         for section, kind in _SECTIONS.items()
     }
     for table, kind in _TABLES.items():
         parts[table] = reader.named(table, kind, document.get(table, {}))
+    parts["party"] = reader.table("party", document.get("party", {}))
     reader.strangers()
     config = Config(**parts)
     _judge(config, reader)
@@ -222,6 +225,13 @@ class _Reader:
                 told[key] = self._environment[name]
                 whence[key] = name
         return self._read(section, kind, told, whence)
+
+    def table(self, name: str, given: object) -> dict[str, Any]:
+        """A table of the file that somebody else judges."""
+        if not isinstance(given, dict):
+            self.fault(name, "must be a table")
+            return {}
+        return given
 
     def named(self, table: str, kind: type[T], given: object) -> dict[str, T]:
         """A table of tables, by a name each: for the file only."""

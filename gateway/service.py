@@ -86,6 +86,11 @@ def settings_of(config: Config) -> Settings:
         passwords={
             name: cp.password_hash for name, cp in config.charge_points.items() if cp.password_hash
         },
+        profiles={
+            name: cp.security_profile
+            for name, cp in config.charge_points.items()
+            if cp.security_profile is not None
+        },
         known=frozenset(config.charge_points),
         rules=Rules(
             tags=TagList(tags, accept_unknown=ocpp.unknown_id_tags == "accept"),

@@ -30,12 +30,12 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
     "logs": {"structlog"},
     "service": {"admin", "app", "config", "domain", "journal", "northbound", "southbound",
                 "values", *OUTSIDE},
-    "export": {"attrs", "domain", "export", "msgspec"},
-    "sessions": {"accountant", "config", "domain", "export", "journal", "service"},
+    "export": {"attrs", "domain", "export"},
+    "sessions": {"accountant", "config", "domain", "journal", "service"},
     "simulation": {"simulation", *OUTSIDE, "mqtt5", "ocpp", "rich", "trio_websocket",
                    "wsproto"},
     "demonstration": {"config", "logs", "service", "trio", "values"},
-    "cli": {"config", "demonstration", "journal", "logs", "replay", "service", "sessions",
+    "cli": {"config", "demonstration", "export", "journal", "logs", "replay", "service", "sessions",
             "simulation", "southbound", "trio"},
 }  # fmt: skip
 WATCHED = {name.partition(".")[0] for names in MAY_IMPORT.values() for name in names} | {

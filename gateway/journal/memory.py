@@ -28,8 +28,9 @@ class MemoryJournal:
     _commits: int = 0
 
     async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
+        entries = self._append(events, bookmark)  # in the order of the calls, like on a disk
         await trio.lowlevel.checkpoint()
-        return self._append(events, bookmark)
+        return entries
 
     def append_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
         self._append(events, bookmark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -17,6 +18,8 @@ from .registry import Registry
 from .session import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
 
 CONNECTOR_METHODS = ("remoteStart", "remoteStop", "setCharging", "unlock", "setAvailable")
+
+_CLOCKS_DIFFER = timedelta(minutes=2)
 
 
 class _Invalid(Exception):
@@ -101,12 +104,15 @@ class Orders:
         id_tag = self._id_tag(command.params)
         connector = command.connector_id
 
+        asked_at = self.now()
+
         def ours(event: Event) -> bool:
-            return (
-                isinstance(event, TransactionStarted)
-                and event.connector_id == connector
-                and not event.repeated
-            )
+            if not isinstance(event, TransactionStarted) or event.connector_id != connector:
+                return False
+            # Some charge points change the tag, and some have no clock; one that tells only
+            # now of a transaction from before, with another tag, has not obeyed yet.
+            earlier = event.timestamp is not None and event.timestamp < asked_at - _CLOCKS_DIFFER
+            return not event.repeated and not (earlier and event.id_tag != id_tag)
 
         async def ask() -> dict[str, Any]:
             return await self._call(
@@ -187,7 +193,7 @@ class Orders:
         The event may come before the answer: charge points that authorise a remote start
         begin it first and answer then.
         """
-        with self.bus.subscribe(kind, overflow=Overflow.FORGET, capacity=256) as heard:
+        with self.bus.subscribe(kind, overflow=Overflow.FORGET, capacity=10_000) as heard:
             answer = await ask()
             if answer["status"] == "Accepted":
                 with trio.move_on_after(self.start_timeout):

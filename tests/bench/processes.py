@@ -28,7 +28,7 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 
 
-class Skipped(Exception):  # noqa: N818 - not an error: the reason why a figure is not given
+class Skipped(Exception):
     """A figure cannot be had here; the text says why."""
 
 

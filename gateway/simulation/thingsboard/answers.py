@@ -35,7 +35,7 @@ class Outcome:
     delay: float = 0.0
 
 
-class Refused(Exception):  # noqa: N818  named for what happened
+class Refused(Exception):
     """A payload that ThingsBoard does not take, by the kinds of thingsboard-contract 5."""
 
     def __init__(self, kind: str, why: str) -> None:
@@ -55,7 +55,7 @@ class Part:
 STORED: Final = Part()
 
 
-class DeviceRefused(Exception):  # noqa: N818  named for what happened
+class DeviceRefused(Exception):
     """The device cannot be created."""
 
     def __init__(self, part: Part, why: str) -> None:

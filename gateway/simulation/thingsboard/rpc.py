@@ -8,11 +8,11 @@ import attrs
 import trio
 
 
-class RpcTimeout(Exception):  # noqa: N818  named for what happened
+class RpcTimeout(Exception):
     """The request was sent and no answer came in time."""
 
 
-class RpcNoSession(Exception):  # noqa: N818  named for what happened
+class RpcNoSession(Exception):
     """No session of the device existed in all the time."""
 
 

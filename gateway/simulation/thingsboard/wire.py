@@ -30,7 +30,7 @@ _CONNECT: Final = 1
 _MQTT_5: Final = 5
 
 
-class MalformedPacket(Exception):  # noqa: N818  named for what happened
+class MalformedPacket(Exception):
     """The peer sent what is not MQTT, or not the MQTT it began with."""
 
 
