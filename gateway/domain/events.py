@@ -93,7 +93,7 @@ class ConnectorStatusChanged(Event):
 
 @attrs.frozen
 class Sample:
-    """One sampledValue, verbatim (OCPP 1.6 §7.43): absent fields are None, defaults not filled in."""
+    """One sampledValue, verbatim (OCPP 1.6 §7.43): what was absent is None, not its default."""
 
     value: str
     context: str | None = None
