@@ -20,7 +20,7 @@ test: $(VENV)/tools tools  ## all tests, with a real broker
 check: $(VENV)/tools  ## format, lint, types
 	@$(RUN)ruff format --check $(SOURCES)
 	@$(RUN)ruff check $(SOURCES)
-	@$(RUN)flake8 --select=ASYNC --enable=ASYNC --disable=ASYNC109 gateway
+	@$(RUN)flake8-async --disable=ASYNC109,ASYNC114,ASYNC9 $$(find gateway -name '*.py')
 	@$(RUN)mypy
 
 format: $(VENV)/tools  ## put the code in order

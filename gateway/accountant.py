@@ -43,7 +43,8 @@ async def open_accountant(
             with bus.subscribe(
                 *ACCOUNTED, overflow=Overflow.REREAD, after=bookmark.seq, capacity=5_000
             ) as entries:
-                nursery.start_soon(_keep_books, entries, bus, ledger)
+                # That the subscription closes first is what ends the books.
+                nursery.start_soon(_keep_books, entries, bus, ledger)  # noqa: ASYNC111
                 yield
         ticking.cancel_scope.cancel()
 

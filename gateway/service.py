@@ -134,7 +134,6 @@ async def serve(
     ready: Callable[[str], None],
     *,
     wait_stop: Callable[[], Any] | None = None,
-    task_status: trio.TaskStatus[House] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the gateway until SIGTERM or SIGINT (or `wait_stop` returns), then leave in order.
 
@@ -173,7 +172,6 @@ async def serve(
             utc_now,
             settings,
             stop,
-            task_status=task_status,
         )
     log.info("stopped")
 

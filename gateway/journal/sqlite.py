@@ -95,7 +95,7 @@ class SqliteStore:
                 connection.close()
             lock.close()
             if isinstance(exc, sqlite3.Error):
-                raise _told(exc, path) from exc
+                raise _told(exc, path) from exc  # noqa: ASYNC104  an error of the store
             raise
         return cls(path, writer, reader, lock, last, known)
 

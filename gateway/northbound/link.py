@@ -149,7 +149,7 @@ class _AioLink:
                 async for message in messages:
                     payload = message.payload
                     known = payload if isinstance(payload, bytes) else b""
-                    yield Message(str(message.topic), known)
+                    yield Message(str(message.topic), known)  # noqa: ASYNC119  read under aclosing
         except aiomqtt.MqttError as exc:
             # aiomqtt says that it is over, and its cause says why.
             raise LinkLost(_why(exc.__cause__ or exc)) from exc

@@ -250,7 +250,8 @@ class _Door:
             finally:
                 self._served.discard(session)
                 if self._registry.is_seated(session):
-                    await self._tell_left(charge_point_id, reason or session.why())
+                    # It shields itself.
+                    await self._tell_left(charge_point_id, reason or session.why())  # noqa: ASYNC102
         log.info("charge point left", charge_point=charge_point_id, why=reason)
         farewell = session.farewell
         with trio.move_on_after(CLOSE_TIMEOUT):

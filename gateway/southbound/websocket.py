@@ -108,7 +108,7 @@ class TrioSocket:
         except ConnectionClosed as exc:
             raise _closed(exc.reason) from exc
         except BaseException:  # cut in half: nothing that follows could be understood
-            await self.abort()
+            await self.abort()  # noqa: ASYNC102  it waits for nobody
             raise
 
     async def close(self, code: int, reason: str) -> None:
