@@ -105,6 +105,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 @pytest.fixture(autouse=True)
 def quiet_logs() -> Any:
     """Logs as data for those who ask (`caplog` knows nothing of structlog), else nowhere."""
+    structlog.reset_defaults()  # another test may have run a command, which configures them
     with structlog.testing.capture_logs() as logs:
         yield logs
 

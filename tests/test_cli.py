@@ -200,7 +200,9 @@ def test_a_store_that_is_not_there_is_1_and_one_line(site, which, capsys):
 def test_a_store_that_is_none_is_1_and_one_line(site, capsys):
     site.store.write_bytes(b"no database" * 1_000)
     assert main(["sessions", "--config", str(site.config), "--json"]) == 1
-    assert capsys.readouterr().err == f"ocpp-gateway: {site.store}: file is not a database\n"
+    advice = "restore a backup, or move the file away to begin anew"
+    told = capsys.readouterr().err
+    assert told == f"ocpp-gateway: {site.store}: file is not a database; {advice}\n"
 
 
 @pytest.mark.real_time
