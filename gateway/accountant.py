@@ -7,16 +7,16 @@ place in the journal are saved in one commit: each fact is told once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 import trio
 
 from .bus import Entry, EventBus, Overflow, Subscription
 from .domain.accounting import ACCOUNTED, Ledger
-from .domain.events import Event, NotAccounted, TransactionFact
+from .domain.events import Event, NotAccounted, TransactionClosed, TransactionFact
 from .journal import Bookmark, Journal, OpenTransaction
 
 READER = "accountant"
@@ -32,13 +32,16 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def open_accountant(
-    bus: EventBus, ledger: Ledger, now: Callable[[], datetime]
+    bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_after: timedelta
 ) -> AsyncIterator[None]:
-    """Account for all that is published; on leaving the block, first finish what there is."""
+    """Account for all that is published; on leaving the block, first finish what there is.
+
+    stale_after: how old the newest word of a transaction may be whose charge point is away.
+    """
     bookmark = await bus.journal.bookmark(READER)
     await restore(ledger, bus.journal, bookmark.seq)
     async with trio.open_nursery() as ticking:
-        ticking.start_soon(_tick, bus, ledger, now)
+        ticking.start_soon(_tick, bus, ledger, now, stale_after)
         async with trio.open_nursery() as nursery:
             with bus.subscribe(
                 *ACCOUNTED, overflow=Overflow.REREAD, after=bookmark.seq, capacity=5_000
@@ -123,8 +126,27 @@ async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:
     ledger.adopt(past, transaction_id)
 
 
-async def _tick(bus: EventBus, ledger: Ledger, now: Callable[[], datetime]) -> None:
+async def _tick(
+    bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_after: timedelta
+) -> None:
+    """What time alone brings: idle minutes that cost, and transactions that nobody will end."""
     while True:
         await trio.sleep(_TICK)
-        if facts := ledger.tick(now()):
+        at = now()
+        if facts := (*ledger.tick(at), *_given_up(bus, ledger, at, stale_after)):
             await bus.publish(*facts)
+
+
+def _given_up(
+    bus: EventBus, ledger: Ledger, at: datetime, stale_after: timedelta
+) -> Iterator[TransactionClosed]:
+    for tx in ledger.open_transactions():
+        away = not bus.fleet.about(tx.charge_point_id).get("connected")
+        if away and at - tx.newest_at > stale_after:
+            yield TransactionClosed(
+                charge_point_id=tx.charge_point_id,
+                received_at=at,
+                transaction_id=tx.transaction_id,
+                connector_id=tx.connector_id,
+                reason="Stale",
+            )

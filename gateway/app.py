@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ class Settings:
 
     id_tag, start_timeout: see `orders.Orders`.
     driver_display: show drivers their costs, where charge points can.
+    stale_after: see `accountant.open_accountant`.
     """
 
     door: DoorSettings = attrs.field(factory=DoorSettings)
@@ -42,6 +43,7 @@ class Settings:
     default_id_tag: str | None = None
     start_timeout: float = 60.0
     driver_display: bool = False
+    stale_after: timedelta = timedelta(hours=72)
     software: str = ""
 
 
@@ -86,7 +88,7 @@ async def run(
         # hears everyone, leaves last
         open_north(open_link, bus, orders.carry_out, now, settings.north) as north,
         # hears the charge points, tells the north
-        open_accountant(bus, ledger, now),
+        open_accountant(bus, ledger, now, settings.stale_after),
         # hears the accountant, tells the drivers
         open_displays(bus, registry, ledger, now) if settings.driver_display else nullcontext(),
         # tells everyone, leaves first

@@ -7,7 +7,7 @@ import resource
 import signal
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,7 @@ def settings_of(config: Config) -> Settings:
         default_id_tag=config.commands.default_id_tag,
         start_timeout=config.commands.remote_start_timeout_s,
         driver_display=config.pricing.driver_display,
+        stale_after=timedelta(hours=config.ocpp.stale_session_h),
         software=__version__,
     )
 

@@ -20,12 +20,13 @@ from .events import (
     DataTransferred,
     Event,
     MeterSampled,
+    TransactionClosed,
     TransactionOpened,
     TransactionSettled,
     TransactionStarted,
     TransactionStopped,
 )
-from .exact import microseconds
+from .exact import instant, microseconds
 from .orphans import orphan
 from .session import Session, may_be_idle, priced, trusted, unplugged_at, with_status, with_terms
 from .settlement import NO_TARIFF, final, so_far
@@ -50,6 +51,7 @@ ACCOUNTED: tuple[type[Event], ...] = (
     TransactionStopped,
     ConnectorStatusChanged,
     DataTransferred,
+    TransactionClosed,
     TransactionOpened,
     TransactionSettled,
 )
@@ -63,13 +65,17 @@ Outcomes = tuple[list[Session], list[Event]]  # sessions to keep, facts to tell
 
 @attrs.frozen(kw_only=True)
 class OpenTransaction:
-    """stopped: only the cable is still in, and idle time may count on."""
+    """stopped: only the cable is still in, and idle time may count on.
+
+    newest_at: of the newest data that it rests on.
+    """
 
     charge_point_id: str
     connector_id: int
     transaction_id: int
     id_tag: str
     started_at: datetime
+    newest_at: datetime
     stopped: bool = False
 
 
@@ -93,6 +99,7 @@ class Ledger:
             TransactionStopped: self._stopped,
             ConnectorStatusChanged: self._status,
             DataTransferred: self._data,
+            TransactionClosed: self._given_up,
         }
 
     # --- events ---
@@ -136,20 +143,6 @@ class Ledger:
                 facts.append(progressed_fact(outcome, now))
         return tuple(facts)
 
-    def close(self, transaction_id: int, received_at: datetime, reason: str) -> tuple[Event, ...]:
-        """End an open transaction at its last reading, for nobody will tell when it ended.
-
-        Nothing happens where it is not open.
-        """
-        session = self._sessions.get(transaction_id)
-        if session is None or session.closed:
-            return ()
-        sessions, facts = self._after(Turn(ended(session, reason), Then.SETTLE), received_at, True)
-        for closed in sessions:
-            self._keep(closed)
-            self._put_away(closed.key)
-        return tuple(facts)
-
     # --- what is held ---
 
     def lacks(self, event: Event) -> int | None:
@@ -187,6 +180,7 @@ class Ledger:
                 transaction_id=opening.transaction_id,
                 id_tag=opening.id_tag,
                 started_at=opening.started_at,
+                newest_at=instant(session.newest),
                 stopped=session.stop is not None,
             )
             for session in map(self._sessions.__getitem__, self._open.values())
@@ -274,6 +268,12 @@ class Ledger:
             return [], []
         when, _ = trusted(parse_timestamp(told[1]), event.received_at)
         return self._after(unplugged(session, microseconds(when)), event.received_at, tell)
+
+    def _given_up(self, event: TransactionClosed, tell: bool) -> Outcomes:
+        session = self._own(event.transaction_id, event)
+        if session is None or session.closed:
+            return [], []
+        return self._after(Turn(ended(session, event.reason), Then.SETTLE), event.received_at, tell)
 
     # --- parts ---
 

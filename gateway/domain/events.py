@@ -220,6 +220,18 @@ class CommandCarriedOut(Event):
     result: str
 
 
+@attrs.frozen(kw_only=True)
+class TransactionClosed(Event):
+    """An open transaction that nobody will stop any more is to end at its last reading.
+
+    reason: `Operator`, or `Stale` for one whose charge point never came back.
+    """
+
+    transaction_id: int
+    connector_id: int
+    reason: str
+
+
 # --- derived by the accountant --------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ ACCOUNTED = (
     events.TransactionStarted,
     events.MeterSampled,
     events.TransactionStopped,
+    events.TransactionClosed,
     events.ConnectorStatusChanged,
     events.DataTransferred,
     events.TransactionOpened,

@@ -11,13 +11,26 @@ import trio
 
 from ..bus import EventBus, Overflow
 from ..domain.commands import Command, Done, Failed, Outcome
-from ..domain.events import CommandCarriedOut, Event, TransactionSettled, TransactionStarted
+from ..domain.events import (
+    CommandCarriedOut,
+    Event,
+    TransactionClosed,
+    TransactionSettled,
+    TransactionStarted,
+)
 from .desk import Now
 from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall
 from .registry import Registry
 from .session import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
 
-CONNECTOR_METHODS = ("remoteStart", "remoteStop", "setCharging", "unlock", "setAvailable")
+CONNECTOR_METHODS = (
+    "remoteStart",
+    "remoteStop",
+    "setCharging",
+    "unlock",
+    "setAvailable",
+    "closeSession",
+)
 
 _CLOCKS_DIFFER = timedelta(minutes=2)
 
@@ -82,6 +95,7 @@ class Orders:
                 "setCharging": self._set_charging,
                 "unlock": self._unlock,
                 "setAvailable": self._set_available,
+                "closeSession": self._close_session,
             }[command.method]
         return self._unknown
 
@@ -174,6 +188,32 @@ class Orders:
                 command, "ChangeAvailability", connectorId=command.connector_id, type=kind
             )
         )
+
+    async def _close_session(self, command: Command) -> Outcome:
+        """End a transaction in our books that its charge point will not end, present or not."""
+        transaction_id = self.bus.fleet.open_transaction(
+            command.charge_point_id, command.connector_id
+        )
+        if transaction_id is None:
+            return Done({"status": "Rejected", "reason": "NoTransaction"})
+        closed = TransactionClosed(
+            charge_point_id=command.charge_point_id,
+            received_at=self.now(),
+            transaction_id=transaction_id,
+            connector_id=command.connector_id,
+            reason="Operator",
+        )
+        with self.bus.subscribe(TransactionSettled, overflow=Overflow.FORGET) as heard:
+            await self.bus.publish(closed)
+            with trio.move_on_after(self.start_timeout):
+                async for entry in heard:
+                    fact = entry.event
+                    if (
+                        isinstance(fact, TransactionSettled)
+                        and fact.transaction_id == transaction_id
+                    ):
+                        return Done({"status": "Closed", "receipt_id": fact.receipt["receipt_id"]})
+        return Failed("Timeout", "the books are behind: it will be closed when they are not")
 
     # --- what they share -------------------------------------------------------------------------
 

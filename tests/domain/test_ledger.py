@@ -13,6 +13,7 @@ from gateway.domain.events import (
     MessageOrphaned,
     Reading,
     Sample,
+    TransactionClosed,
     TransactionOpened,
     TransactionProgressed,
     TransactionSettled,
@@ -42,6 +43,16 @@ PARKING = book(
     tariff(element(component("ENERGY", "0.30"), component("PARKING_TIME", "6"))),
     post_stop_parking=True,
 )
+
+
+def given_up(transaction_id, received_at):
+    return TransactionClosed(
+        charge_point_id=CP.name,
+        received_at=received_at,
+        transaction_id=transaction_id,
+        connector_id=1,
+        reason="Operator",
+    )
 
 
 def kinds(facts):
@@ -170,12 +181,12 @@ def test_an_operator_can_close_what_nobody_ends():
     ledger = Ledger(BOOK)
     ledger.post(CP.start("1000"))
     ledger.post(CP.meter(30, "4000"))
-    (settled,) = ledger.close(1, at(5000), "Operator")
+    (settled,) = ledger.post(given_up(1, at(5000)))
     assert (settled.timestamp, settled.received_at) == (at(30), at(5000))
     assert settled.receipt["stop_reason"] == "Operator"
     assert settled.receipt["needs_review"] is True
-    assert ledger.close(1, at(5000), "Operator") == ()
-    assert ledger.close(99, at(5000), "Operator") == ()
+    assert ledger.post(given_up(1, at(5000))) == ()
+    assert ledger.post(given_up(99, at(5000))) == ()
 
 
 @pytest.mark.parametrize("transaction_id", [-1, 0, 5, 2**63 - 1])
@@ -478,7 +489,7 @@ def test_what_an_operator_closed_stays_closed_after_a_restart():
     journal = []
     for event in (CP.start("1000"), CP.meter(30, "4000")):
         journal += [event, *ledger.post(event)]
-    journal += ledger.close(1, at(5000), "Operator")
+    journal += ledger.post(given_up(1, at(5000)))
     reborn = restored(*journal)
     assert reborn.open_transactions() == []
     late = CP.stop(60, "6000", received_at=at(5001))
@@ -522,7 +533,7 @@ def test_readings_that_come_after_an_inferred_stop_wait_for_the_true_one():
     ledger = Ledger(BOOK)
     for event in (CP.start("1000"), CP.meter(30, "4000")):
         ledger.post(event)
-    ledger.close(1, at(60), "Operator")
+    ledger.post(given_up(1, at(60)))
     assert ledger.post(CP.meter(50, "6000", received_at=at(61))) == ()
     (settled,) = ledger.post(CP.stop(55, None, received_at=at(62)))
     assert settled.receipt["energy_wh"] == "5000"
@@ -542,7 +553,7 @@ def test_a_cable_that_comes_out_without_a_status_ends_waiting_at_the_stop():
     ledger = Ledger(PARKING)
     for event in (CP.start("0"), CP.stop(60, "10000")):
         ledger.post(event)
-    (settled,) = ledger.close(1, at(5000), "Operator")
+    (settled,) = ledger.post(given_up(1, at(5000)))
     assert settled.receipt["total_incl_vat"] == "3.00"
     assert settled.receipt["flags"] == []
 

@@ -142,6 +142,12 @@ OF_KIND = {
         "version": st.integers(1, 3),
         "published_ms": st.integers(1_767_225_600_000, 1_775_000_000_000),
     },
+    events.TransactionClosed: {
+        **_about,
+        "transaction_id": _whole,
+        "connector_id": _whole,
+        "reason": _words,
+    },
     events.MessageOrphaned: {
         **_about,
         "message": _words,

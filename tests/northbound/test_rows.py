@@ -183,6 +183,10 @@ def sampled(*samples: Sample, at: datetime | None = AT, connector: int = 1, **mo
         (events.TransactionProgressed(**ABOUT, **TX | {"connector_id": 0}, progress=PROGRESS), []),
         (events.MessageOrphaned(**ABOUT, message="Stop", transaction_id=1, content="{}"), []),
         (events.NotAccounted(**ABOUT, seq=1, why="x"), []),
+        (
+            events.TransactionClosed(**ABOUT, transaction_id=1, connector_id=1, reason="Stale"),
+            [],
+        ),
     ],
 )
 def test_an_event_is_told_in_exactly_these_rows(event, expected):
