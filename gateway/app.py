@@ -19,7 +19,8 @@ from .domain.fleet import Fleet
 from .domain.tariff import TariffBook
 from .journal import Journal
 from .northbound.link import Link
-from .northbound.north import NorthSettings, Statistics, open_north
+from .northbound.north import NorthSettings, open_north
+from .northbound.teller import Statistics
 from .southbound.display import open_displays
 from .southbound.door import DoorSettings, open_southbound
 from .southbound.orders import Orders

@@ -6,7 +6,7 @@ The link may come and go; what is outside `_with_link` does not notice.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime
 
@@ -16,14 +16,15 @@ import trio
 
 from ..bus import Entry, EventBus, JournalError, Overflow, Subscription
 from ..domain.commands import Command, Failed, Outcome
-from ..journal import Aside, Bookmark
-from .link import REFUSED, Delivery, Link, LinkLost, Publication, confirmed, publish
-from .parcels import MOST_BYTES, Parcel, connect, parcels, topic_of
-from .rows import Row, rows, sign_of_life
+from ..journal import Bookmark
+from .limits import ANSWER, ANSWERS
+from .link import Link, LinkLost, Publication
+from .rows import Row, rows
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
+from .teller import Batch, Statistics, Teller
 
 READER = "thingsboard"
-TOPICS = (RPC_TOPIC,)
+TOPICS = (RPC_TOPIC, ANSWERS)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
 _MOST_AT_ONCE = 1_000  # entries packed together
 _AT_A_STRETCH = 50  # entries translated without letting others run
@@ -31,9 +32,6 @@ _GATHER = 0.05  # seconds between two batches: what comes meanwhile shares a mes
 _MOST_BATCHES = 20  # batches of them on their way
 _MOST_ORDERS = 200  # RPCs under way at once
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
-_SIGN_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
-_SIGNS_AT_ONCE = 50
-_ATTEMPTS = 3  # at a message that is refused, before it is set aside
 
 log = structlog.get_logger(__name__)
 
@@ -57,21 +55,6 @@ class NorthSettings:
     alias: Callable[[Rpc], Rpc] = lambda rpc: rpc
 
 
-@attrs.define
-class Statistics:
-    """connected: whether there is a link; why: what ended the last one, or kept it from coming.
-
-    published, refused: PUBLISH packets.  aside: entries given up.  place: of the bookmark.
-    """
-
-    connected: bool = False
-    why: str = "not tried yet"
-    published: int = 0
-    refused: int = 0
-    aside: int = 0
-    place: int = 0
-
-
 @asynccontextmanager
 async def open_north(
     open_link: OpenLink,
@@ -93,18 +76,6 @@ async def open_north(
             north.closing = True
         nursery.cancel_scope.deadline = trio.current_time() + settings.grace
         north.wake()
-
-
-@attrs.frozen
-class _Batch:
-    """Entries on their way.
-
-    last_seq: of the newest.  told: their rows.  sent: the same as they were packed.
-    """
-
-    last_seq: int
-    told: list[tuple[int, Row]]
-    sent: list[tuple[Parcel, Delivery | None]]
 
 
 _Answer = tuple[str, Publication]  # a device, and what is told in its name
@@ -193,9 +164,17 @@ class _North:
         self.statistics.connected, self.statistics.why = connected, why
 
     async def _with_link(self, link: Link) -> None:
-        teller = _Teller(link, self._bus, self._now, self._settings, self.statistics)
+        settings = self._settings
+        teller = Teller(
+            link,
+            self._bus.fleet,
+            self._now,
+            self.statistics,
+            session_log=settings.session_log,
+            many_devices=settings.many_devices,
+        )
         async with trio.open_nursery() as nursery:  # the first to lose the link ends them all
-            nursery.start_soon(self._take_orders, link)
+            nursery.start_soon(self._take_orders, link, teller)
             nursery.start_soon(teller.keep_alive)
             async with trio.open_nursery() as telling:
                 telling.start_soon(self._send_replies, teller)
@@ -205,25 +184,25 @@ class _North:
 
     # --- telling -------------------------------------------------------------------------------
 
-    async def _forward(self, teller: _Teller) -> None:
+    async def _forward(self, teller: Teller) -> None:
         """Tell what the outbox gives until it ends; returns when all of it is acknowledged.
 
         Messages leave while earlier ones are not acknowledged yet; the place moves when they
         are.  So what is told is bounded by the server, and not by the way to it and back.
         """
         self._outbox.rewind(self._bookmark.seq)
-        on_their_way, told = trio.open_memory_channel[_Batch](_MOST_BATCHES)
+        on_their_way, told = trio.open_memory_channel[Batch](_MOST_BATCHES)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._settle, teller, told)
             async with on_their_way:
                 while entries := await self._outbox.gathered(_MOST_AT_ONCE):
                     rows_told = await self._all_rows(entries)
-                    batch = _Batch(entries[-1].seq, rows_told, await teller.send(rows_told))
+                    batch = Batch(entries[-1].seq, rows_told, await teller.send(rows_told))
                     await on_their_way.send(batch)
                     if len(entries) < _MOST_AT_ONCE:
                         await trio.sleep(_GATHER)
 
-    async def _settle(self, teller: _Teller, told: trio.MemoryReceiveChannel[_Batch]) -> None:
+    async def _settle(self, teller: Teller, told: trio.MemoryReceiveChannel[Batch]) -> None:
         """Move the place over what is acknowledged, and aside what is refused."""
         async for batch in told:
             aside = await teller.settle(batch)
@@ -253,7 +232,7 @@ class _North:
 
     # --- orders --------------------------------------------------------------------------------
 
-    async def _send_replies(self, teller: _Teller) -> None:
+    async def _send_replies(self, teller: Teller) -> None:
         """Answer in turn; what is not acknowledged is said again on the next link."""
         while True:
             if self._unsaid is None:
@@ -264,12 +243,14 @@ class _North:
             await teller.reply(*self._unsaid)
             self._unsaid = None
 
-    async def _take_orders(self, link: Link) -> None:
+    async def _take_orders(self, link: Link, teller: Teller) -> None:
         async with aclosing(link.messages()) as messages:
             async for message in messages:
                 if message.topic == RPC_TOPIC:
                     # An order outlives the link that brought it: the charge point may act on it.
                     self._orders.start_soon(self._serve, message.payload)
+                elif message.topic == ANSWER:
+                    teller.pace.learn(message.payload)
         raise LinkLost("the subscription ended")
 
     async def _serve(self, payload: bytes) -> None:
@@ -317,128 +298,6 @@ class _North:
         finally:
             self._under_way -= 1
             order.until = trio.current_time() + _REPEATED_WITHIN
-
-
-class _Teller:
-    """Tells rows over one link.  Owns: which devices it has announced, and when each spoke."""
-
-    def __init__(
-        self,
-        link: Link,
-        bus: EventBus,
-        now: Callable[[], datetime],
-        settings: NorthSettings,
-        statistics: Statistics,
-    ) -> None:
-        self._link = link
-        self._bus = bus
-        self._now = now
-        self._settings = settings
-        self._statistics = statistics
-        self._announced: set[str] = set()
-        self._spoke: dict[str, float] = {}
-
-    async def send(self, told: list[tuple[int, Row]]) -> list[tuple[Parcel, Delivery | None]]:
-        """Send all, in order; None for what is too large to be sent."""
-        await self._announce(dict.fromkeys(row.device for _, row in told))
-        self._note_spoke(row.device for _, row in told)
-        packed = parcels(told, many_devices=self._settings.many_devices)
-        return [(parcel, await self._send(parcel)) for parcel in packed]
-
-    async def _send(self, parcel: Parcel) -> Delivery | None:
-        if len(parcel.publication.payload) > MOST_BYTES:
-            return None
-        return await self._link.send(parcel.publication)
-
-    async def settle(self, batch: _Batch) -> tuple[Aside, ...]:
-        """Returns once all is delivered, with what was refused and is given up."""
-        refused = await self._refused(batch.sent)
-        concerned = {
-            (parcel.publication.topic, seq) for parcel, _ in refused for seq in parcel.seqs
-        }
-        # What was taken is not told again: of attributes, which have no time, the last one stands.
-        told = [(seq, row) for seq, row in batch.told if (topic_of(row), seq) in concerned]
-        return await self._one_by_one(told)
-
-    async def _refused(
-        self, sent: Sequence[tuple[Parcel, Delivery | None]]
-    ) -> list[tuple[Parcel, str]]:
-        """The messages that were refused, and why."""
-        refused = []
-        await confirmed([delivery for _, delivery in sent if delivery is not None])
-        for parcel, delivery in sent:
-            if delivery is None:
-                size = len(parcel.publication.payload)
-                refused.append((parcel, f"{size} bytes are more than ThingsBoard takes"))
-                continue
-            self._statistics.published += 1
-            if delivery.code is not None and delivery.code >= REFUSED:
-                self._statistics.refused += 1
-                refused.append((parcel, f"refused with code 0x{delivery.code:02x}"))
-        return refused
-
-    async def _one_by_one(self, told: list[tuple[int, Row]]) -> tuple[Aside, ...]:
-        """Entries of refused messages, each for itself, so that only the guilty are set aside."""
-        aside = []
-        for seq in dict.fromkeys(seq for seq, _ in told):
-            packed = parcels([item for item in told if item[0] == seq], many_devices=False)
-            refused: list[tuple[Parcel, str]] = []
-            for _ in range(_ATTEMPTS):
-                refused = await self._refused(
-                    [(parcel, await self._send(parcel)) for parcel in packed]
-                )
-                packed = [parcel for parcel, _ in refused]
-            if refused:
-                why = refused[0][1]
-                log.warning("message set aside", seq=seq, why=why)
-                self._statistics.aside += 1
-                aside.append(Aside(seq, why))
-        return tuple(aside)
-
-    async def reply(self, device: str, reply: Publication) -> None:
-        await self._announce([device])
-        await publish(self._link, [reply])
-
-    async def _announce(self, devices: Iterable[str]) -> None:
-        """`connect` before anything else about a device (thingsboard-contract R1)."""
-        new = [device for device in devices if device not in self._announced]
-        if new:
-            session_log = self._settings.session_log
-            await publish(self._link, [connect(device, session_log) for device in new])
-            self._announced.update(new)
-
-    async def keep_alive(self) -> None:
-        """Announce every device, and let each be heard of every few minutes."""
-        while True:
-            now = trio.current_time()
-            due = [
-                device
-                for device in (self._settings.session_log, *self._bus.fleet.devices)
-                if now - self._spoke.get(device, -_SIGN_EVERY) >= _SIGN_EVERY
-            ]
-            for first in range(0, len(due), _SIGNS_AT_ONCE):
-                await self._show(due[first : first + _SIGNS_AT_ONCE])
-            await trio.sleep(_SIGN_EVERY / 8)
-
-    async def _show(self, devices: Sequence[str]) -> None:
-        await self._announce(devices)
-        at = self._now()
-        signs = []
-        for device in devices:
-            sign = sign_of_life(device, self._bus.fleet.about(device), at)
-            if sign.values:
-                signs.append((0, sign))
-            else:  # nothing is known of it that could be said: announcing it again is life too
-                self._announced.discard(device)
-        packed = parcels(signs, many_devices=self._settings.many_devices)
-        await publish(self._link, [parcel.publication for parcel in packed])
-        await self._announce(devices)
-        self._note_spoke(devices)
-
-    def _note_spoke(self, devices: Iterable[str]) -> None:
-        now = trio.current_time()
-        for device in devices:
-            self._spoke[device] = now
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> str:

@@ -13,23 +13,24 @@ import attrs
 import msgspec
 
 from .keys import CHARGE_POINT_TYPE, CONNECTOR_TYPE, SESSION_LOG_TYPE
+from .limits import MOST_BYTES, Cost
 from .link import Publication
 from .rows import Row
 
 TELEMETRY_TOPIC = "v1/gateway/telemetry"
 ATTRIBUTES_TOPIC = "v1/gateway/attributes"
 CONNECT_TOPIC = "v1/gateway/connect"
-MOST_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @attrs.define
 class Parcel:
-    """A publication, and which entries of the journal it carries."""
+    """A publication, which entries of the journal it carries, and what it counts for."""
 
     publication: Publication
     seqs: frozenset[int]
+    cost: Cost
 
 
 def connect(device: str, session_log: str) -> Publication:
@@ -46,17 +47,22 @@ def topic_of(row: Row) -> str:
 
 
 def parcels(
-    told: Iterable[tuple[int, Row]], *, many_devices: bool, most_bytes: int = MOST_BYTES
+    told: Iterable[tuple[int, Row]],
+    *,
+    many_devices: bool,
+    most_bytes: int = MOST_BYTES,
+    most_values: int | None = None,
 ) -> list[Parcel]:
     """Everything that is told, packed.  told: (entry's sequence number, row), in order.
 
     many_devices: whether a message may carry more than one device (ThingsBoard 4.2.1 on).
-    A row that is larger than a message may be goes alone; the caller is to refuse it.
+    most_bytes, most_values: of one message, None for any number.  A row that is larger than a
+        message may be goes alone; the caller is to refuse it.
     """
     items = _merged(told)
     packed: list[Parcel] = []
     for topic, is_ours in ((ATTRIBUTES_TOPIC, False), (TELEMETRY_TOPIC, True)):
-        box = _Box(topic, many_devices, most_bytes)
+        box = _Box(topic, many_devices, most_bytes, most_values)
         for (device, ts), (values, seqs) in items.items():
             if (ts is not None) is is_ours:
                 packed.extend(box.take(device, ts, values, seqs))
@@ -81,10 +87,14 @@ def _merged(told: Iterable[tuple[int, Row]]) -> _Items:
 class _Box:
     """What goes into one message, until it is full."""
 
-    def __init__(self, topic: str, many_devices: bool, most_bytes: int) -> None:
+    def __init__(
+        self, topic: str, many_devices: bool, most_bytes: int, most_values: int | None
+    ) -> None:
         self._topic = topic
         self._many = many_devices
         self._most = most_bytes
+        self._most_values = most_values
+        self._values = 0
         self._devices: dict[str, list[bytes]] = {}
         self._seqs: set[int] = set()
         self._size = 2
@@ -96,8 +106,11 @@ class _Box:
         body = _encoder.encode(values if ts is None else {"ts": ts, "values": values})
         full: Sequence[Parcel] = ()
         other = self._devices and device not in self._devices and not self._many
-        if self._devices and (other or self._size + self._cost(device, body) > self._most):
+        heavy = self._size + self._cost(device, body) > self._most
+        many = self._most_values is not None and self._values + len(values) > self._most_values
+        if self._devices and (other or heavy or many):
             full = self.empty()
+        self._values += len(values)
         self._size += self._cost(device, body)
         self._devices.setdefault(device, []).append(body)
         self._seqs.update(seqs)
@@ -112,8 +125,12 @@ class _Box:
         if not self._devices:
             return ()
         payload = b"{" + b",".join(map(self._member, self._devices.items())) + b"}"
-        parcel = Parcel(Publication(self._topic, payload), frozenset(self._seqs))
-        self._devices, self._seqs, self._size = {}, set(), 2
+        parcel = Parcel(
+            Publication(self._topic, payload),
+            frozenset(self._seqs),
+            Cost(len(self._devices), self._values),
+        )
+        self._devices, self._seqs, self._size, self._values = {}, set(), 2, 0
         return (parcel,)
 
     def _member(self, item: tuple[str, list[bytes]]) -> bytes:

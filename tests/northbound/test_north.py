@@ -21,6 +21,7 @@ from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
 from gateway.domain.fleet import Fleet
 from gateway.journal import Bookmark
 from gateway.journal.memory import MemoryJournal
+from gateway.northbound.limits import REQUEST
 from gateway.northbound.north import READER, NorthSettings, open_north
 from gateway.northbound.rpc import RPC_TOPIC
 
@@ -57,7 +58,7 @@ def firmware(status: str, name: str = "CP-1", after: float = 0) -> FirmwareStatu
 def devices_of(topic: str, body) -> list[str]:
     if topic in (CONNECT, RPC_TOPIC):
         return [body["device"]]
-    return list(body)
+    return [] if topic == REQUEST.topic else list(body)
 
 
 def assert_announced_first(board: FakeThingsBoard) -> None:

@@ -22,8 +22,9 @@ from gateway.domain.fleet import Fleet
 from gateway.journal.memory import MemoryJournal
 from gateway.northbound import link as link_module
 from gateway.northbound.link import Broker, LinkLost, Publication, confirmed, open_link, publish
-from gateway.northbound.north import READER, TOPICS, NorthSettings, Statistics, open_north
-from gateway.simulation.thingsboard import Act, Fault, ThingsBoard
+from gateway.northbound.north import READER, TOPICS, NorthSettings, open_north
+from gateway.northbound.teller import Statistics
+from gateway.simulation.thingsboard import Act, Fault, RateLimits, ThingsBoard
 
 from .brokers import open_mosquitto, open_mute_broker
 
@@ -209,7 +210,7 @@ async def test_a_publish_on_a_topic_that_nobody_asked_for_does_no_harm():
         board.publish_unasked("v1/gateway/rpc", b"{")
         board.set_shared("CP-1", {"a": 1})
         assert await board.rpc("CP-1", "Reset") == {"status": "Accepted", "count": 1}
-        await wait_until(lambda: board.publishes.downlinks_acked == 5)
+        await wait_until(lambda: board.publishes.downlinks_acked == 6)  # and the limits
         assert door.statistics.connected
     assert board.violations == []
 
@@ -404,3 +405,17 @@ async def test_a_plain_broker_where_tls_was_meant_gets_no_plain_connection(tmp_p
         )
     gc.collect()
     assert why
+
+
+async def test_a_server_with_rate_limits_is_never_made_to_close_the_connection(quiet_logs):
+    """20 messages a second: 60 devices are announced and told of slowly, on one connection."""
+    limits = RateLimits(messages="20:1", telemetry_messages="20:1", telemetry_data_points="50:1")
+    async with open_board(gateway_rate_limits=limits) as board, open_door(board.port) as door:
+        await wait_until(lambda: any(log["event"] == "link up" for log in quiet_logs))
+        await wait_until(lambda: board.publishes.downlinks_acked)  # the limits have come
+        for n in range(60):
+            await door.bus.publish(firmware(n, f"CP-{n}"))
+        await wait_until(lambda: door.statistics.place == 60)
+        assert all(board.devices[f"CP-{n}"].value("firmware_status") for n in range(60))
+    assert [log for log in quiet_logs if log["event"] == "link lost"] == []
+    assert board.violations == []

@@ -1,0 +1,125 @@
+"""What the server allows: its answer to getSessionLimits, and a pace that keeps to it.
+
+ThingsBoard closes the session of who sends more (thingsboard-contract section 8), so who is
+asked to be slow is better slow by itself.  Until it has answered, and where it never does (a
+version before 3.8, a plain broker), there is no limit but those that every server has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+import msgspec
+import trio
+
+from .link import Publication
+
+REQUEST = Publication("v1/devices/me/rpc/request/1", b'{"method":"getSessionLimits","params":{}}')
+ANSWERS = "v1/devices/me/rpc/response/+"
+ANSWER = "v1/devices/me/rpc/response/1"
+
+MOST_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
+_ROOM = 5_000  # bytes of a message that are not payload, with a margin
+_ROUNDING = 1e-6  # seconds: a bucket is never quite as full as it was computed to be
+_SHARE = 0.8  # of a rate: others may spend from the tenant's, too
+
+_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+@attrs.define
+class _Bucket:
+    """So many in so many seconds; what was not spent adds up to one bucket and no more."""
+
+    size: float
+    seconds: float
+    level: float = attrs.field(init=False)
+    filled_at: float = attrs.field(factory=trio.current_time)
+
+    def __attrs_post_init__(self) -> None:
+        self.level = self.size
+
+    def wait_for(self, amount: int, now: float) -> float:
+        """Seconds until so much may be spent; more than a bucketful needs a full one."""
+        flow = (now - self.filled_at) * self.size / self.seconds
+        self.level, self.filled_at = min(self.size, self.level + flow), now
+        missing = min(amount, self.size) - self.level
+        return max(0.0, missing * self.seconds / self.size)
+
+
+@attrs.frozen
+class Cost:
+    """What a message counts for: entries of devices, and values that have a time."""
+
+    devices: int
+    values: int
+
+
+class Pace:
+    """Owns: the buckets.  most_bytes, most_values: of one message; None for any number."""
+
+    def __init__(self) -> None:
+        self.most_bytes = MOST_BYTES
+        self.most_values: int | None = None
+        self._calls: list[_Bucket] = []
+        self._telemetry: list[_Bucket] = []
+        self._values: list[_Bucket] = []
+
+    def learn(self, payload: bytes) -> None:
+        """Keep to what the server says from now on; what cannot be read changes nothing."""
+        try:
+            told = _anything.decode(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return
+        if not isinstance(told, dict):
+            return
+        size = told.get("maxPayloadSize")
+        if isinstance(size, int) and size > 2 * _ROOM:
+            self.most_bytes = min(MOST_BYTES, size - _ROOM)
+        rates = told.get("gatewayRateLimits")
+        if not isinstance(rates, dict):
+            rates = told.get("rateLimits")
+        if isinstance(rates, dict):
+            self._calls = _buckets(rates, "messages")
+            self._telemetry = _buckets(rates, "telemetryMessages")
+            self._values = _buckets(rates, "telemetryDataPoints")
+        if self._values:
+            self.most_values = max(1, int(min(bucket.size for bucket in self._values)))
+
+    async def call(self) -> None:
+        """Wait until one message that is no telemetry may be sent."""
+        await _spend((bucket, 1) for bucket in self._calls)
+
+    async def telemetry(self, cost: Cost) -> None:
+        """Wait until a message of telemetry or attributes may be sent."""
+        if self._telemetry or self._values:
+            await _spend(
+                [
+                    *((bucket, cost.devices) for bucket in self._telemetry),
+                    *((bucket, cost.values) for bucket in self._values),
+                ]
+            )
+
+
+async def _spend(amounts: Iterable[tuple[_Bucket, int]]) -> None:
+    amounts = list(amounts)
+    while amounts:
+        now = trio.current_time()
+        wait = max(bucket.wait_for(amount, now) for bucket, amount in amounts)
+        if wait < _ROUNDING:
+            break
+        await trio.sleep(wait)
+    for bucket, amount in amounts:
+        bucket.level -= amount
+
+
+def _buckets(rates: Mapping[str, Any], name: str) -> list[_Bucket]:
+    """`"20:1,600:60"` is 20 in a second and 600 in a minute; empty is no limit."""
+    found = []
+    text = rates.get(name)
+    for part in text.split(",") if isinstance(text, str) else ():
+        count, _, seconds = part.strip().partition(":")
+        if count.isdecimal() and seconds.isdecimal() and int(count) and int(seconds):
+            found.append(_Bucket(max(1.0, int(count) * _SHARE), float(seconds)))
+    return found

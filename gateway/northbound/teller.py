@@ -1,0 +1,191 @@
+"""Telling ThingsBoard over one link: rows packed, paced, sent, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+import attrs
+import structlog
+import trio
+
+from ..domain.fleet import Fleet
+from ..journal import Aside
+from .limits import REQUEST, Pace
+from .link import REFUSED, Delivery, Link, Publication, confirmed, publish
+from .parcels import Parcel, connect, parcels, topic_of
+from .rows import Row, sign_of_life
+
+_SIGN_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
+_SIGNS_AT_ONCE = 50
+_ATTEMPTS = 3  # at a message that is refused, before it is set aside
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.define
+class Statistics:
+    """connected: whether there is a link; why: what ended the last one, or kept it from coming.
+
+    published, refused: PUBLISH packets.  aside: entries given up.  place: of the bookmark.
+    """
+
+    connected: bool = False
+    why: str = "not tried yet"
+    published: int = 0
+    refused: int = 0
+    aside: int = 0
+    place: int = 0
+
+
+@attrs.frozen
+class Batch:
+    """Entries on their way.
+
+    last_seq: of the newest.  told: their rows.  sent: the same as they were packed.
+    """
+
+    last_seq: int
+    told: list[tuple[int, Row]]
+    sent: list[tuple[Parcel, Delivery | None]]
+
+
+class Teller:
+    """Tells rows over one link.  Owns: which devices it has announced, and when each spoke."""
+
+    def __init__(
+        self,
+        link: Link,
+        fleet: Fleet,
+        now: Callable[[], datetime],
+        statistics: Statistics,
+        *,
+        session_log: str,
+        many_devices: bool,
+    ) -> None:
+        self.pace = Pace()
+        self._link = link
+        self._fleet = fleet
+        self._now = now
+        self._statistics = statistics
+        self._session_log = session_log
+        self._many_devices = many_devices
+        self._announced: set[str] = set()
+        self._spoke: dict[str, float] = {}
+
+    async def send(self, told: list[tuple[int, Row]]) -> list[tuple[Parcel, Delivery | None]]:
+        """Send all, in order; None for what is too large to be sent."""
+        await self._announce(dict.fromkeys(row.device for _, row in told))
+        self._note_spoke(row.device for _, row in told)
+        packed = self._packed(told, many_devices=self._many_devices)
+        return [(parcel, await self._send(parcel)) for parcel in packed]
+
+    def _packed(self, told: Iterable[tuple[int, Row]], *, many_devices: bool) -> list[Parcel]:
+        return parcels(
+            told,
+            many_devices=many_devices,
+            most_bytes=self.pace.most_bytes,
+            most_values=self.pace.most_values,
+        )
+
+    async def _send(self, parcel: Parcel) -> Delivery | None:
+        if len(parcel.publication.payload) > self.pace.most_bytes:
+            return None
+        await self.pace.telemetry(parcel.cost)
+        return await self._link.send(parcel.publication)
+
+    async def settle(self, batch: Batch) -> tuple[Aside, ...]:
+        """Returns once all is delivered, with what was refused and is given up."""
+        refused = await self._refused(batch.sent)
+        concerned = {
+            (parcel.publication.topic, seq) for parcel, _ in refused for seq in parcel.seqs
+        }
+        # What was taken is not told again: of attributes, which have no time, the last one stands.
+        told = [(seq, row) for seq, row in batch.told if (topic_of(row), seq) in concerned]
+        return await self._one_by_one(told)
+
+    async def _refused(
+        self, sent: Sequence[tuple[Parcel, Delivery | None]]
+    ) -> list[tuple[Parcel, str]]:
+        """The messages that were refused, and why."""
+        refused = []
+        await confirmed([delivery for _, delivery in sent if delivery is not None])
+        for parcel, delivery in sent:
+            if delivery is None:
+                size = len(parcel.publication.payload)
+                refused.append((parcel, f"{size} bytes are more than ThingsBoard takes"))
+                continue
+            self._statistics.published += 1
+            if delivery.code is not None and delivery.code >= REFUSED:
+                self._statistics.refused += 1
+                refused.append((parcel, f"refused with code 0x{delivery.code:02x}"))
+        return refused
+
+    async def _one_by_one(self, told: list[tuple[int, Row]]) -> tuple[Aside, ...]:
+        """Entries of refused messages, each for itself, so that only the guilty are set aside."""
+        aside = []
+        for seq in dict.fromkeys(seq for seq, _ in told):
+            packed = self._packed([item for item in told if item[0] == seq], many_devices=False)
+            refused: list[tuple[Parcel, str]] = []
+            for _ in range(_ATTEMPTS):
+                refused = await self._refused(
+                    [(parcel, await self._send(parcel)) for parcel in packed]
+                )
+                packed = [parcel for parcel, _ in refused]
+            if refused:
+                why = refused[0][1]
+                log.warning("message set aside", seq=seq, why=why)
+                self._statistics.aside += 1
+                aside.append(Aside(seq, why))
+        return tuple(aside)
+
+    async def reply(self, device: str, reply: Publication) -> None:
+        await self._announce([device])
+        await self.pace.call()
+        await publish(self._link, [reply])
+
+    async def _announce(self, devices: Iterable[str]) -> None:
+        """`connect` before anything else about a device (thingsboard-contract R1)."""
+        new = [device for device in devices if device not in self._announced]
+        if new:
+            sent = []
+            for device in new:
+                await self.pace.call()
+                sent.append(await self._link.send(connect(device, self._session_log)))
+            await confirmed(sent)
+            self._announced.update(new)
+
+    async def keep_alive(self) -> None:
+        """Announce every device, and let each be heard of every few minutes."""
+        await publish(self._link, [REQUEST])  # its answer, if one comes, is for `pace`
+        while True:
+            now = trio.current_time()
+            due = [
+                device
+                for device in (self._session_log, *self._fleet.devices)
+                if now - self._spoke.get(device, -_SIGN_EVERY) >= _SIGN_EVERY
+            ]
+            for first in range(0, len(due), _SIGNS_AT_ONCE):
+                await self._show(due[first : first + _SIGNS_AT_ONCE])
+            await trio.sleep(_SIGN_EVERY / 8)
+
+    async def _show(self, devices: Sequence[str]) -> None:
+        await self._announce(devices)
+        at = self._now()
+        signs = []
+        for device in devices:
+            sign = sign_of_life(device, self._fleet.about(device), at)
+            if sign.values:
+                signs.append((0, sign))
+            else:  # nothing is known of it that could be said: announcing it again is life too
+                self._announced.discard(device)
+        packed = self._packed(signs, many_devices=self._many_devices)
+        sent = [await self._send(parcel) for parcel in packed]
+        await confirmed([delivery for delivery in sent if delivery is not None])
+        await self._announce(devices)
+        self._note_spoke(devices)
+
+    def _note_spoke(self, devices: Iterable[str]) -> None:
+        now = trio.current_time()
+        for device in devices:
+            self._spoke[device] = now
