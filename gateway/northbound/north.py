@@ -5,6 +5,7 @@ The link may come and go; what is outside `_with_link` does not notice.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -26,6 +27,7 @@ from .teller import Batch, Statistics, Teller
 READER = "thingsboard"
 TOPICS = (RPC_TOPIC, ANSWERS)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
+_LASTED = 10.0  # seconds after which a link was none of two that throw each other out
 _MOST_AT_ONCE = 1_000  # entries packed together
 _AT_A_STRETCH = 50  # entries translated without letting others run
 _GATHER = 0.05  # seconds between two batches: what comes meanwhile shares a message
@@ -132,11 +134,11 @@ class _North:
         """
         pause, done = _FIRST_PAUSE, False
         while not done:
-            why = "ended"
+            why, up_at = "ended", math.inf
             try:
                 async with open_link() as link:
                     log.info("link up")
-                    pause = _FIRST_PAUSE
+                    up_at = trio.current_time()
                     self._told_link(True, "")
                     await self._with_link(link)
                     done = True
@@ -150,6 +152,8 @@ class _North:
             self._told_link(False, why)
             if not done and self.closing:
                 return
+            if trio.current_time() - up_at >= _LASTED:
+                pause = _FIRST_PAUSE
             if not done:
                 log.warning("link lost", why=why, pause_s=pause)
                 with trio.CancelScope() as self._pausing:

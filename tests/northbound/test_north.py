@@ -613,11 +613,21 @@ async def test_pauses_between_attempts_grow_and_a_link_ends_them():
         assert gateway.house.north.why == "no route"
         assert gateway.house.north.connected is False
         board.up = True
-        await trio.sleep(61)
+        await trio.sleep(71)
         assert (gateway.house.north.connected, gateway.house.north.why) == (True, "")
         board.cut()
         await trio.sleep(1.1)  # the first pause again
         assert (board.links, gateway.house.north.connected) == (2, True)
+
+
+async def test_a_link_that_is_lost_at_once_is_not_tried_every_second():
+    """Two gateways with one access token throw each other out as soon as they are in."""
+    board = FakeThingsBoard()
+    async with open_gateway(board=board):
+        for _ in range(600):
+            await trio.sleep(1)
+            board.cut()
+    assert 5 < board.links < 40
 
 
 async def test_whatever_a_link_throws_it_is_one_attempt():
