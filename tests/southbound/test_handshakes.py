@@ -1,0 +1,214 @@
+"""Who is let in, and how who is not is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.domain.events import (
+    ChargePointBooted,
+    ChargePointConnected,
+    ConnectorStatusChanged,
+    MeterSampled,
+)
+from gateway.southbound.desk import Rules
+
+from ..conftest import open_gateway
+from ..doors import Refused
+from .connections import HASH, PASSWORD, authorization, door, serves
+from .wire import (
+    OCPP,
+    call,
+    dial,
+    until,
+)
+
+# --- which protocol, and who ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "chosen"),
+    [
+        ((), None),
+        ((OCPP,), "ocpp1.6"),
+        (("Sec-WebSocket-Protocol: ocpp0.1, ocpp1.6",), "ocpp1.6"),
+        (("Sec-WebSocket-Protocol: ocpp2.1,ocpp2.0.1 ,ocpp1.6",), "ocpp1.6"),
+        (("Sec-WebSocket-Protocol: ocpp1.5", "Sec-WebSocket-Protocol:   ocpp1.6  "), "ocpp1.6"),
+    ],
+    ids=["HC-01 none", "one", "HC-03", "HC-05 list", "HC-05 lines"],
+)
+async def test_ocpp_1_6_is_chosen_among_what_is_offered(gateway, headers, chosen):
+    async with dial(gateway) as peer:
+        response = await peer.upgrade("/ocpp/CP-1", *headers)
+        assert response.status == 101
+        assert response.headers.get("sec-websocket-protocol") == chosen
+        assert "sec-websocket-extensions" not in response.headers
+        await peer.send(call("Heartbeat"))
+        assert (await peer.message())[0] == 3
+
+
+@pytest.mark.parametrize("offer", ["ocpp0.1", "ocpp2.0.1", "ocpp2.1, ocpp2.0.1", "OCPP1.6"])
+async def test_a_charge_point_without_ocpp_1_6_is_refused_before_the_upgrade(
+    gateway, quiet_logs, offer
+):
+    """HC-02, HC-04, HC-06; the operator sees what was offered."""
+    async with dial(gateway) as peer:
+        assert (await peer.upgrade("/ocpp/CP-1", f"Sec-WebSocket-Protocol: {offer}")).status == 400
+    assert any(offer.split(",")[0] in str(entry.get("why")) for entry in quiet_logs)
+
+
+async def test_a_subprotocol_may_be_required():
+    async with open_gateway(settings=door(require_subprotocol=True)) as gateway:
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade("/ocpp/CP-1")).status == 400
+        async with gateway.charger("CP-1") as charger:
+            assert await serves(charger)
+
+
+async def test_permessage_deflate_is_declined(gateway):
+    """HC-26."""
+    async with dial(gateway) as peer:
+        offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+        response = await peer.upgrade("/ocpp/CP-1", OCPP, offer)
+        assert (response.status, response.headers.get("sec-websocket-extensions")) == (101, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/ocpp/RDAM%20123", "RDAM 123"), ("/ocpp/CP-1/", "CP-1"), ("/x/y/CP-1?z=/", "CP-1")],
+)
+async def test_the_charge_point_goes_by_the_end_of_its_path(gateway, path, name):
+    async with gateway.charger(name, path=path) as charger:
+        await charger.boot()
+    assert {event.charge_point_id for event in gateway.events(ChargePointBooted)} == {name}
+
+
+@pytest.mark.parametrize("path", ["/", "/CP-1", "/ocpp/A%2FB", "/ocpp/%2e%2e", "/ocpp/%zz"])
+async def test_a_path_without_a_charge_point_id_is_not_found(gateway, path):
+    async with dial(gateway) as peer:
+        assert (await peer.upgrade(path, OCPP)).status == 404
+    assert gateway.house.bus.fleet.charge_points() == []
+
+
+async def test_unknown_charge_points_may_be_rejected():
+    """HC-12: and they leave no device behind."""
+    settings = door(reject_unknown=True, known=frozenset({"CP-1"}))
+    async with open_gateway(settings=settings) as gateway:
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade("/ocpp/CP-2", OCPP)).status == 404
+        async with gateway.charger("CP-1") as charger:
+            assert await serves(charger)
+        assert gateway.house.bus.fleet.charge_points() == ["CP-1"]
+
+
+async def test_unknown_charge_points_may_have_to_wait_for_approval():
+    settings = door(rules=Rules(pending=True, heartbeat_interval=60), known=frozenset({"CP-1"}))
+    async with open_gateway(settings=settings) as gateway:
+        async with gateway.charger("CP-1") as known:
+            assert (await known.boot())["status"] == "Accepted"
+        async with gateway.charger("CP-2") as charger:
+            for action, payload in [
+                ("Heartbeat", {}),
+                ("Authorize", {"idTag": "TAG"}),
+                ("DataTransfer", {"vendorId": "x"}),
+            ]:
+                with pytest.raises(Refused) as caught:
+                    await charger.ask(action, **payload)
+                assert caught.value.code == "SecurityError"
+            with pytest.raises(Refused):
+                await charger.status("Available")
+            answer = await charger.boot()
+            assert (answer["status"], answer["interval"]) == ("Pending", 60)
+            tx = await charger.start(0)
+            await charger.sample(tx, "5")
+            await charger.stop(tx, 10)
+            with pytest.raises(Refused):
+                await charger.ask("Heartbeat")
+        assert tx > 0
+        assert len(gateway.events(MeterSampled)) == 1
+        assert gateway.events(ConnectorStatusChanged) == []
+
+
+async def test_without_a_boot_a_charge_point_is_served_all_the_same(gateway):
+    """HC-28: one that reconnects need not boot."""
+    async with gateway.charger("CP-1") as charger:
+        await charger.status("Available")
+        assert await serves(charger)
+
+
+# --- passwords -----------------------------------------------------------------------------------
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (authorization("CP:1", PASSWORD), 101),
+        (authorization("CP:1", "wrong"), 401),
+        (authorization("CP:1", ""), 401),
+        (authorization("CP-2", PASSWORD), 401),
+        (authorization("CP", "1:" + PASSWORD), 101),
+        ("Authorization: Basic !!!", 401),
+        ("Authorization: Bearer x", 401),
+        ("Authorization: Basic " + "QUJD" * 1_800, 401),
+        ("X-Nothing: at all", 401),
+    ],
+    ids=[
+        "right",
+        "wrong",
+        "empty",
+        "HC-17",
+        "a colon in the id",
+        "HC-16",
+        "bearer",
+        "7 kB",
+        "none",
+    ],
+)
+async def test_who_has_a_password_must_show_it(header, status):
+    """`CP` with `1:…` is, on the wire, the very same as `CP:1` with `…`."""
+    settings = door(passwords={"CP:1": HASH})
+    async with open_gateway(settings=settings) as gateway:
+        async with dial(gateway) as peer:
+            response = await peer.upgrade("/ocpp/CP:1", OCPP, header)
+            assert response.status == status
+            if status == 401:
+                assert response.headers["www-authenticate"].startswith("Basic ")
+                assert PASSWORD.encode() not in response.body
+                assert await peer.end() == b""
+            else:
+                await until(lambda: gateway.events(ChargePointConnected))
+                assert gateway.events(ChargePointConnected)[0].security_profile == 1
+        async with gateway.charger("CP-2") as charger:
+            assert await serves(charger)
+            assert gateway.events(ChargePointConnected)[-1].security_profile == 0
+
+
+@pytest.mark.real_time
+async def test_a_password_that_was_right_is_known_again_without_the_slow_hash(monkeypatch):
+    """A fleet of thousands that reconnects must not wait for thousands of argon2 hashes."""
+    settings = door(passwords={"CP-1": HASH})
+    async with open_gateway(settings=settings) as gateway:
+        async with dial(gateway) as peer:
+            right = authorization("CP-1", PASSWORD)
+            assert (await peer.upgrade("/ocpp/CP-1", OCPP, right)).status == 101
+        hashed = []
+        monkeypatch.setattr(
+            "gateway.southbound.credentials.PasswordBook._verify",
+            lambda self, stored, password: hashed.append(password) or False,
+        )
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade("/ocpp/CP-1", OCPP, right)).status == 101
+        assert hashed == []
+        async with dial(gateway) as peer:
+            wrong = authorization("CP-1", "wrong")
+            assert (await peer.upgrade("/ocpp/CP-1", OCPP, wrong)).status == 401
+        assert hashed == [b"wrong"]
+
+
+async def test_a_charge_point_may_not_connect_with_less_security_than_it_must():
+    """HC-19, OCPP security A00.FR.002."""
+    async with open_gateway(settings=door(profiles={"CP-1": 2})) as gateway:
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade("/ocpp/CP-1", OCPP)).status == 403
+        async with gateway.charger("CP-2") as charger:
+            assert await serves(charger)
