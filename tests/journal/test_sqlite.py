@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 import trio
@@ -32,7 +33,7 @@ async def test_an_id_is_never_given_twice_even_when_its_row_is_gone(tmp_path):
     path = tmp_path / "journal.db"
     async with open_sqlite(path) as journal:
         await journal.append(start(), start(connector_id=2))
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("delete from tx")
     async with open_sqlite(path) as journal:
         (entry,) = await journal.append(start(connector_id=3))
@@ -93,7 +94,7 @@ async def test_a_second_gateway_on_the_same_store_is_refused(tmp_path):
 
 async def test_a_store_of_a_newer_version_is_refused(tmp_path):
     path = tmp_path / "journal.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("pragma user_version = 99")
     with pytest.raises(JournalError, match="newer gateway"):
         async with open_sqlite(path):
