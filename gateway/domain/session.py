@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from .dimensions import PARKING_TIME
+from .dimensions import PARKING_TIME, TIME
 from .energy import harvest
 from .events import Reading, Sample
 from .exact import microseconds
@@ -314,8 +314,16 @@ def unplugged_at(data: str | None) -> tuple[int, Any] | None:
 
 
 def _states(terms: Terms, statuses: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """The turns from one kind of time to another: where none is, no price needs a look."""
     kind = terms.policy.kind
-    return tuple([(at, kind(status)) for at, status in statuses])
+    states: list[tuple[int, str]] = []
+    before = TIME
+    for at, status in statuses:
+        now = kind(status)
+        if now != before:
+            states.append((at, now))
+            before = now
+    return tuple(states)
 
 
 def _told_energy(course: Course) -> int:
