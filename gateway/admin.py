@@ -43,7 +43,7 @@ def _readiness(house: House) -> Response:
         "store": journal.failure or "ok",
         "charge_points": len(house.registry.sessions()),
         "mqtt": "connected" if house.north.connected else f"behind: {house.north.why}",
-        "behind_entries": max(0, journal.last_seq - house.north.place),
+        "behind_entries": house.north.told.behind(journal.last_seq),
     }
     return 200 if ready else 503, "application/json", json.dumps(told).encode() + b"\n"
 

@@ -21,6 +21,7 @@ from .journal import Journal
 from .northbound.link import Link
 from .northbound.north import NorthSettings, open_north
 from .northbound.teller import Statistics
+from .retention import open_retention
 from .southbound.display import open_displays
 from .southbound.door import DoorSettings, open_southbound
 from .southbound.orders import Orders
@@ -36,7 +37,7 @@ class Settings:
 
     id_tag, start_timeout: see `orders.Orders`.
     driver_display: show drivers their costs, where charge points can.
-    stale_after: see `accountant.open_accountant`.
+    stale_after: see `accountant.open_accountant`.  keep: see `retention.open_retention`.
     """
 
     door: DoorSettings = attrs.field(factory=DoorSettings)
@@ -45,6 +46,7 @@ class Settings:
     start_timeout: float = 60.0
     driver_display: bool = False
     stale_after: timedelta = timedelta(hours=72)
+    keep: timedelta = timedelta(days=400)
     software: str = ""
 
 
@@ -86,6 +88,7 @@ async def run(
     orders = Orders(bus, registry, now, settings.default_id_tag, settings.start_timeout)
     await _tell_absent(bus, now)
     async with (
+        open_retention(journal, settings.keep, now),
         # hears everyone, leaves last
         open_north(open_link, bus, orders.carry_out, now, settings.north) as north,
         # hears the charge points, tells the north

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -61,8 +61,8 @@ class Subscription:
         return self._last
 
     def offer(self, entry: Entry) -> None:
-        if not isinstance(entry.event, self._wanted):
-            return
+        if self._behind or not isinstance(entry.event, self._wanted):
+            return  # who is behind gets it from the journal, and memory need not hold it
         try:
             self._fresh.send_nowait(entry)
         except trio.WouldBlock:
@@ -74,10 +74,13 @@ class Subscription:
                 self.dropped += 1
 
     def rewind(self, seq: int) -> None:
-        """Deliver again what follows `seq`."""
+        """Deliver what follows `seq`, again or for the first time; memory holds nothing of it."""
         self._last = seq
         self._page.clear()
         self._behind = True
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                self._inbox.receive_nowait()
 
     def close(self) -> None:
         """No more entries will be offered; the iteration ends once all are delivered."""

@@ -48,7 +48,7 @@ class _Collector(Collector):
         yield _counter("north_refused", "PUBLISH packets refused", north.refused)
         yield _counter("north_set_aside", "Entries that ThingsBoard would not take", north.aside)
         yield _gauge("north_lag_entries", "Entries not told yet",
-                     max(0, journal.last_seq - north.place))  # fmt: skip
+                     north.told.behind(journal.last_seq))  # fmt: skip
 
 
 def render(house: House) -> bytes:

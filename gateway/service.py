@@ -105,7 +105,10 @@ def settings_of(config: Config) -> Settings:
         grace=ocpp.grace_s,
     )
     if board.compat == "node-red":
-        north = attrs.evolve(north, also=nodered.Prototype().rows, alias=nodered.alias)
+        # What the prototype tells at a stop was said before it: in order, or not at all.
+        north = attrs.evolve(
+            north, also=nodered.Prototype().rows, alias=nodered.alias, in_order=None
+        )
     return Settings(
         door=door,
         north=north,
@@ -113,6 +116,7 @@ def settings_of(config: Config) -> Settings:
         start_timeout=config.commands.remote_start_timeout_s,
         driver_display=config.pricing.driver_display,
         stale_after=timedelta(hours=config.ocpp.stale_session_h),
+        keep=timedelta(days=config.storage.keep_days),
         software=__version__,
     )
 

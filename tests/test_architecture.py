@@ -22,7 +22,9 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
     "northbound": {"bus", "domain", "journal", *OUTSIDE},
     "northbound.link": {"attrs", "aiomqtt", "paho", "trio", "trio_asyncio"},  # asyncio lives here
     "replay": {"attrs", "domain", "southbound", "msgspec"},
-    "app": {"accountant", "attrs", "bus", "domain", "journal", "northbound", "southbound", "trio"},
+    "retention": {"accountant", "journal", "northbound", "structlog", "trio"},
+    "app": {"accountant", "attrs", "bus", "domain", "journal", "northbound", "retention",
+            "southbound", "trio"},
     "metrics": {"app", "attrs", "prometheus_client"},
     "admin": {"app", "h11", "metrics", "structlog", "trio"},
     "config": {"attrs", "ocpp", "values"},

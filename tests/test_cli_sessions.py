@@ -47,8 +47,8 @@ def store(tmp_path):
         trio.run(open_it)
         with closing(sqlite3.connect(path)) as db, db:
             for place, receipt in enumerate(receipts):
-                row = (receipt["receipt_id"], receipt["version"], place, dump_object(receipt))
-                db.execute("insert into receipt values (?, ?, ?, ?)", row)
+                row = (receipt["receipt_id"], receipt["version"], place, dump_object(receipt), 0)
+                db.execute("insert into receipt values (?, ?, ?, ?, ?)", row)
         config = tmp_path / "gateway.toml"
         config.write_text(f'[storage]\nurl = "sqlite://{path}"\n{more}')
         return str(config)

@@ -4,12 +4,13 @@ This is the contract.  `memory` and `sqlite` keep it, and one suite of tests hol
 
 What the journal promises: an append that returned is durable; entries are numbered 1, 2, 3
 ... in the order in which they were appended; whoever listens hears them in that order, each
-only after it is durable.
+only after it is durable.  What is old and needed by nobody may be trimmed, oldest first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import attrs
@@ -37,17 +38,21 @@ class Aside:
     why: str
 
 
+Span = tuple[int, int]
+"""The first and the last of a run of entries."""
+
+
 @attrs.frozen
 class Bookmark:
     """A reader's place: every entry up to `seq` is dealt with.
 
-    ahead: entries beyond `seq` that are dealt with too.
+    ahead: runs of entries beyond `seq` that are dealt with too, ascending.
     aside: entries given up with this step; the journal keeps those of earlier steps.
     """
 
     reader: str
     seq: int = 0
-    ahead: frozenset[int] = frozenset()
+    ahead: tuple[Span, ...] = ()
     aside: tuple[Aside, ...] = ()
 
 
@@ -122,5 +127,14 @@ class Journal(Protocol):
 
     async def receipts(self) -> tuple[Mapping[str, Any], ...]:
         """The newest version of every receipt, in the order in which they were published."""
+
+    async def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+        """Forget what was heard of before an instant; returns how many entries went.
+
+        At most `most` of the oldest entries go at a time, so that nobody waits long; 0 means
+        that there is nothing left to forget.  Kept whatever its age: what a reader has not
+        dealt with, and all since an open transaction began.  With its entries goes a
+        transaction's receipt, once that is older than `before` too.
+        """
 
     def statistics(self) -> Statistics: ...

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -133,6 +134,11 @@ class GroupCommitJournal:
         for waiting in batch:
             if waiting.durable is not None:
                 waiting.durable.set()
+
+    async def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+        return await trio.to_thread.run_sync(
+            self._store.trim, before, readers, most, limiter=self._one_writer
+        )
 
     # --- reading -------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -21,11 +22,13 @@ class MemoryJournal:
     _bookmarks: dict[str, Bookmark] = attrs.field(factory=dict)
     _asides: dict[str, list[Aside]] = attrs.field(factory=dict)
     _started: dict[StartKey, OpenTransaction] = attrs.field(factory=dict)
-    _settled: set[int] = attrs.field(factory=set)
+    _settled: dict[int, int] = attrs.field(factory=dict)  # transaction -> its newest receipt's seq
     _receipts: dict[str, TransactionSettled] = attrs.field(factory=dict)
     _published: set[int] = attrs.field(factory=set)
     _fleet: Fleet = attrs.field(factory=Fleet)
     _commits: int = 0
+    _trimmed: int = 0  # entries up to here are as good as gone
+    _ids: int = 0
 
     async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
         entries = self._append(events, bookmark)  # in the order of the calls, like on a disk
@@ -50,7 +53,7 @@ class MemoryJournal:
             case TransactionStarted(transaction_id=0):
                 event = self._begun(event, seq)
             case TransactionSettled():
-                event = self._published_at(event)
+                event = self._published_at(event, seq)
         self._fleet.apply(event)
         entry = Entry(seq, event)
         self._entries.append(entry)
@@ -60,12 +63,13 @@ class MemoryJournal:
         key = start_key(event)
         known = self._started.get(key)
         if known is None:
-            known = OpenTransaction(len(self._started) + 1, event.charge_point_id, seq)
+            self._ids += 1
+            known = OpenTransaction(self._ids, event.charge_point_id, seq)
             self._started[key] = known
             return attrs.evolve(event, transaction_id=known.transaction_id)
         return attrs.evolve(event, transaction_id=known.transaction_id, repeated=True)
 
-    def _published_at(self, event: TransactionSettled) -> TransactionSettled:
+    def _published_at(self, event: TransactionSettled, seq: int) -> TransactionSettled:
         key = receipt_key(event)
         if key in self._receipts:
             published_ms = self._receipts[key].published_ms
@@ -74,13 +78,14 @@ class MemoryJournal:
             while published_ms in self._published:
                 published_ms += 1
         self._published.add(published_ms)
-        self._settled.add(event.transaction_id)
+        self._settled[event.transaction_id] = seq
         event = attrs.evolve(event, published_ms=published_ms)
         self._receipts[key] = event
         return event
 
     async def read(self, *, after: int, limit: int) -> tuple[Entry, ...]:
         await trio.lowlevel.checkpoint()
+        after = max(after, self._trimmed)
         return tuple(self._entries[after : after + limit])
 
     async def read_account(
@@ -89,7 +94,7 @@ class MemoryJournal:
         await trio.lowlevel.checkpoint()
         return tuple(
             entry
-            for entry in self._entries[first - 1 : last]
+            for entry in self._entries[max(first - 1, self._trimmed) : last]
             if entry.event.charge_point_id == charge_point_id and isinstance(entry.event, ACCOUNTED)
         )
 
@@ -122,6 +127,27 @@ class MemoryJournal:
         await trio.lowlevel.checkpoint()
         settled = sorted(self._receipts.values(), key=lambda event: event.published_ms)
         return tuple(event.receipt for event in settled)
+
+    async def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+        await trio.lowlevel.checkpoint()
+        dealt_with = min(self._bookmarks.get(name, Bookmark(name)).seq for name in readers)
+        begun = [
+            tx.seq - 1 for tx in self._started.values() if tx.transaction_id not in self._settled
+        ]
+        upto = min(dealt_with, len(self._entries) - 1, self._trimmed + most, *begun)
+        if upto <= self._trimmed or self._entries[upto - 1].event.received_at >= before:
+            return 0
+        gone, self._trimmed = upto - self._trimmed, upto
+        for key, tx in list(self._started.items()):
+            if self._settled.get(tx.transaction_id, upto + 1) <= upto:
+                del self._started[key]
+        kept = {tx.transaction_id for tx in self._started.values()}
+        for name, event in list(self._receipts.items()):
+            if event.transaction_id not in kept and event.published_ms < milliseconds(before):
+                del self._receipts[name]
+        for reader, asides in self._asides.items():
+            self._asides[reader] = [aside for aside in asides if aside.seq > upto]
+        return gone
 
     def statistics(self) -> Statistics:
         return Statistics(

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,8 +24,8 @@ from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
 from .codec import dump, dump_object, load, load_object
 from .rules import ACCOUNTED, milliseconds, receipt_key, start_key
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
+_STEPS = (  # of the schema; a store has taken as many of them as its user_version says
+    """
 create table entry (seq integer primary key, kind text not null, account text, body text not null);
 create index entry_account on entry (account, seq) where account is not null;
 create table bookmark (reader text primary key, seq integer not null, ahead text not null);
@@ -41,7 +42,16 @@ create table receipt (
     primary key (receipt_id, version));
 create index receipt_published on receipt (published_ms);
 create table device (name text primary key, state text not null);
-"""
+""",
+    # A receipt knows its transaction, and a settled transaction the entry that settled it.
+    """
+alter table receipt add column tx integer;
+update receipt set tx = json_extract(body, '$.transaction_id');
+create index receipt_tx on receipt (tx);
+update tx set settled = seq where settled = 1;
+""",
+)
+SCHEMA_VERSION = len(_STEPS)
 
 
 @attrs.define(eq=False)
@@ -140,7 +150,7 @@ class SqliteStore:
                     event = _begun(self._writer, event, seq)
                     body = dump(event)[1]
                 case TransactionSettled():
-                    event = _published(self._writer, event)
+                    event = _published(self._writer, event, seq)
                     body = dump(event)[1]
             self._remember_devices(event)
             account = event.charge_point_id if isinstance(event, ACCOUNTED) else None
@@ -159,6 +169,45 @@ class SqliteStore:
                     (name, dump_object(patch)),
                 )
 
+    def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+        """See `Journal.trim`.  Rows that go leave room in the file for those that come."""
+        db = self._writer
+        try:
+            upto = self._needless(readers, most)
+            found = db.execute("select kind, body from entry where seq = ?", (upto,)).fetchone()
+            if found is None or load(*found).received_at >= before:
+                return 0
+            db.execute("begin immediate")
+            try:
+                gone = db.execute("delete from entry where seq <= ?", (upto,)).rowcount
+                db.execute("delete from aside where seq <= ?", (upto,))
+                db.execute("delete from tx where settled between 1 and ?", (upto,))
+                db.execute(
+                    "delete from receipt where published_ms < ? and tx not in (select id from tx)",
+                    (milliseconds(before),),
+                )
+                db.execute("commit")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("rollback")
+                raise
+        except sqlite3.Error as exc:
+            raise _told(exc, self.path) from exc
+        return gone
+
+    def _needless(self, readers: Sequence[str], most: int) -> int:
+        """The last of the oldest `most` entries, or an earlier one where others are needed yet.
+
+        The newest entry stays in any case: entries are numbered on from it.
+        """
+        sql = (
+            "select min(first + ? - 1, last - 1, (select coalesce(min(seq) - 1, last) from tx"
+            " where settled = 0)) from (select min(seq) as first, max(seq) as last from entry)"
+        )
+        (upto,) = self._writer.execute(sql, (most,)).fetchone()
+        places: dict[str, int] = dict(self._writer.execute("select reader, seq from bookmark"))
+        return min(int(upto or 0), *(places.get(reader, 0) for reader in readers))
+
     # --- reading: one thread at a time -----------------------------------------------------
 
     def read(self, after: int, limit: int) -> tuple[Entry, ...]:
@@ -175,7 +224,7 @@ class SqliteStore:
     def bookmark(self, reader: str) -> Bookmark:
         rows = self._rows("select seq, ahead from bookmark where reader = ?", (reader,))
         for seq, ahead in rows:
-            return Bookmark(reader, seq, frozenset(load_object(ahead)))
+            return Bookmark(reader, seq, tuple((first, last) for first, last in load_object(ahead)))
         return Bookmark(reader)
 
     def asides(self, reader: str) -> tuple[Aside, ...]:
@@ -249,17 +298,22 @@ def _connect(path: Path, opened: list[sqlite3.Connection]) -> sqlite3.Connection
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("pragma user_version").fetchone()
-    if version == 0:
-        db.executescript(f"begin; {_SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;")
+    for taken, step in enumerate(_STEPS[version:], version + 1):
+        db.executescript(f"begin; {step} pragma user_version = {taken}; commit;")
     _check_version(db, path)
 
 
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("pragma user_version").fetchone()
-    if version != SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise JournalError(
             f"{path}: written by a newer gateway (schema {version}, this one knows"
             f" {SCHEMA_VERSION}); install that version again, or give this one its own store"
+        )
+    if version < SCHEMA_VERSION:
+        raise JournalError(
+            f"{path}: written by an older gateway (schema {version}); start this one once to"
+            " bring it up to date"
         )
 
 
@@ -267,7 +321,7 @@ def _save_bookmark(db: sqlite3.Connection, bookmark: Bookmark) -> None:
     db.execute(
         "insert into bookmark values (?, ?, ?) on conflict (reader)"
         " do update set seq = excluded.seq, ahead = excluded.ahead",
-        (bookmark.reader, bookmark.seq, dump_object(sorted(bookmark.ahead))),
+        (bookmark.reader, bookmark.seq, dump_object(bookmark.ahead)),
     )
     db.executemany(
         "insert or replace into aside values (?, ?, ?)",
@@ -290,7 +344,7 @@ def _begun(db: sqlite3.Connection, event: TransactionStarted, seq: int) -> Trans
     return attrs.evolve(event, transaction_id=given)
 
 
-def _published(db: sqlite3.Connection, event: TransactionSettled) -> TransactionSettled:
+def _published(db: sqlite3.Connection, event: TransactionSettled, seq: int) -> TransactionSettled:
     key = receipt_key(event)
     found = db.execute("select published_ms from receipt where receipt_id = ?", (key,)).fetchone()
     if found is not None:
@@ -302,8 +356,8 @@ def _published(db: sqlite3.Connection, event: TransactionSettled) -> Transaction
             published_ms += 1
     event = attrs.evolve(event, published_ms=published_ms)
     db.execute(
-        "insert or replace into receipt values (?, ?, ?, ?)",
-        (key, event.version, published_ms, dump_object(event.receipt)),
+        "insert or replace into receipt values (?, ?, ?, ?, ?)",
+        (key, event.version, published_ms, dump_object(event.receipt), event.transaction_id),
     )
-    db.execute("update tx set settled = 1 where id = ?", (event.transaction_id,))
+    db.execute("update tx set settled = ? where id = ?", (seq, event.transaction_id))
     return event

@@ -7,7 +7,7 @@ version before 3.8, a plain broker), there is no limit but those that every serv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,6 +23,7 @@ ANSWER = "v1/devices/me/rpc/response/1"
 MOST_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
 _ROOM = 5_000  # bytes of a message that are not payload, with a margin
 _ROUNDING = 1e-6  # seconds: a bucket is never quite as full as it was computed to be
+_GIVE_WAY = 0.05  # seconds until the patient look again whether nobody urgent waits
 _SHARE = 0.8  # of a rate: others may spend from the tenant's, too
 
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -65,6 +66,7 @@ class Pace:
         self._calls: list[_Bucket] = []
         self._telemetry: list[_Bucket] = []
         self._values: list[_Bucket] = []
+        self._urgent = 0  # messages that wait
 
     def learn(self, payload: bytes) -> None:
         """Keep to what the server says from now on; what cannot be read changes nothing."""
@@ -89,27 +91,32 @@ class Pace:
 
     async def call(self) -> None:
         """Wait until one message that is no telemetry may be sent."""
-        await _spend((bucket, 1) for bucket in self._calls)
+        await _spend([(bucket, 1) for bucket in self._calls], lambda: True)
 
-    async def telemetry(self, cost: Cost) -> None:
-        """Wait until a message of telemetry or attributes may be sent."""
-        if self._telemetry or self._values:
-            await _spend(
-                [
-                    *((bucket, cost.devices) for bucket in self._telemetry),
-                    *((bucket, cost.values) for bucket in self._values),
-                ]
-            )
+    async def telemetry(self, cost: Cost, *, urgent: bool = True) -> None:
+        """Wait until a message of telemetry or attributes may be sent; the urgent go first."""
+        if not self._telemetry and not self._values:
+            return
+        amounts = [
+            *((bucket, cost.devices) for bucket in self._telemetry),
+            *((bucket, cost.values) for bucket in self._values),
+        ]
+        if urgent:
+            self._urgent += 1
+        try:
+            await _spend(amounts, lambda: urgent or not self._urgent)
+        finally:
+            if urgent:
+                self._urgent -= 1
 
 
-async def _spend(amounts: Iterable[tuple[_Bucket, int]]) -> None:
-    amounts = list(amounts)
+async def _spend(amounts: Sequence[tuple[_Bucket, int]], my_turn: Callable[[], bool]) -> None:
     while amounts:
         now = trio.current_time()
         wait = max(bucket.wait_for(amount, now) for bucket, amount in amounts)
-        if wait < _ROUNDING:
+        if wait < _ROUNDING and my_turn():
             break
-        await trio.sleep(wait)
+        await trio.sleep(max(wait, _ROUNDING if my_turn() else _GIVE_WAY))
     for bucket, amount in amounts:
         bucket.level -= amount
 

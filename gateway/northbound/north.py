@@ -15,23 +15,19 @@ import attrs
 import structlog
 import trio
 
-from ..bus import Entry, EventBus, JournalError, Overflow, Subscription
+from ..bus import Entry, EventBus, JournalError, Overflow
 from ..domain.commands import Command, Failed, Outcome
-from ..journal import Bookmark
 from .limits import ANSWER, ANSWERS
 from .link import Link, LinkLost, Publication
+from .outbox import READER, Outbox, Translate
+from .place import Place
 from .rows import Row, rows
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
-from .teller import Batch, Statistics, Teller
+from .teller import Statistics, Teller
 
-READER = "thingsboard"
 TOPICS = (RPC_TOPIC, ANSWERS)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
 _LASTED = 10.0  # seconds after which a link was none of two that throw each other out
-_MOST_AT_ONCE = 1_000  # entries packed together
-_AT_A_STRETCH = 50  # entries translated without letting others run
-_GATHER = 0.05  # seconds between two batches: what comes meanwhile shares a message
-_MOST_BATCHES = 20  # batches of them on their way
 _MOST_ORDERS = 200  # RPCs under way at once
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
 
@@ -39,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 OpenLink = Callable[[], AbstractAsyncContextManager[Link]]
 CarryOut = Callable[[Command], Awaitable[Outcome]]
-Translate = Callable[[Entry], Sequence[Row]]
 
 
 @attrs.frozen(kw_only=True)
@@ -48,11 +43,13 @@ class NorthSettings:
 
     many_devices: see `parcels`.  also: rows beyond the product's own, as for the prototype's
     dashboards.  method: what an RPC's method is to be taken for, likewise.
+    in_order: see `outbox.Outbox`.
     """
 
     session_log: str = "ocpp-gateway sessions"
     many_devices: bool = False
     grace: float = 10.0
+    in_order: int | None = 2_000
     also: Translate = lambda _: ()
     alias: Callable[[Rpc], Rpc] = lambda rpc: rpc
 
@@ -70,11 +67,18 @@ async def open_north(
     What the grace does not suffice for stays in the journal for the next start.
     """
     bookmark = await bus.journal.bookmark(READER)
+    place = Place(bookmark.seq, bookmark.ahead)
+    statistics = Statistics(place)
+
+    def translate(entry: Entry) -> Sequence[Row]:
+        return *rows(entry.event, settings.session_log), *settings.also(entry)
+
     async with trio.open_nursery() as nursery:
-        with bus.subscribe(overflow=Overflow.REREAD, after=bookmark.seq, capacity=8_000) as outbox:
-            north = _North(bus, outbox, bookmark, carry_out, now, settings, nursery)
+        with bus.subscribe(overflow=Overflow.REREAD, after=place.seq, capacity=8_000) as entries:
+            outbox = Outbox(bus, entries, place, translate, settings.in_order)
+            north = _North(bus, outbox, statistics, carry_out, now, settings, nursery)
             nursery.start_soon(north.run, open_link)
-            yield north.statistics
+            yield statistics
             north.closing = True
         nursery.cancel_scope.deadline = trio.current_time() + settings.grace
         north.wake()
@@ -92,13 +96,13 @@ class _Order:
 
 
 class _North:
-    """Owns: the outbox's bookmark, the answers that wait for a link, and what was asked lately."""
+    """Owns: the answers that wait for a link, and what was asked lately."""
 
     def __init__(
         self,
         bus: EventBus,
-        outbox: Subscription,
-        bookmark: Bookmark,
+        outbox: Outbox,
+        statistics: Statistics,
         carry_out: CarryOut,
         now: Callable[[], datetime],
         settings: NorthSettings,
@@ -106,7 +110,6 @@ class _North:
     ) -> None:
         self._bus = bus
         self._outbox = outbox
-        self._bookmark = bookmark
         self._carry_out = carry_out
         self._now = now
         self._settings = settings
@@ -117,7 +120,7 @@ class _North:
         self._unsaid: _Answer | None = None  # given, but not acknowledged
         self._pausing = trio.CancelScope()
         self.closing = False
-        self.statistics = Statistics(place=bookmark.seq)
+        self.statistics = statistics
 
     # --- the link ------------------------------------------------------------------------------
 
@@ -150,6 +153,7 @@ class _North:
                 why = f"unexpected: {_first(group)}"
                 log.debug("link broke", exc_info=group)
             self._told_link(False, why)
+            self._outbox.rest()
             if not done and self.closing:
                 return
             if trio.current_time() - up_at >= _LASTED:
@@ -182,57 +186,9 @@ class _North:
             nursery.start_soon(teller.keep_alive)
             async with trio.open_nursery() as telling:
                 telling.start_soon(self._send_replies, teller)
-                await self._forward(teller)
+                await self._outbox.tell(teller)
                 self._reply.close()  # the house closes: what is answered by now is told still
             nursery.cancel_scope.cancel()
-
-    # --- telling -------------------------------------------------------------------------------
-
-    async def _forward(self, teller: Teller) -> None:
-        """Tell what the outbox gives until it ends; returns when all of it is acknowledged.
-
-        Messages leave while earlier ones are not acknowledged yet; the place moves when they
-        are.  So what is told is bounded by the server, and not by the way to it and back.
-        """
-        self._outbox.rewind(self._bookmark.seq)
-        on_their_way, told = trio.open_memory_channel[Batch](_MOST_BATCHES)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._settle, teller, told)
-            async with on_their_way:
-                while entries := await self._outbox.gathered(_MOST_AT_ONCE):
-                    rows_told = await self._all_rows(entries)
-                    batch = Batch(entries[-1].seq, rows_told, await teller.send(rows_told))
-                    await on_their_way.send(batch)
-                    if len(entries) < _MOST_AT_ONCE:
-                        await trio.sleep(_GATHER)
-
-    async def _settle(self, teller: Teller, told: trio.MemoryReceiveChannel[Batch]) -> None:
-        """Move the place over what is acknowledged, and aside what is refused."""
-        async for batch in told:
-            aside = await teller.settle(batch)
-            self._bookmark = Bookmark(READER, batch.last_seq, aside=aside)
-            if batch.told:  # a step past what nobody is told is saved with the next that is
-                self._bus.publish_soon(bookmark=self._bookmark)
-            self.statistics.place = batch.last_seq
-
-    async def _all_rows(self, entries: Sequence[Entry]) -> list[tuple[int, Row]]:
-        told: list[tuple[int, Row]] = []
-        for count, entry in enumerate(entries, 1):
-            told.extend([(entry.seq, row) for row in self._rows(entry)])
-            if count % _AT_A_STRETCH == 0:
-                await trio.lowlevel.checkpoint()
-        return told
-
-    def _rows(self, entry: Entry) -> Sequence[Row]:
-        try:
-            return (
-                *rows(entry.event, self._settings.session_log),
-                *self._settings.also(entry),
-            )
-        except Exception:
-            # `rows` is pure, so nothing is half told, and telling must not stop charging.
-            log.exception("event not told", seq=entry.seq)
-            return ()
 
     # --- orders --------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import attrs
 from ..domain import events
 from ..domain.clock import believed
 from ..domain.events import Event, Progress
-from ..domain.fleet import MOST_CONNECTORS, charger_attributes, device_name
+from ..domain.fleet import MOST_CONNECTORS, device_name, patches
 from ..domain.measurands import instantaneous
 
 OCPP_VERSION = "ocpp1.6"
@@ -52,6 +52,18 @@ def sign_of_life(device: str, known: Values, now: datetime) -> Row:
     return Row(device, milliseconds(now), _texts(status=known.get("status")))
 
 
+def attributes(device: str, known: Values) -> Row:
+    """The client attributes of a device as they are now (see `domain.fleet.patches`)."""
+    told: dict[str, Any] = {}
+    if "remote_address" in known:
+        told["ocpp_version"] = OCPP_VERSION
+        told["security_profile"] = known["security_profile"]
+        told |= _texts(remote_address=known["remote_address"])
+    if known.get("charger"):
+        told["charger"] = known["charger"]
+    return Row(device, None, told)
+
+
 def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
@@ -73,14 +85,8 @@ def text(value: str) -> str:
 
 
 def _connected(event: events.ChargePointConnected) -> Iterable[Row]:
-    attributes: dict[str, Any] = {
-        "ocpp_version": OCPP_VERSION,
-        "security_profile": event.security_profile,
-        **_texts(remote_address=event.remote_address),
-    }
-    return _of_charge_point(event, {"connected": True}), Row(
-        event.charge_point_id, None, attributes
-    )
+    ((device, known),) = patches(event)
+    return _of_charge_point(event, {"connected": True}), attributes(device, known)
 
 
 def _disconnected(event: events.ChargePointDisconnected) -> Iterable[Row]:
@@ -89,8 +95,8 @@ def _disconnected(event: events.ChargePointDisconnected) -> Iterable[Row]:
 
 
 def _booted(event: events.ChargePointBooted) -> Iterable[Row]:
-    about = charger_attributes(event)
-    return (Row(event.charge_point_id, None, {"charger": about} if about else {}),)
+    ((device, known),) = patches(event)
+    return (attributes(device, known),)
 
 
 def _firmware(event: events.FirmwareStatusChanged) -> Iterable[Row]:

@@ -10,11 +10,12 @@ import structlog
 import trio
 
 from ..domain.fleet import Fleet
-from ..journal import Aside
+from ..journal import Aside, Span
 from .limits import REQUEST, Pace
 from .link import REFUSED, Delivery, Link, Publication, confirmed, publish
 from .parcels import Parcel, connect, parcels, topic_of
-from .rows import Row, sign_of_life
+from .place import Place
+from .rows import Row, attributes, sign_of_life
 
 _SIGN_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
 _SIGNS_AT_ONCE = 50
@@ -27,27 +28,34 @@ log = structlog.get_logger(__name__)
 class Statistics:
     """connected: whether there is a link; why: what ended the last one, or kept it from coming.
 
-    published, refused: PUBLISH packets.  aside: entries given up.  place: of the bookmark.
+    published, refused: PUBLISH packets.  aside: entries given up.
     """
 
+    told: Place = attrs.field(factory=lambda: Place(0))
     connected: bool = False
     why: str = "not tried yet"
     published: int = 0
     refused: int = 0
     aside: int = 0
-    place: int = 0
+
+    @property
+    def place(self) -> int:
+        """Of the newest entry up to which everything is told."""
+        return self.told.seq
 
 
 @attrs.frozen
 class Batch:
     """Entries on their way.
 
-    last_seq: of the newest.  told: their rows.  sent: the same as they were packed.
+    span: the first and the last.  told: their rows.  sent: the same as they were packed.
+    timeless: devices whose client attributes are to be told as they are now.
     """
 
-    last_seq: int
+    span: Span
     told: list[tuple[int, Row]]
     sent: list[tuple[Parcel, Delivery | None]]
+    timeless: frozenset[str] = frozenset()
 
 
 class Teller:
@@ -73,12 +81,21 @@ class Teller:
         self._announced: set[str] = set()
         self._spoke: dict[str, float] = {}
 
-    async def send(self, told: list[tuple[int, Row]]) -> list[tuple[Parcel, Delivery | None]]:
-        """Send all, in order; None for what is too large to be sent."""
+    async def send(self, span: Span, told: list[tuple[int, Row]], *, old: bool = False) -> Batch:
+        """Send all, in order, as far as the server takes it.
+
+        old: it belongs to a backlog, and gives way to what is new.  Attributes have no time, so
+            that old ones would replace new ones: of those, what is true now is told instead.
+        """
+        timeless: frozenset[str] = frozenset()
+        if old:
+            timeless = frozenset(row.device for _, row in told if row.ts is None)
+            told = [(seq, row) for seq, row in told if row.ts is not None]
         await self._announce(dict.fromkeys(row.device for _, row in told))
         self._note_spoke(row.device for _, row in told)
         packed = self._packed(told, many_devices=self._many_devices)
-        return [(parcel, await self._send(parcel)) for parcel in packed]
+        sent = [(parcel, await self._send(parcel, urgent=not old)) for parcel in packed]
+        return Batch(span, told, sent, timeless)
 
     def _packed(self, told: Iterable[tuple[int, Row]], *, many_devices: bool) -> list[Parcel]:
         return parcels(
@@ -88,10 +105,11 @@ class Teller:
             most_values=self.pace.most_values,
         )
 
-    async def _send(self, parcel: Parcel) -> Delivery | None:
+    async def _send(self, parcel: Parcel, *, urgent: bool = True) -> Delivery | None:
+        """None for what is too large to be sent."""
         if len(parcel.publication.payload) > self.pace.most_bytes:
             return None
-        await self.pace.telemetry(parcel.cost)
+        await self.pace.telemetry(parcel.cost, urgent=urgent)
         return await self._link.send(parcel.publication)
 
     async def settle(self, batch: Batch) -> tuple[Aside, ...]:
@@ -102,7 +120,23 @@ class Teller:
         }
         # What was taken is not told again: of attributes, which have no time, the last one stands.
         told = [(seq, row) for seq, row in batch.told if (topic_of(row), seq) in concerned]
-        return await self._one_by_one(told)
+        aside = await self._one_by_one(told)
+        await self._tell_attributes(batch.timeless)
+        return aside
+
+    async def _tell_attributes(self, devices: Iterable[str]) -> None:
+        """Client attributes as they are now, and again where that changes while they are told."""
+        told: dict[str, Row] = {}
+        while changed := [
+            row
+            for row in (attributes(device, self._fleet.about(device)) for device in devices)
+            if row.values and row != told.get(row.device)
+        ]:
+            told |= {row.device: row for row in changed}
+            await self._announce([row.device for row in changed])
+            packed = self._packed([(0, row) for row in changed], many_devices=self._many_devices)
+            sent = [await self._send(parcel) for parcel in packed]
+            await confirmed([delivery for delivery in sent if delivery is not None])
 
     async def _refused(
         self, sent: Sequence[tuple[Parcel, Delivery | None]]
@@ -184,6 +218,10 @@ class Teller:
         await confirmed([delivery for delivery in sent if delivery is not None])
         await self._announce(devices)
         self._note_spoke(devices)
+
+    def show_again(self) -> None:
+        """Have every device heard of soon, as it is now."""
+        self._spoke.clear()
 
     def _note_spoke(self, devices: Iterable[str]) -> None:
         now = trio.current_time()

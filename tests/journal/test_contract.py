@@ -106,8 +106,8 @@ async def test_every_kind_of_event_survives(journal):
 
 async def test_a_bookmark_is_kept_with_what_was_appended(journal):
     assert await journal.bookmark("reader") == Bookmark("reader")
-    await journal.append(*boots("a"), bookmark=Bookmark("reader", 1, frozenset({5, 3})))
-    assert await journal.bookmark("reader") == Bookmark("reader", 1, frozenset({3, 5}))
+    await journal.append(*boots("a"), bookmark=Bookmark("reader", 1, ((3, 3), (5, 9))))
+    assert await journal.bookmark("reader") == Bookmark("reader", 1, ((3, 3), (5, 9)))
     await journal.append(bookmark=Bookmark("reader", 5))
     assert await journal.bookmark("reader") == Bookmark("reader", 5)
     assert len(await journal.read(after=0, limit=10)) == 1
@@ -225,3 +225,82 @@ async def test_an_event_that_cannot_be_written_fails_its_own_sender_only(journal
     with pytest.raises(TypeError):
         await journal.append(bad)
     assert len(await journal.append(*good)) == 1
+
+
+LATER = EPOCH + timedelta(days=1)
+
+
+async def trimmed(journal, before=LATER, readers=("a", "b"), most=100):
+    """How many entries went, and which are left."""
+    gone = await journal.trim(before, readers, most)
+    return gone, [entry.seq for entry in await journal.read(after=0, limit=100)]
+
+
+async def told(journal, **places):
+    for reader, seq in places.items():
+        await journal.append(bookmark=Bookmark(reader, seq))
+
+
+async def test_what_is_old_goes_the_oldest_first_and_the_newest_stays(journal):
+    await journal.append(*boots(*"abcdef"))
+    await told(journal, a=6, b=6)
+    assert await trimmed(journal, most=2) == (2, [3, 4, 5, 6])
+    assert await trimmed(journal) == (3, [6])
+    assert await trimmed(journal) == (0, [6])
+    (entry,) = await journal.append(*boots("g"))
+    assert entry.seq == 7
+
+
+async def test_what_is_young_stays(journal):
+    young = attrs.evolve(boots("b")[0], received_at=EPOCH + timedelta(days=2))
+    await journal.append(*boots("a"), young, young)
+    await told(journal, a=3, b=3)
+    assert await trimmed(journal, before=EPOCH) == (0, [1, 2, 3])
+    assert await trimmed(journal, most=1) == (1, [2, 3])
+    assert await trimmed(journal) == (0, [2, 3])
+
+
+async def test_what_a_reader_has_not_dealt_with_stays(journal):
+    await journal.append(*boots(*"abcdef"))
+    assert (await trimmed(journal))[0] == 0
+    await told(journal, a=5)
+    assert (await trimmed(journal))[0] == 0
+    await journal.append(bookmark=Bookmark("b", 2, ahead=((4, 6),)))
+    assert await trimmed(journal) == (2, [3, 4, 5, 6])
+
+
+async def test_what_an_open_transaction_rests_on_stays(journal):
+    """A restart reads it again from its start."""
+    await journal.append(*boots("a"), start(), *boots(*"bcd"))
+    await told(journal, a=5, b=5)
+    assert await trimmed(journal) == (1, [2, 3, 4, 5])
+    await journal.append(settled(1, "r"), *boots("e"))
+    await told(journal, a=7, b=7)
+    assert await trimmed(journal) == (5, [7])
+    assert await journal.transaction(1) is None
+
+
+async def test_a_receipt_goes_with_its_transaction_but_not_before_its_own_time(journal):
+    new = settled(2, "new", published_ms=int(LATER.timestamp() * 1000) + 1)
+    await journal.append(start(), start(connector_id=2), settled(1, "old"), new, *boots(*"ab"))
+    await told(journal, a=6, b=6)
+    await journal.trim(LATER, ("a", "b"), 3)
+    assert [receipt["receipt_id"] for receipt in await journal.receipts()] == ["new"]
+    await journal.trim(LATER, ("a", "b"), 3)
+    assert [receipt["receipt_id"] for receipt in await journal.receipts()] == ["new"]
+    assert await journal.transaction(2) is None
+
+
+async def test_ids_go_on_after_a_trim(journal):
+    await journal.append(start(), settled(1, "r"), *boots("a"))
+    await told(journal, a=3, b=3)
+    assert (await trimmed(journal))[0] == 2
+    (again,) = await journal.append(start())
+    assert (again.event.transaction_id, again.event.repeated) == (2, False)
+
+
+async def test_what_was_given_up_is_forgotten_with_its_entry(journal):
+    await journal.append(*boots(*"abc"))
+    await journal.append(bookmark=Bookmark("a", 3, aside=(Aside(1, "refused"), Aside(3, "r"))))
+    await trimmed(journal, readers=("a",))
+    assert await journal.asides("a") == (Aside(3, "r"),)

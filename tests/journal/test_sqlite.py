@@ -10,9 +10,9 @@ import trio
 
 from gateway.journal import Bookmark, JournalError
 from gateway.journal.groupcommit import open_sqlite
-from gateway.journal.sqlite import SqliteStore, reading
+from gateway.journal.sqlite import _STEPS, SqliteStore, reading
 
-from .test_contract import boots, settled, start
+from .test_contract import LATER, boots, settled, start
 
 pytestmark = pytest.mark.real_time
 
@@ -121,3 +121,30 @@ async def test_the_store_can_be_read_beside_a_gateway_that_runs(tmp_path):
 def test_reading_a_store_that_is_not_there_says_so(tmp_path):
     with pytest.raises(JournalError, match="no such store"), reading(tmp_path / "none.db"):
         pass
+
+
+async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(_STEPS[0])
+        db.execute("pragma user_version = 1")
+        db.execute("insert into tx values (7, 'CP', 1, 'TAG', '', '0', 3, 1)")
+        db.execute("""insert into receipt values ('r', 1, 5, '{"transaction_id":7}')""")
+    with pytest.raises(JournalError, match="older gateway"), reading(path):
+        pass
+    async with open_sqlite(path) as journal:
+        assert await journal.receipts() == ({"transaction_id": 7},)
+        (entry,) = await journal.append(start(connector_id=2))
+        assert entry.event.transaction_id == 8
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("select tx from receipt").fetchall() == [(7,)]
+        assert db.execute("select settled from tx where id = 7").fetchone() == (3,)
+
+
+async def test_a_trim_holds_up_nobody_who_appends(tmp_path):
+    async with open_sqlite(tmp_path / "journal.db") as journal:
+        await journal.append(*boots("a") * 10_000, bookmark=Bookmark("r", 10_000))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.trim, LATER, ("r",), 9_000)
+            await journal.append(*boots("b"))
+        assert [entry.seq for entry in await journal.read(after=0, limit=1)] == [9_001]

@@ -94,3 +94,21 @@ def test_no_span_of_time_ever_sees_more_than_the_server_allows(count, seconds, s
     for begin, _ in paid:
         spent = sum(devices for at, devices in paid if begin <= at < begin + seconds)
         assert spent <= 2 * size + 5
+
+
+async def test_what_is_urgent_goes_before_what_can_wait():
+    pace, went = learnt(gatewayRateLimits={"telemetryMessages": "10:1"}), []
+
+    async def send(name: str, urgent: bool) -> None:
+        await pace.telemetry(Cost(1, 1), urgent=urgent)
+        went.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(30):
+            nursery.start_soon(send, "old", False)
+        await trio.sleep(1.0)
+        for _ in range(30):
+            nursery.start_soon(send, "new", True)
+    before = went.index("new")
+    assert 8 <= before < 20
+    assert went[before : before + 30] == ["new"] * 30
