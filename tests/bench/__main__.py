@@ -34,6 +34,7 @@ from .runs import (
     SERVERS,
     errors_of,
     median,
+    metrics,
     not_arrived,
     rows_per_commit,
     run,
@@ -53,15 +54,16 @@ class Pace:
     north_limit: float
     open_loop: float
     north: float
+    outage: float
     memory_of: tuple[str, ...]
 
 
 THOROUGH = Pace(
-    rounds=4, warm_up=1.5, window=5.0, north_limit=5.0, open_loop=15.0, north=60.0,
+    rounds=4, warm_up=1.5, window=5.0, north_limit=5.0, open_loop=15.0, north=60.0, outage=60.0,
     memory_of=(GATEWAY, CHARGE_POINT, OCPP_RPC),
 )  # fmt: skip
 QUICK = Pace(
-    rounds=1, warm_up=0.7, window=2.0, north_limit=2.0, open_loop=3.0, north=4.0,
+    rounds=1, warm_up=0.7, window=2.0, north_limit=2.0, open_loop=3.0, north=4.0, outage=6.0,
     memory_of=(GATEWAY,),
 )  # fmt: skip
 
@@ -272,6 +274,40 @@ def north(folder: Path, port: int, pace: Pace) -> None:
     tell_arrival(GATEWAY, [result], "north.")
 
 
+def outage(folder: Path, _port: int, pace: Pace) -> None:
+    """An hour without ThingsBoard at one MeterValues a minute: memory, disk, and catching up."""
+    port = processes.free_port()
+    arguments = [
+        "--mode",
+        "meter",
+        "--rate",
+        1000,
+        "--chargers",
+        1000,
+        "--warm-up",
+        pace.outage / 6,
+    ]
+    with processes.gateway(folder, port) as server:
+        result = processes.load(server, folder, *arguments, "--seconds", pace.outage)
+        what = f"{result['requests']} MeterValues of 1,000 chargers while MQTT is away"
+        verdict = below(50, result["grown_mib"], result["errors"])
+        figure("outage.memory_grown_mib", result["grown_mib"], "MiB", what, **verdict)
+        files = server.store.parent.glob(f"{server.store.name}*")
+        size = sum(file.stat().st_size for file in files) / result["sent"]["MeterValues"]
+        figure("outage.disk_per_meter_values_bytes", round(size), "B", "10 samples, priced")
+        behind = metrics(server)["ocpp_gateway_north_lag_entries"]
+        began = time.monotonic()
+        with processes.mosquitto(folder, port):
+            while metrics(server).get("ocpp_gateway_north_lag_entries", 0.0) > 0:
+                if time.monotonic() - began > 120:
+                    raise Skipped("the backlog was not told in 120 s")
+                time.sleep(0.2)
+            took = time.monotonic() - began
+        what = "a backlog told to a broker that came back, its reconnect included"
+        rate = round(behind / took, 1)
+        figure("outage.caught_up_entries_per_s", rate, "1/s", what, entries=behind, seconds=took)
+
+
 def micro(folder: Path, _port: int, pace: Pace) -> None:
     """Pure calls in a process of their own: decode to event, pricing."""
     command = [sys.executable, "-m", "tests.bench.micro", "--seconds", str(pace.window / 2)]
@@ -311,6 +347,7 @@ PARTS: dict[str, tuple[Callable[[Path, int, Pace], None], tuple[str, ...]]] = {
     "starts": (starts, ("start_transaction.p50_ms", "start_transaction.p99_ms")),
     "connections": (connections, ("gateway.idle_connection_kib_at_5000",)),
     "north": (north, ("north.gateway.events_arrived_share", "north.gateway.events_lag_s")),
+    "outage": (outage, ("outage.memory_grown_mib", "outage.caught_up_entries_per_s")),
 }
 NEED_NO_BROKER = ("disk", "micro")
 

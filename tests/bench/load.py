@@ -409,11 +409,13 @@ def milliseconds(seconds: array[float] | list[float]) -> dict[str, float]:
 def measure(load: Load, server: Process, run: Callable[[], None]) -> dict[str, object]:
     """Run under measurement: requests answered, their latencies, the server's and our CPU."""
     answered, server_cpu, own_cpu = load.answered, server.cpu_s(), time.process_time()
+    resident = server.resident_bytes()
     began = time.perf_counter()
     load.measuring = True
     run()
     load.measuring = False
     took = time.perf_counter() - began
+    grown = server.resident_bytes() - resident
     answered = load.answered - answered
     every = [value for values in load.latencies.values() for value in values]
     used = server.cpu_s() - server_cpu
@@ -424,6 +426,7 @@ def measure(load: Load, server: Process, run: Callable[[], None]) -> dict[str, o
         **milliseconds(every),
         "cpu_us_per_request": round(used / max(answered, 1) * 1e6, 1),
         "cpu_share": round(used / took, 3),
+        "grown_mib": round(grown / 2**20, 1),
         "load_us_per_request": round((time.process_time() - own_cpu) / max(answered, 1) * 1e6, 1),
         "by_action": {
             action: {"requests": len(values), **milliseconds(values)}

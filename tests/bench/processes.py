@@ -34,13 +34,14 @@ class Skipped(Exception):
 
 @attrs.frozen
 class Server:
-    """A central system at `url`.  admin: its host:port, "" where it has none."""
+    """A central system at `url`.  admin: its host:port; store: its file; none where it has none."""
 
     name: str
     process: subprocess.Popen
     url: str
     admin: str = ""
     fixed_reply: bool = False
+    store: Path | None = None
 
 
 @contextlib.contextmanager
@@ -99,13 +100,13 @@ def ready(process: subprocess.Popen, log: Path, timeout: float = 20.0) -> dict[s
 
 
 @contextlib.contextmanager
-def mosquitto(folder: Path) -> Iterator[int]:
-    """A real Mosquitto on a free port; yields the port.  Raises Skipped where there is none."""
+def mosquitto(folder: Path, at: int | None = None) -> Iterator[int]:
+    """A real Mosquitto; yields its port, which is `at` or a free one.  Raises Skipped."""
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if program is None:
         raise Skipped("mosquitto is not installed (on Debian and Ubuntu: apt install mosquitto)")
     for _ in range(5):
-        port = free_port()
+        port = at or free_port()
         config = folder / "mosquitto.conf"
         config.write_text(
             f"listener {port} 127.0.0.1\n"
@@ -180,7 +181,13 @@ def gateway(folder: Path, mqtt_port: int) -> Iterator[Server]:
         command = [sys.executable, "-m", "gateway", "run", "--config", str(config)]
         with running(command, SERVER_CORE, log := home / "gateway.log") as process:
             told = ready(process, log)
-            yield Server("gateway", process, ws(told["ocpp"]), admin=told.get("admin", ""))
+            yield Server(
+                "gateway",
+                process,
+                ws(told["ocpp"]),
+                admin=told.get("admin", ""),
+                store=home / "gateway.db",
+            )
 
 
 @contextlib.contextmanager
