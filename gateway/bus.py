@@ -103,14 +103,20 @@ class Subscription:
             if entry is not None:
                 return entry
 
-    async def gathered(self, most: int) -> list[Entry]:
-        """What is at hand, at least one entry and at most `most`; empty at the end of all."""
+    async def gathered(self, most: int, within: float = 0.0) -> list[Entry]:
+        """What is at hand, at least one entry and at most `most`; empty at the end of all.
+
+        within: seconds that are waited after the first for others to come.
+        """
+        entries: list[Entry] = []
         async for entry in self:
-            entries = [entry]
-            while len(entries) < most and (more := self._at_hand()) is not None:
-                entries.append(more)
-            return entries
-        return []
+            entries.append(entry)
+            break
+        if entries and within:
+            await trio.sleep(within)
+        while entries and len(entries) < most and (more := self._at_hand()) is not None:
+            entries.append(more)
+        return entries
 
     def _at_hand(self) -> Entry | None:
         """The next entry that needs no waiting."""

@@ -9,6 +9,7 @@ first.  ThingsBoard's latest value stays right, for that only moves forward in t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import structlog
 import trio
@@ -22,7 +23,10 @@ from .teller import Batch, Teller
 READER = "thingsboard"
 _MOST_AT_ONCE = 1_000  # entries packed together
 _AT_A_STRETCH = 50  # entries translated without letting others run
-_GATHER = 0.05  # seconds between two batches: what comes meanwhile shares a message
+# Seconds in which new entries gather: a sample and what it costs, which the accountant says a
+# moment later, are then one object in one message, and each object costs ThingsBoard.
+_GATHER = 0.05
+_REST = 0.05  # seconds between two batches of a backlog, so that others have their turn
 _MOST_BATCHES = 20  # batches of new entries on their way
 _MOST_OLD_BATCHES = 2  # and of a backlog, so that what is new never waits long behind it
 
@@ -67,7 +71,7 @@ class Outbox:
         async with trio.open_nursery() as nursery:
             if overtake:
                 nursery.start_soon(self._tell_backlog, teller, newest)
-            await self._tell(teller, self._entries.gathered, start + 1)
+            await self._tell(teller, partial(self._entries.gathered, within=_GATHER), start + 1)
 
     async def _tell_backlog(self, teller: Teller, newest: int) -> None:
         log.info("telling a backlog beside new values", entries=self._place.behind(newest))
@@ -107,8 +111,8 @@ class Outbox:
                     rows = await self._rows(entries)
                     await on_their_way.send(await teller.send((first, last), rows, old=old))
                     first = last + 1
-                    if old or len(entries) < _MOST_AT_ONCE:
-                        await trio.sleep(_GATHER)
+                    if old:
+                        await trio.sleep(_REST)
 
     async def _settle(self, teller: Teller, told: trio.MemoryReceiveChannel[Batch]) -> None:
         """Move the place over what is acknowledged, and aside what is refused."""
