@@ -5,6 +5,7 @@ from __future__ import annotations
 from .exact import HOUR, KWH, SECOND, WH
 
 FREE = "FREE"  # no dimension of OCPI: time that is not priced at all
+PAUSED = "PAUSED"  # none of OCPI's either: TIME that no meter reading makes idle
 
 ENERGY, TIME, PARKING_TIME, FLAT = "ENERGY", "TIME", "PARKING_TIME", "FLAT"
 DIMENSIONS = (FLAT, ENERGY, TIME, PARKING_TIME)

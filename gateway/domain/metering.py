@@ -13,7 +13,7 @@ Rule 3: what follows may overrule the newest point (it was a spike), never the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import attrs
@@ -31,6 +31,7 @@ FROM_NEUTRAL = "energy_from_neutral"
 FROM_INTERVALS = "energy_from_intervals"
 
 _NOWHERE = len(LOCATIONS)
+_NO_FLAGS: Set[str] = frozenset()
 
 
 class Point(NamedTuple):
@@ -73,6 +74,7 @@ class Course:
     settled: the points that the newest step has settled, the last of them being `before`.
     low: a reading below `last` that the next one will explain.
     newest: time of the newest reading with energy; None before the first.
+    stop: meterStop, nWh, where it is known and can be believed: what lies below was no reset.
     """
 
     policy: Policy
@@ -92,12 +94,17 @@ class Course:
     may_be_relative: bool = True
     broken: bool = False
     phases: Mapping[str, int] | None = None
+    stop: int | None = None
     flags: frozenset[str] = frozenset()
 
     @classmethod
-    def opened(cls, start: int, base: int | None, policy: Policy) -> Course:
+    def opened(
+        cls, start: int, base: int | None, policy: Policy, stop: int | None = None
+    ) -> Course:
         point = Point(start, 0)
-        return cls(policy=policy, start=start, base=base, zero=base, before=point, last=point)
+        return cls(
+            policy=policy, start=start, base=base, zero=base, before=point, last=point, stop=stop
+        )
 
     @property
     def register(self) -> int | None:
@@ -125,9 +132,13 @@ class Course:
             return self
         if after is not None and after >= self.last.nwh + self.zero:
             return self._with(low=None, settled=(), flags=self.flags | {DIP})
+        if self._rebased_for_nothing(low):
+            return self._from_base(low)
         if low.nwh >= self.before.nwh + self.zero and self.last is not self.before:
             last = Point(low.at, low.nwh - self.zero)
             return self._with(low=None, last=last, settled=(), flags=self.flags | {SPIKE})
+        if self.stop is not None and self.stop >= self.last.nwh + self.zero:
+            return self._with(low=None, settled=(), flags=self.flags | {DIP})
         gained = low.nwh if self.policy.plausible(low.nwh, low.at - self.last.at) else 0
         last = Point(low.at, self.last.nwh + gained)
         return self._with(
@@ -145,6 +156,29 @@ class Course:
     def _with(self, **changes: object) -> Course:
         return attrs.evolve(self, **changes)  # type: ignore[arg-type]
 
+    def _rebased_for_nothing(self, low: Point) -> bool:
+        """Whether the first reading, far above meterStart, was a spike: the next one is not."""
+        return (
+            REBASED in self.flags
+            and self.last.nwh == 0
+            and self.before.at == self.start
+            and self.base is not None
+            and low.nwh >= self.base
+        )
+
+    def _from_base(self, low: Point) -> Course:
+        """As if the first reading had not been, and `low` were the first."""
+        course = self._with(
+            zero=self.base,
+            last=self.before,
+            low=None,
+            settled=(),
+            broken=False,
+            flags=(self.flags - {REBASED}) | {SPIKE},
+        )._first(low.at, low.nwh)
+        assert course.zero is not None  # noqa: S101  for the type checker: `base` is known
+        return course._with(last=Point(low.at, low.nwh - course.zero))
+
     def _based(self, begin: int) -> Course:
         return self._with(base=begin, zero=begin)
 
@@ -161,19 +195,19 @@ class Course:
             return self._with(location=location).add(entry)
         by_phase = chosen(marks, location)
         value = by_phase.get("")
-        flags = self.flags
+        more = _NO_FLAGS
         lines, phases = True, self.phases
         if value is None:
             heard = {phase: nwh for phase, nwh in by_phase.items() if phase != "N"}
             if heard:
                 phases = {**phases, **heard} if phases else heard
                 value = sum(phases.values())
-                flags = flags if FROM_PHASES in flags else flags | {FROM_PHASES}
+                more = {FROM_PHASES}
             elif self.lines:
                 return self
             else:
                 value, lines = by_phase["N"], False
-                flags |= {FROM_NEUTRAL}
+                more = {FROM_NEUTRAL}
         if lines and self.neutral:
             return None
         course = self
@@ -199,7 +233,7 @@ class Course:
             before, last = last, Point(entry.at, value - zero)
             settled = (*settled, before) if settled else (before,)
         else:
-            flags |= {SPIKE}
+            more = {SPIKE, *more}
         return Course(
             policy=self.policy,
             start=self.start,
@@ -218,7 +252,8 @@ class Course:
             may_be_relative=self.may_be_relative,
             broken=course.broken,
             phases=phases,
-            flags=flags | course.flags,
+            stop=self.stop,
+            flags=course.flags if more <= course.flags else course.flags | more,
         )
 
     def _first(self, at: int, value: int) -> Course:
@@ -281,17 +316,19 @@ def trace(
     policy: Policy,
     end: int | None = None,
     stop: int | None = None,
+    never_reset: bool = False,
 ) -> tuple[Course, list[Point]]:
     """The course over all entries, and its points up to and including `Course.before`.
 
     entries: in the order of time, one for an instant.
     start, end: the session's, us; end is None while it is open.  stop: meterStop, nWh.
+    never_reset: a register that `stop` lies above was not reset, however long it was low.
     """
     if base is None:
         base = next((entry.begin for entry in entries if entry.begin is not None), None)
     within = [e for e in entries if e.at >= start and (end is None or e.at <= end)]
     counting = _of_one_kind(within)
-    course = Course.opened(start, base, policy)
+    course = Course.opened(start, base, policy, stop if never_reset else None)
     if stop is None or base is None or stop >= base:
         found = _follow(course, counting)
         if found is not None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import attrs
 
-from .dimensions import FREE, PARKING_TIME, TIME
+from .dimensions import FREE, PARKING_TIME, PAUSED, TIME
 from .exact import HOUR, KWH, SECOND, WH
 
 
@@ -68,14 +68,16 @@ class Policy:
         return (nwh - self.slack) * HOUR <= self.power * us
 
     def kind(self, status: str) -> str:
-        """TIME, PARKING_TIME or FREE, by the connector's status in a transaction.
+        """TIME, PAUSED, PARKING_TIME or FREE, by the connector's status in a transaction.
 
-        Parking is when the vehicle asks for no energy (OCPI 2.2.1, TariffDimensionType).
+        Parking is when the vehicle asks for no energy (OCPI 2.2.1, TariffDimensionType).  No
+        power while the charge point itself pauses does not mean that.
         """
         if status in ("SuspendedEV", "Finishing"):
             return PARKING_TIME
         if status == "SuspendedEVSE":
-            return self.suspended_evse
+            by_power = self.idle_detection == "power"
+            return PAUSED if by_power and self.suspended_evse == TIME else self.suspended_evse
         return self.faulted if status in ("Faulted", "Unavailable") else TIME
 
     def kind_after_stop(self, status: str) -> str:

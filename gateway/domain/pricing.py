@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from .dimensions import FLAT, PARKING_TIME, TIME
+from .dimensions import FLAT, PARKING_TIME, PAUSED, TIME
 from .exact import FOREVER, HOUR, Exact, ratio, whole
 from .tariff import UNPRICED, Rates, Terms
 
 States = Sequence[tuple[int, str]]
-"""(us, TIME | PARKING_TIME | FREE) from then on, in the order of time; TIME before the first."""
+"""(us, TIME | PAUSED | PARKING_TIME | FREE) from then on, in the order of time; TIME before the first."""
 
 Currents = Sequence[tuple[int, int | None]]
 """(us, nA) from then on, in the order of time."""
@@ -223,6 +223,8 @@ class Run:
         policy = terms.policy
         if kind == TIME and policy.idle_detection == "power" and self._idle_by_power():
             kind = PARKING_TIME
+        elif kind == PAUSED:
+            kind = TIME
         self.kind = kind
         if kind != PARKING_TIME:
             self.idle_since = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 TICK = timedelta(seconds=0.5)
 DAYS = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"]
+CENTS = {"EUR": "0.01", "JPY": "1", "KWD": "0.001"}
 
 
 def price(
@@ -25,23 +26,38 @@ def price(
     points: Sequence[tuple[datetime, int]],
     statuses: Sequence[tuple[datetime, str]],
     *,
-    grace_s: int = 0,
+    currents: Sequence[tuple[datetime, int]] = (),
+    left: datetime | None = None,
+    **policy: Any,
 ) -> tuple[Decimal, Decimal]:
     """Totals excluding and including VAT.
 
     points: (time, Wh since the start), the first at the start and the last at the stop.
+    left: when the cable came out, where the time after the stop counts.
     """
     start, local = points[0][0], ZoneInfo(zone)
     used: dict[str, list[tuple[dict[str, Any], Fraction]]] = {}
     idle_for = timedelta(0)
+    stop = points[-1][0]
+    if left is not None and left > stop:
+        points = [*points, (left, points[-1][1])]
+    power = Fraction(0)
     for (t0, e0), (t1, e1) in pairwise(points):
         ticks = (t1 - t0) // TICK
         per_tick = Fraction(e1 - e0, 1000 * ticks)
         energy = Fraction(e0, 1000)
-        power = per_tick * 7200
+        if t0 < stop:  # who has stopped is not measured any more
+            power = per_tick * 7200
         now = t0
         for _ in range(ticks):
-            idle = state(statuses, now) == "SuspendedEV"
+            kind = kind_of(state(statuses, now), now >= stop, policy)
+            if (
+                kind == "TIME"
+                and policy.get("idle_detection") == "power"
+                and state(statuses, now) != "SuspendedEVSE"
+                and power * 1000 < policy["idle_power_w"]
+            ):
+                kind = "PARKING_TIME"
             holding = [
                 element
                 for element in tariff["elements"]
@@ -51,13 +67,13 @@ def price(
                     now - start,
                     energy,
                     power,
+                    ([amperes for since, amperes in currents if since <= now] or [None])[-1],
                 )
             ]
             volumes = {"ENERGY": per_tick, "FLAT": Fraction(1)}
-            if not idle:
-                volumes["TIME"] = Fraction(1, 7200)
-            elif idle_for >= timedelta(seconds=grace_s):
-                volumes["PARKING_TIME"] = Fraction(1, 7200)
+            idle = kind == "PARKING_TIME"
+            if kind == "TIME" or idle and idle_for >= timedelta(seconds=policy["idle_grace_s"]):
+                volumes[kind] = Fraction(1, 7200)
             for dimension, volume in volumes.items():
                 component = first(holding, dimension)
                 due = volume and (dimension != "FLAT" or "FLAT" not in used)
@@ -66,14 +82,27 @@ def price(
             idle_for = idle_for + TICK if idle else timedelta(0)
             energy += per_tick
             now += TICK
+    if points[-1][1] < policy.get("min_billable_wh", 0):
+        return rounded(Fraction(0), tariff, policy), rounded(Fraction(0), tariff, policy)
     step(used, "ENERGY", 1000)
     step(used, "PARKING_TIME" if "PARKING_TIME" in used else "TIME", 3600)
     excl = incl = Fraction(0)
     for component, volume in (item for items in used.values() for item in items):
         cost = volume * Fraction(component["price"])
-        excl += cost
-        incl += cost * (1 + Fraction(component.get("vat", 0)) / 100)
-    return rounded(excl), rounded(incl)
+        tax = 1 + Fraction(component.get("vat", 0)) / 100
+        included = tariff.get("tax_included") == "YES"
+        excl += cost / tax if included else cost
+        incl += cost if included else cost * tax
+    excl, incl = limited(excl, incl, tariff)
+    return rounded(excl, tariff, policy), rounded(incl, tariff, policy)
+
+
+def kind_of(status: str, stopped: bool, policy: Mapping[str, Any]) -> str:
+    if status in ("Faulted", "Unavailable"):
+        return str(policy.get("faulted", "FREE"))
+    if stopped or status in ("SuspendedEV", "Finishing"):
+        return "PARKING_TIME"
+    return str(policy.get("suspended_evse", "TIME")) if status == "SuspendedEVSE" else "TIME"
 
 
 def holds(
@@ -82,6 +111,7 @@ def holds(
     lasted: timedelta,
     energy: Fraction,
     power: Fraction,
+    current: int | None,
 ) -> bool:
     clock, day = local.strftime("%H:%M"), local.date().isoformat()
     start, end = limits.get("start_time", "00:00"), limits.get("end_time", "00:00")
@@ -89,6 +119,7 @@ def holds(
         end = "24:00"
     within = start <= clock < end if start < end else clock >= start or clock < end
     seconds = Fraction(lasted / timedelta(seconds=1))
+    about_current = "min_current" in limits or "max_current" in limits
     return (
         within
         and DAYS[local.weekday()] in limits.get("day_of_week", DAYS)
@@ -96,6 +127,11 @@ def holds(
         and limits.get("min_duration", 0) <= seconds < limits.get("max_duration", 10**9)
         and limits.get("min_kwh", 0) <= energy < limits.get("max_kwh", 10**9)
         and limits.get("min_power", 0) <= power < limits.get("max_power", 10**9)
+        and (
+            not about_current
+            or current is not None
+            and limits.get("min_current", 0) <= current < limits.get("max_current", 10**9)
+        )
     )
 
 
@@ -122,6 +158,23 @@ def step(used: dict[str, list[Any]], dimension: str, units: int) -> None:
         used[dimension][-1] = (component, volume + extra)
 
 
-def rounded(amount: Fraction) -> Decimal:
+def limited(excl: Fraction, incl: Fraction, tariff: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
+    vat = Fraction(tariff["elements"][0]["price_components"][0].get("vat", 0))
+    for name, worse in (("min_price", max), ("max_price", min)):
+        limit = tariff.get(name)
+        if limit is None:
+            continue
+        gross = incl / excl if excl else 1 + vat / 100
+        net_limit, gross_limit = limit.get("excl_vat"), limit.get("incl_vat")
+        if net_limit is None:
+            net_limit = Fraction(gross_limit) / gross
+        if gross_limit is None:
+            gross_limit = Fraction(net_limit) * gross
+        excl, incl = worse(excl, Fraction(net_limit)), worse(incl, Fraction(gross_limit))
+    return excl, incl
+
+
+def rounded(amount: Fraction, tariff: Mapping[str, Any], policy: Mapping[str, Any]) -> Decimal:
     exact = Decimal(amount.numerator) / Decimal(amount.denominator)
-    return exact.quantize(Decimal("0.01"), ROUND_HALF_UP)
+    half = ROUND_HALF_EVEN if policy.get("rounding") == "HALF_EVEN" else ROUND_HALF_UP
+    return exact.quantize(Decimal(CENTS[tariff["currency"]]), half)

@@ -133,6 +133,37 @@ def test_a_reset_to_more_than_can_have_flowed_adds_nothing():
     assert found == ("6000", {"register_reset"})
 
 
+def test_a_first_reading_far_off_is_a_spike_where_the_next_one_is_not():
+    """Else the lifetime register that comes next would be taken for energy since a reset."""
+    events = [CP.start("100000"), CP.meter(5, "9999999"), CP.meter(20, "100500")]
+    assert energy(*events, CP.stop(60, "108000")) == ("8000", {"spike_ignored"})
+    events.append(CP.meter(40, "104000"))
+    assert energy(*events, CP.stop(60, "108000")) == ("8000", {"spike_ignored"})
+    unknown = {"spike_ignored", "meter_stop_missing", "needs_review"}
+    assert energy(*events, CP.stop(60, None)) == ("4000", unknown)
+
+
+def test_after_a_spike_at_first_the_register_may_be_another_one_all_the_same():
+    events = [CP.meter(5, "9999999"), CP.meter(20, "5000000"), CP.meter(40, "5001000")]
+    found = energy(CP.start("1000"), *events, CP.stop(60, "5002000"))
+    flags = {"spike_ignored", "register_rebased", "meter_stop_implausible", "needs_review"}
+    assert found == ("2000", flags)
+
+
+def test_a_meter_that_was_silent_for_a_while_was_not_reset():
+    """It reads 0 twice.  Counted from zero, its 4 kWh afterwards would be billed once more."""
+    silent = [CP.meter(10, "2000"), CP.meter(20, "0"), CP.meter(30, "0"), CP.meter(40, "4000")]
+    start = CP.start("1000")
+    assert energy(start, *silent, CP.stop(60, "6000")) == ("5000", {"dip_ignored"})
+    assert energy(start, *silent[:3], CP.stop(60, "6000")) == ("5000", {"dip_ignored"})
+
+
+def test_a_meter_stop_that_cannot_be_does_not_explain_a_low_register():
+    low = [CP.meter(10, "2000"), CP.meter(20, "100"), CP.meter(30, "1100")]
+    found = energy(CP.start("1000"), *low, CP.stop(60, "9999999"))
+    assert found == ("2100", {"register_reset", "meter_stop_implausible", "needs_review"})
+
+
 def test_the_newest_of_two_dips_does_not_hide_a_spike():
     """4000 was a spike over 2000, which the next two readings climb on from."""
     found = energy(

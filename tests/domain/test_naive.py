@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.accounting import Ledger
@@ -51,6 +51,8 @@ restrictions = st.fixed_dictionaries(
         "max_kwh": kwh,
         "min_power": st.sampled_from([Decimal("7.2"), 10]),
         "max_power": st.sampled_from([Decimal("7.2"), 10]),
+        "min_current": st.sampled_from([10, 16]),
+        "max_current": st.sampled_from([10, 16]),
     },
 )
 components = st.lists(
@@ -69,37 +71,78 @@ components = st.lists(
 elements = st.fixed_dictionaries(
     {"price_components": components}, optional={"restrictions": restrictions}
 )
-tariffs = st.lists(elements, min_size=1, max_size=4).map(
-    lambda found: {"id": "T", "currency": "EUR", "elements": found}
+amounts = st.integers(0, 900).map(lambda n: Decimal(n) / 100)
+least = st.one_of(
+    st.fixed_dictionaries({"excl_vat": amounts}, optional={"incl_vat": amounts}),
+    st.fixed_dictionaries({"incl_vat": amounts}),
 )
+tariffs = st.fixed_dictionaries(
+    {
+        "id": st.just("T"),
+        "currency": st.sampled_from(["EUR", "EUR", "JPY", "KWD"]),
+        "elements": st.lists(elements, min_size=1, max_size=4),
+    },
+    optional={
+        "tax_included": st.sampled_from(["YES", "NO", "N/A"]),
+        "min_price": least,
+        "max_price": least,
+    },
+).filter(lambda tariff: ordered(tariff.get("min_price", {}), tariff.get("max_price", {})))
 intervals = st.lists(
-    st.tuples(st.integers(1, 200), st.sampled_from([0, 2, 4])), min_size=1, max_size=4
-)  # seconds, and Wh a second
-statuses = st.lists(
-    st.tuples(st.integers(0, 500), st.sampled_from(["Charging", "SuspendedEV"])), max_size=3
+    st.tuples(st.integers(1, 200), st.sampled_from([0, 2, 4]), st.sampled_from([None, 6, 10, 32])),
+    min_size=1,
+    max_size=4,
+)  # seconds, Wh a second, and A sampled at the beginning
+words = ["Charging", "SuspendedEV", "SuspendedEVSE", "Faulted", "Finishing"]
+statuses = st.lists(st.tuples(st.integers(0, 500), st.sampled_from(words)), max_size=4)
+kinds = st.sampled_from(["TIME", "FREE", "PARKING_TIME"])
+policies = st.fixed_dictionaries(
+    {
+        "idle_grace_s": st.sampled_from([0, 0, 30]),
+        "idle_detection": st.sampled_from(["status", "status", "power"]),
+        "idle_power_w": st.just(100),
+        "post_stop_parking": st.booleans(),
+    },
+    optional={
+        "suspended_evse": kinds,
+        "faulted": kinds,
+        "min_billable_wh": st.sampled_from([1, 300]),
+        "rounding": st.just("HALF_EVEN"),
+    },
 )
 
 
-@settings(max_examples=150)
-@given(tariffs, st.sampled_from(STARTS), intervals, statuses, st.sampled_from([0, 0, 30]))
+def ordered(low, high):
+    """A least price above the greatest is a fault of the file."""
+    return all(low[side] <= high[side] for side in low.keys() & high.keys())
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(tariffs, st.sampled_from(STARTS), intervals, statuses, policies, st.integers(0, 300))
 def test_any_tariff_gives_the_same_price_half_a_second_at_a_time(
-    tariff, start, pieces, changes, grace_s
+    tariff, start, pieces, changes, policy, more
 ):
-    times = accumulate((length for length, _ in pieces), initial=0)
-    energies = accumulate((length * rate for length, rate in pieces), initial=0)
+    times = list(accumulate((length for length, *_ in pieces), initial=0))
+    energies = accumulate((length * rate for length, rate, _ in pieces), initial=0)
     points = [
         (start + timedelta(seconds=time), energy)
         for time, energy in zip(times, energies, strict=True)
+    ]
+    currents = [
+        (start + timedelta(seconds=time), amperes)
+        for time, (*_, amperes) in zip(times, pieces, strict=False)
+        if amperes is not None
     ]
     changed = sorted(
         ((start + timedelta(seconds=second), status) for second, status in changes),
         key=lambda change: change[0],
     )
     stop = points[-1][0]
-    changed = [change for change in changed if change[0] <= stop]
+    left = stop + timedelta(seconds=more) if policy["post_stop_parking"] else None
+    changed = [change for change in changed if change[0] <= (left or stop)]
 
-    ledger = Ledger(book(tariff, idle_grace_s=grace_s))
-    about = {"charge_point_id": "CP-1", "received_at": stop}
+    ledger = Ledger(book(tariff, **policy))
+    about = {"charge_point_id": "CP-1", "received_at": left or stop}
     ledger.post(
         TransactionStarted(
             **about,
@@ -114,14 +157,25 @@ def test_any_tariff_gives_the_same_price_half_a_second_at_a_time(
         ledger.post(
             ConnectorStatusChanged(**about, timestamp=moment, connector_id=1, status=status)
         )
+    for moment, amperes in currents:
+        ledger.post(meter(about, moment, Sample(str(amperes), measurand="Current.Import")))
     for moment, energy in points[1:]:
-        reading = Reading(moment, (Sample(str(1000 + energy)),))
-        ledger.post(MeterSampled(**about, connector_id=1, transaction_id=1, readings=(reading,)))
-    (settled,) = ledger.post(
+        ledger.post(meter(about, moment, Sample(str(1000 + energy))))
+    facts = ledger.post(
         TransactionStopped(
             **about, timestamp=stop, transaction_id=1, meter_stop=str(1000 + points[-1][1])
         )
     )
+    if left is not None:
+        facts = ledger.post(
+            ConnectorStatusChanged(**about, timestamp=left, connector_id=1, status="Available")
+        )
+    (settled,) = facts
     found = settled.receipt
-    expected = naive.price(tariff, ZONE, points, changed, grace_s=grace_s)
+    expected = naive.price(tariff, ZONE, points, changed, currents=currents, left=left, **policy)
     assert (Decimal(found["total_excl_vat"]), Decimal(found["total_incl_vat"])) == expected
+
+
+def meter(about, moment, sample):
+    reading = Reading(moment, (sample,))
+    return MeterSampled(**about, connector_id=1, transaction_id=1, readings=(reading,))

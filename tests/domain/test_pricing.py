@@ -218,6 +218,8 @@ def test_a_pause_by_the_charge_point_is_never_idle_by_power():
     events = (CP.start("0"), CP.status(0, "SuspendedEVSE"), CP.stop(60, "0"))
     found = receipt(prices, *events)
     assert (found["idle_s"], found["charging_s"], found["total_incl_vat"]) == (0, 0, "0.00")
+    found = receipt(book(TIME_AND_PARKING, idle_detection="power"), *events)
+    assert (found["idle_s"], found["charging_s"], found["total_incl_vat"]) == (0, 3600, "3.00")
 
 
 @pytest.mark.parametrize(
