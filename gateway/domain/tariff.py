@@ -199,7 +199,10 @@ class Terms:
 
 @attrs.frozen(kw_only=True)
 class Assignment:
-    """Which tariffs a connector may have, in order.  connector_id: None: all of them."""
+    """Which tariffs a connector may have, in order.
+
+    connector_id: None: all of them.  default: only where no other assignment covers it.
+    """
 
     charge_point: str = "*"
     connector_id: int | None = None
@@ -209,6 +212,14 @@ class Assignment:
     def covers(self, charge_point_id: str, connector_id: int) -> bool:
         return self.connector_id in (None, connector_id) and fnmatchcase(
             charge_point_id, self.charge_point
+        )
+
+    def hides(self, other: Assignment) -> bool:
+        """Whether the other one, coming later, never holds."""
+        return (
+            self.default is other.default
+            and self.charge_point in ("*", other.charge_point)
+            and self.connector_id in (None, other.connector_id)
         )
 
 
@@ -252,10 +263,10 @@ class TariffBook:
         )
 
     def _candidates(self, charge_point_id: str, connector_id: int) -> tuple[Tariff, ...]:
-        for assignment in self.assignments:
-            if not assignment.default and assignment.covers(charge_point_id, connector_id):
-                return assignment.tariffs
-        for assignment in self.assignments:
-            if assignment.default:
-                return assignment.tariffs
+        for default in (False, True):
+            for assignment in self.assignments:
+                if assignment.default is default and assignment.covers(
+                    charge_point_id, connector_id
+                ):
+                    return assignment.tariffs
         return ()

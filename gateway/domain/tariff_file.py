@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -118,12 +118,32 @@ def _assignments(
 ) -> tuple[Assignment, ...]:
     if value is None:  # one list for everybody
         return (Assignment(default=True, tariffs=tuple(tariffs.values())),) if tariffs else ()
-    found = []
+    found: list[tuple[int, Assignment]] = []
     with faults.at("assign"):
         for index, item in parts.objects(value, faults):
             with faults.at(index):
-                found.append(_assignment(Node(item, faults), tariffs))
-    return tuple(found)
+                assignment = _assignment(Node(item, faults), tariffs)
+                _judge_overlap(assignment, found, faults)
+                found.append((index, assignment))
+    assigned = {tariff.id for _, assignment in found for tariff in assignment.tariffs}
+    for name in tariffs.keys() - assigned:
+        with faults.at("tariffs"):
+            faults.warn(f'nobody pays by the tariff "{name}": no assignment names it')
+    return tuple(assignment for _, assignment in found)
+
+
+def _judge_overlap(
+    assignment: Assignment, earlier: Iterable[tuple[int, Assignment]], faults: Faults
+) -> None:
+    """Two defaults for one connector contradict each other; else the first is meant to hold."""
+    for index, other in earlier:
+        if assignment.default and (other.hides(assignment) or assignment.hides(other)):
+            with faults.at("default"):
+                faults.error(f"overlaps with assign[{index}], which is the default already")
+            return
+        if other.hides(assignment):
+            faults.warn(f"never holds: assign[{index}] covers all that it covers")
+            return
 
 
 def _assignment(node: Node, tariffs: Mapping[str, Tariff]) -> Assignment:

@@ -15,6 +15,7 @@ from gateway.domain.tariff_json import canonical
 from .scenes import LIVE, PER_KWH, START, ZONE, component, element, tariff
 
 FIRST = "tariffs[0].elements[0].price_components[0]"
+DEFAULT = {"default": True, "tariffs": ["T"]}
 
 
 def faults_of(document: Any, *, fatal: bool = True, **more: Any) -> dict[str, str]:
@@ -141,6 +142,9 @@ def test_a_day_that_is_none_is_named_in_its_list():
         (file(PER_KWH, assign=[{"default": True, "tariffs": ["U"]}]), "assign[0].tariffs[0]"),
         (file(PER_KWH, assign=[{"default": True, "tariffs": "T"}]), "assign[0].tariffs"),
         (file(PER_KWH, assign=[{"default": True, "tariffs": ["T"], "x": 1}]), "assign[0].x"),
+        (file(PER_KWH, assign=[DEFAULT, {"charge_point": "X", "tariffs": ["T"]}, DEFAULT]),
+         "assign[2].default"),
+        (file(PER_KWH, assign=[DEFAULT | {"connector": 1}, DEFAULT]), "assign[1].default"),
     ],
 )
 def test_a_fault_is_named_with_its_place_and_nothing_is_priced(document, where):
@@ -179,6 +183,17 @@ def test_all_faults_are_told_at_once():
         (with_restriction(min_duration=5, max_duration=5), "never holds"),
         (with_restriction(start_date="2026-02-01", end_date="2026-01-01"), "never holds"),
         (file(PER_KWH, extra=1), "ignored"),
+        (file(PER_KWH, PER_KWH | {"id": "U"}, assign=[DEFAULT]), 'nobody pays by the tariff "U"'),
+        (
+            file(
+                PER_KWH,
+                assign=[
+                    {"charge_point": "CP-*", "tariffs": ["T"]},
+                    {"charge_point": "CP-*", "connector": 2, "tariffs": ["T"]},
+                ],
+            ),
+            "assign[0] covers all",
+        ),
         (file(tariff(element(component("ENERGY", "1", "21"), component("TIME", "1")))), "VAT"),
         (file(PER_KWH | {"tax_included": "YES"}), "without vat"),
         (
@@ -241,6 +256,27 @@ def test_the_first_assignment_that_covers_a_connector_holds():
     assert tariff_of("CP-1", 1) == "B"
     assert tariff_of("CP-1", 2) == tariff_of("CP-7", 2) == "A"
     assert tariff_of("CP-7", 1) == "C"
+
+
+def test_a_default_may_be_for_some_connectors_only():
+    named = [PER_KWH | {"id": name} for name in ("A", "B", "C")]
+    document = file(
+        *named,
+        assign=[
+            {"default": True, "connector": 1, "tariffs": ["A"]},
+            {"default": True, "connector": 2, "tariffs": ["B"]},
+            {"charge_point": "CP-1", "connector": 2, "tariffs": ["C"]},
+        ],
+    )
+    book, faults = read_tariffs(document)
+    assert not faults
+    found = {
+        (name, n): book.terms(name, n, START).tariff for name in ("CP-1", "X") for n in (1, 2, 3)
+    }
+    assert {key: tariff and tariff.id for key, tariff in found.items()} == {
+        ("CP-1", 1): "A", ("CP-1", 2): "C", ("CP-1", 3): None,
+        ("X", 1): "A", ("X", 2): "B", ("X", 3): None,
+    }  # fmt: skip
 
 
 def test_no_assignment_that_covers_means_no_price_but_says_so():
