@@ -58,10 +58,11 @@ def so_far(session: Session, end: int | None = None) -> Outcome:
 
     end: us, at or after the newest data; None: with the newest data.
     """
+    if end is None and not session.closed:
+        end = session.newest
     if session.stop is not None:
         return final(session, end=end)
-    if end is None:
-        end = session.newest
+    assert end is not None  # noqa: S101  who is closed has stopped
     course = session.course.decided(None)
     run = priced(session).copy()
     run.follow(session.states, session.currents)

@@ -21,6 +21,7 @@ from ..domain.clock import parse_timestamp
 from ..domain.events import Event, Reading, Sample
 
 _INT64 = 2**63
+_MOST = 30  # digits before the decimal point, and zeros behind it
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _SAMPLE_FIELDS = tuple(field.name for field in attrs.fields(Sample))
 
@@ -55,9 +56,11 @@ def integer_of(value: object) -> int | None:
 
 
 def text_of(value: object) -> str | None:
-    """Text as it came; a number's own digits; None for anything else."""
+    """Text as it came; a number's own digits, without an exponent; None for anything else."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Decimal) and value.is_finite() and -_MOST <= value.adjusted() <= _MOST:
+        return f"{value:f}"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return str(value)
     return None

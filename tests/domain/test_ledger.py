@@ -343,6 +343,18 @@ def test_idle_time_after_the_stop_counts_until_the_connector_is_available():
     assert ledger.open_transactions() == []
 
 
+def test_while_the_cable_is_in_after_the_stop_each_message_tells_what_it_costs_by_now():
+    """20 min idle x 6/h = 2.00, then 30 min = 3.00."""
+    prices = book(TIME_AND_PARKING, post_stop_parking=True)
+    facts = posted(prices, CP.start("0"), CP.stop(0, "0"), CP.status(20, "Finishing"))
+    running = progress(facts).progress
+    assert (running.idle_s, running.cost_total) == (1200, Decimal("2.00"))
+    facts = posted(
+        prices, CP.start("0"), CP.stop(0, "0"), CP.status(20, "Finishing"), CP.status(30, "Faulted")
+    )
+    assert progress(facts).progress.cost_total == Decimal("3.00")
+
+
 def test_the_cable_out_is_known_before_the_stop():
     """Available overtakes StopTransaction when the charge point was offline."""
     events = (CP.start("0"), CP.status(70, "Available"), CP.stop(60, "10000", received_at=at(75)))
