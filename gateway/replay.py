@@ -195,11 +195,12 @@ def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
         event = event_of(frame[2], payload, charge_point_id=CHARGE_POINT, received_at=at)
         if isinstance(event, TransactionStarted):
             key = (event.connector_id, event.id_tag, event.timestamp, event.meter_start)
-            repeated = key in numbers
-            if not repeated:
-                number = given.get(frame[1])
-                numbers[key] = max(numbers.values(), default=0) + 1 if number is None else number
-            event = attrs.evolve(event, transaction_id=numbers[key], repeated=repeated)
+            number = given.get(frame[1]) or numbers.get(key)
+            if number is None:
+                number = max(numbers.values(), default=0) + 1
+            repeated = number in numbers.values()
+            numbers[key] = number
+            event = attrs.evolve(event, transaction_id=number, repeated=repeated)
         if event is not None:
             yield at, event
 

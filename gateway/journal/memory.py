@@ -12,7 +12,15 @@ import trio
 from ..domain.events import Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import Fleet
 from . import Aside, Bookmark, Entry, Hear, OpenTransaction, Statistics
-from .rules import ACCOUNTED, StartKey, milliseconds, receipt_key, start_key
+from .rules import (
+    ACCOUNTED,
+    StartKey,
+    is_dated,
+    milliseconds,
+    receipt_key,
+    retired,
+    start_key,
+)
 
 
 @attrs.define(eq=False)
@@ -23,12 +31,12 @@ class MemoryJournal:
     _asides: dict[str, list[Aside]] = attrs.field(factory=dict)
     _started: dict[StartKey, OpenTransaction] = attrs.field(factory=dict)
     _settled: dict[int, int] = attrs.field(factory=dict)  # transaction -> its newest receipt's seq
+    _last_id: int = 0
     _receipts: dict[str, TransactionSettled] = attrs.field(factory=dict)
     _published: set[int] = attrs.field(factory=set)
     _fleet: Fleet = attrs.field(factory=Fleet)
     _commits: int = 0
     _trimmed: int = 0  # entries up to here are as good as gone
-    _ids: int = 0
 
     async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
         entries = self._append(events, bookmark)  # in the order of the calls, like on a disk
@@ -62,10 +70,13 @@ class MemoryJournal:
     def _begun(self, event: TransactionStarted, seq: int) -> TransactionStarted:
         key = start_key(event)
         known = self._started.get(key)
+        if known and known.transaction_id in self._settled and not is_dated(event):
+            self._started[retired(key, known.transaction_id)] = known
+            known = None
         if known is None:
-            self._ids += 1
-            known = OpenTransaction(self._ids, event.charge_point_id, seq)
+            known = OpenTransaction(self._last_id + 1, event.charge_point_id, seq)
             self._started[key] = known
+            self._last_id = known.transaction_id
             return attrs.evolve(event, transaction_id=known.transaction_id)
         return attrs.evolve(event, transaction_id=known.transaction_id, repeated=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..domain import events
+from ..domain.session import trusted
 
 ACCOUNTED = (
     events.TransactionStarted,
@@ -30,6 +31,21 @@ def start_key(event: events.TransactionStarted) -> StartKey:
         event.timestamp.isoformat() if event.timestamp else "",
         event.meter_start or "",
     )
+
+
+def retired(key: StartKey, transaction_id: int) -> StartKey:
+    """The key of a settled transaction that leaves its own to another one: see `is_dated`."""
+    *rest, started, meter_start = key
+    return (*rest, f"{started} of {transaction_id}", meter_start)  # type: ignore[return-value]
+
+
+def is_dated(event: events.TransactionStarted) -> bool:
+    """Whether the charge point says when it started, as far as that can be believed.
+
+    A clock that was never set says 1970 each time.  Such a start repeats another one only while
+    that is open: else all sessions of a tag would be taken for the first one.
+    """
+    return trusted(event.timestamp, event.received_at)[1]
 
 
 def receipt_key(event: events.TransactionSettled) -> str:

@@ -22,7 +22,7 @@ from ..domain.events import Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import patches
 from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
 from .codec import dump, dump_object, load, load_object
-from .rules import ACCOUNTED, milliseconds, receipt_key, start_key
+from .rules import ACCOUNTED, is_dated, milliseconds, receipt_key, retired, start_key
 
 _STEPS = (  # of the schema; a store has taken as many of them as its user_version says
     """
@@ -332,9 +332,13 @@ def _save_bookmark(db: sqlite3.Connection, bookmark: Bookmark) -> None:
 def _begun(db: sqlite3.Connection, event: TransactionStarted, seq: int) -> TransactionStarted:
     key = start_key(event)
     where = "(charge_point, connector, id_tag, started, meter_start) = (?, ?, ?, ?, ?)"
-    found = db.execute(f"select id from tx where {where}", key).fetchone()  # noqa: S608
+    found = db.execute(f"select id, settled from tx where {where}", key).fetchone()  # noqa: S608
     if found is not None:
-        return attrs.evolve(event, transaction_id=found[0], repeated=True)
+        known, over = found
+        if is_dated(event) or not over:
+            return attrs.evolve(event, transaction_id=known, repeated=True)
+        _, _, _, started, _ = retired(key, known)
+        db.execute("update tx set started = ? where id = ?", (started, known))
     given = db.execute(
         "insert into tx (charge_point, connector, id_tag, started, meter_start, seq)"
         " values (?, ?, ?, ?, ?, ?)",

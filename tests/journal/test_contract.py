@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import attrs
@@ -54,6 +54,28 @@ def settled(tx, receipt_id, **more):
         receipt={"receipt_id": receipt_id, "version": about["version"], "n": Decimal("0.10")},
         **about,
     )
+
+
+@pytest.mark.parametrize("timestamp", [None, datetime(1970, 1, 1, tzinfo=UTC)])
+async def test_a_start_without_a_time_repeats_only_what_is_still_open(journal, timestamp):
+    """HC-71, HC-94: of a charge point without a clock, whose register counts from 0 each time."""
+    again = start(timestamp=timestamp)
+
+    async def begun():
+        ((entry,),) = [await journal.append(again)]
+        return entry.event.transaction_id, entry.event.repeated
+
+    first, _ = await begun()
+    assert await begun() == (first, True)
+    await journal.append(settled(first, "r-1"))
+    second, repeated = await begun()
+    assert (second > first, repeated) == (True, False)
+    assert await begun() == (second, True)
+    assert (await journal.transaction(first)).transaction_id == first
+    assert [tx.transaction_id for tx in await journal.open_transactions()] == [second]
+    await journal.append(settled(second, "r-2"))
+    third, repeated = await begun()
+    assert (third > second, repeated) == (True, False)
 
 
 async def test_entries_come_back_whole_and_in_order(journal):
