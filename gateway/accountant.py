@@ -36,7 +36,8 @@ async def open_accountant(
 ) -> AsyncIterator[None]:
     """Account for all that is published; on leaving the block, first finish what there is.
 
-    stale_after: how old the newest word of a transaction may be whose charge point is away.
+    stale_after: how old the newest word of a transaction may be whose charge point is away, or
+        knows nothing of it.
     """
     bookmark = await bus.journal.bookmark(READER)
     await restore(ledger, bus.journal, bookmark.seq)
@@ -141,8 +142,9 @@ def _given_up(
     bus: EventBus, ledger: Ledger, at: datetime, stale_after: timedelta
 ) -> Iterator[TransactionClosed]:
     for tx in ledger.open_transactions():
+        # A charge point that is there will stop what it knows of.
         away = not bus.fleet.about(tx.charge_point_id).get("connected")
-        if away and at - tx.newest_at > stale_after:
+        if (away or tx.unconfirmed) and at - tx.newest_at > stale_after:
             yield TransactionClosed(
                 charge_point_id=tx.charge_point_id,
                 received_at=at,

@@ -16,6 +16,7 @@ import attrs
 
 from .clock import parse_timestamp
 from .events import (
+    ChargePointBooted,
     ConnectorStatusChanged,
     DataTransferred,
     Event,
@@ -51,11 +52,13 @@ ACCOUNTED: tuple[type[Event], ...] = (
     TransactionStopped,
     ConnectorStatusChanged,
     DataTransferred,
+    ChargePointBooted,
     TransactionClosed,
     TransactionOpened,
     TransactionSettled,
 )
 
+REPLACED = "charger_replaced"
 _COSTMSG = "org.openchargealliance.costmsg"
 _GREATEST_ID = 2**31 - 1
 
@@ -68,6 +71,7 @@ class OpenTransaction:
     """stopped: only the cable is still in, and idle time may count on.
 
     newest_at: of the newest data that it rests on.
+    unconfirmed: see `Session.unconfirmed`.
     """
 
     charge_point_id: str
@@ -77,6 +81,7 @@ class OpenTransaction:
     started_at: datetime
     newest_at: datetime
     stopped: bool = False
+    unconfirmed: bool = False
 
 
 class Ledger:
@@ -99,6 +104,7 @@ class Ledger:
             TransactionStopped: self._stopped,
             ConnectorStatusChanged: self._status,
             DataTransferred: self._data,
+            ChargePointBooted: self._booted,
             TransactionClosed: self._given_up,
         }
 
@@ -182,6 +188,7 @@ class Ledger:
                 started_at=opening.started_at,
                 newest_at=instant(session.newest),
                 stopped=session.stop is not None,
+                unconfirmed=session.unconfirmed,
             )
             for session in map(self._sessions.__getitem__, self._open.values())
             for opening in (session.opening,)
@@ -268,6 +275,20 @@ class Ledger:
             return [], []
         when, _ = trusted(parse_timestamp(told[1]), event.received_at)
         return self._after(unplugged(session, microseconds(when)), event.received_at, tell)
+
+    def _booted(self, event: ChargePointBooted, tell: bool) -> Outcomes:
+        """Transactions outlive a boot (OCPP 1.6 §4.10, PowerLoss), but not the hardware."""
+        sessions: list[Session] = []
+        facts: list[Event] = []
+        for (charge_point_id, _), transaction_id in self._open.items() if event.replaced else ():
+            if charge_point_id != event.charge_point_id:
+                continue
+            old = ended(self._sessions[transaction_id], "Replaced")
+            old = attrs.evolve(old, flags=old.flags | {REPLACED})
+            kept, told = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
+            sessions += kept
+            facts += told
+        return sessions, facts
 
     def _given_up(self, event: TransactionClosed, tell: bool) -> Outcomes:
         session = self._own(event.transaction_id, event)

@@ -53,7 +53,10 @@ class ChargePointDisconnected(Event):
 
 @attrs.frozen(kw_only=True)
 class ChargePointBooted(Event):
-    """BootNotification (OCPP 1.6 §4.2)."""
+    """BootNotification (OCPP 1.6 §4.2).
+
+    replaced: other hardware than before answers to this charge point's name.
+    """
 
     vendor: str = ""
     model: str = ""
@@ -64,6 +67,7 @@ class ChargePointBooted(Event):
     meter_type: str = ""
     meter_serial_number: str = ""
     status: str = "Accepted"
+    replaced: bool = False
 
 
 @attrs.frozen(kw_only=True)

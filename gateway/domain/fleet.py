@@ -39,7 +39,7 @@ def patches(event: Event) -> tuple[Patch, ...]:
 
     Charge point: connected (bool), reason, remote_address, security_profile, charger (JSON of
     BootNotification), status, error_code.  Connector: status, error_code, since_ms, tx (the id of
-    its open transaction or None), tx_tag.
+    its open transaction or None), tx_tag, tx_tag_status (what its start was answered).
     """
     name = event.charge_point_id
     match event:
@@ -71,10 +71,15 @@ def patches(event: Event) -> tuple[Patch, ...]:
                 name, connector, {"tx": event.transaction_id, "tx_tag": event.id_tag}
             )
         case events.TransactionSettled(connector_id=connector, version=1):
-            return _of_connector(name, connector, {"tx": None, "tx_tag": None})
+            over = {"tx": None, "tx_tag": None, "tx_tag_status": None}
+            return _of_connector(name, connector, over)
         case events.TransactionStarted(connector_id=connector) if connector:
             # Before the accountant has opened it: who starts may want to stop at once.
-            begun = {"tx": event.transaction_id, "tx_tag": event.id_tag}
+            begun = {
+                "tx": event.transaction_id,
+                "tx_tag": event.id_tag,
+                "tx_tag_status": event.id_tag_status,
+            }
             return _of_connector(name, connector, {} if event.repeated else begun)
         case events.MeterSampled(connector_id=connector) if connector:
             return _of_connector(name, connector, {})
@@ -101,6 +106,16 @@ def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
         "meter_serial": event.meter_serial_number,
     }
     return {key: text for key, text in told.items() if text}
+
+
+def is_another(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether other hardware answers to the name now, as far as both say what they are.
+
+    before, after: of `charger_attributes`.  Firmware may change, and with it how a model
+    is spelled.
+    """
+    names = ("serial",) if {"serial"} <= before.keys() & after.keys() else ("vendor", "model")
+    return any(name in before and name in after and before[name] != after[name] for name in names)
 
 
 @attrs.define
@@ -131,6 +146,15 @@ class Fleet:
         """Connectors seen of a charge point, ascending."""
         prefix = charge_point_id + "/"
         return sorted(int(name[len(prefix) :]) for name in self.devices if name.startswith(prefix))
+
+    def busy_tags(self, *, but: str) -> set[str]:
+        """The id tags that charge somewhere now, in lower case; those of the device `but` aside."""
+        return {
+            str(state["tx_tag"]).lower()
+            for name, state in self.devices.items()
+            if state.get("tx") is not None and name != but
+            if state.get("tx_tag_status", "Accepted") == "Accepted"
+        }
 
     def open_transaction(self, charge_point_id: str, connector_id: int) -> int | None:
         tx = self.about(device_name(charge_point_id, connector_id)).get("tx")

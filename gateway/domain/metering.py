@@ -168,16 +168,12 @@ class Course:
 
     def _from_base(self, low: Point) -> Course:
         """As if the first reading had not been, and `low` were the first."""
-        course = self._with(
-            zero=self.base,
-            last=self.before,
-            low=None,
-            settled=(),
-            broken=False,
-            flags=(self.flags - {REBASED}) | {SPIKE},
-        )._first(low.at, low.nwh)
+        flags = (self.flags - {REBASED}) | {SPIKE}
+        course = self._with(zero=self.base, broken=False, flags=flags)
+        course = course._first(low.at, low.nwh)  # noqa: SLF001  itself, a step later
         assert course.zero is not None  # noqa: S101  for the type checker: `base` is known
-        return course._with(last=Point(low.at, low.nwh - course.zero))
+        last = Point(low.at, low.nwh - course.zero)
+        return attrs.evolve(course, last=last, low=None, settled=())
 
     def _based(self, begin: int) -> Course:
         return self._with(base=begin, zero=begin)

@@ -79,6 +79,8 @@ class Session:
     statuses: (us, status) in the order of time.  states: the same as kinds of time.
     newest: us of the newest data.  shown: nWh, the most energy it was ever said to have.
     unplugged: us, as the charge point told.
+    confirmed: the charge point has sent readings of it, or its stop.  disputed: and later another
+        stop, which is not billed.
     version: of the newest receipt, 0 before the first.  closed: the receipt stands.
     """
 
@@ -95,6 +97,8 @@ class Session:
     shown: int = 0
     power_sampled: bool = False
     unplugged: int | None = None
+    confirmed: bool = False
+    disputed: bool = False
     stop: Stop | None = None
     version: int = 0
     closed: bool = False
@@ -103,6 +107,17 @@ class Session:
     def key(self) -> tuple[str, int]:
         """The connector."""
         return self.opening.charge_point_id, self.opening.connector_id
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether the charge point seems to know nothing of it: it has never named it since the
+        start, and says that the connector is free.  (It never heard our answer to the start.)"""
+        return (
+            self.stop is None
+            and not self.confirmed
+            and bool(self.statuses)
+            and self.statuses[-1][1] == "Available"
+        )
 
 
 def opened(opening: Opening, *, flags: frozenset[str], priced: bool) -> Session:
@@ -203,6 +218,8 @@ def with_readings(
         shown=shown,
         power_sampled=power_sampled,
         unplugged=session.unplugged,
+        confirmed=True,
+        disputed=session.disputed,
         stop=session.stop,
         version=session.version,
         closed=session.closed,

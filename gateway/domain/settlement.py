@@ -143,8 +143,8 @@ def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | N
         course, points = _traced(session, stop)
     decided = course.decided(register)
     if RESET in decided.flags and _may_close(course, stop):
-        # A meter that fell silent for a while reads 0 more than once; had it been reset, its last
-        # register would lie below those before, or they are too few to tell: then the lesser counts.
+        # A meter that fell silent for a while reads 0 more than once.  Had it been reset, its last
+        # register would lie below those before; where they are too low to tell, the lesser counts.
         course, points = _traced(session, stop, never_reset=True)
         decided = course.decided(register)
     return decided, points
@@ -235,6 +235,8 @@ def _flags(
         flags = flags.union(more)
     if session.stop is not None and session.stop.inferred:
         flags = flags | {"stop_inferred"}
+    if session.unconfirmed:
+        flags = flags | {"unconfirmed"}
     if not flags:
         return ()
     if flags & _REVIEWED or any(flag.startswith("defect_") for flag in flags):

@@ -41,3 +41,9 @@ class TagList:
         if known.parent:
             info["parentIdTag"] = known.parent
         return info
+
+    def owner(self, id_tag: str) -> str:
+        """Whoever shows the tag, in lower case: its parent, where it has one."""
+        id_tag = id_tag.lower()
+        known = self.tags.get(id_tag)
+        return known.parent.lower() if known is not None and known.parent else id_tag

@@ -29,6 +29,7 @@ DUPLICATE_STOP = "duplicate_stop"
 STOP_LATE = "stop_late"
 STOP_BEFORE_START = "stop_before_start"
 METER_START_MISSING = "meter_start_missing"
+NO_CONNECTOR = "connector_invalid"
 
 # A status that arrived before its transaction's start says something about it only if it can
 # hold within a transaction; Finishing is the one before's.
@@ -67,6 +68,8 @@ def started(
         flags |= {DUPLICATE_START}
     if terms.unpriced:
         flags |= {NO_TARIFF}
+    if event.connector_id < 1:  # 0 is the charge point as a whole (OCPP 1.6 §3.8)
+        flags |= {NO_CONNECTOR, NEEDS_REVIEW}
     opening = Opening(
         charge_point_id=event.charge_point_id,
         connector_id=event.connector_id,
@@ -111,8 +114,9 @@ def stopped(session: Session, event: TransactionStopped) -> Turn:
     if session.stop is not None and not session.stop.inferred:
         # The first one holds.  A retry says the same; people should see one that does not.
         same = (stop.at, stop.register) == (session.stop.at, session.stop.register)
-        quiet = same or not session.closed or DUPLICATE_STOP in session.flags
-        session = attrs.evolve(session, flags=session.flags | {DUPLICATE_STOP})
+        quiet = same or not session.closed or session.disputed
+        flags = session.flags | {DUPLICATE_STOP}
+        session = attrs.evolve(session, flags=flags, disputed=session.disputed or not same)
         return Turn(session, Then.NOTHING if quiet else Then.SETTLE)
     if session.closed:
         flags |= {STOP_LATE}

@@ -14,6 +14,7 @@ ACCOUNTED = (
     events.TransactionClosed,
     events.ConnectorStatusChanged,
     events.DataTransferred,
+    events.ChargePointBooted,
     events.TransactionOpened,
     events.TransactionSettled,
 )

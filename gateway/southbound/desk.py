@@ -15,6 +15,7 @@ import structlog
 
 from ..bus import EventBus, JournalError
 from ..domain import events
+from ..domain.fleet import charger_attributes, device_name, is_another
 from ..domain.tags import TagList
 from .facts import event_of
 from .frames import TRANSACTION_ACTIONS, FrameError, Request
@@ -35,12 +36,14 @@ class Rules:
 
     heartbeat_interval: seconds.  tell_heartbeats: whether Heartbeats become events.
     pending: whether charge points that the configuration does not name wait for approval.
+    concurrent: whether an id tag may charge in two places at once.
     """
 
     tags: TagList = attrs.field(factory=TagList)
     heartbeat_interval: int = 300
     tell_heartbeats: bool = False
     pending: bool = False
+    concurrent: bool = True
 
 
 class Desk:
@@ -116,7 +119,9 @@ class Desk:
         status = "Pending" if self._waiting else "Accepted"
         fact = self._fact(request)
         assert isinstance(fact, events.ChargePointBooted)  # noqa: S101  by its action
-        await self._bus.publish(attrs.evolve(fact, status=status))
+        before = self._bus.fleet.about(self._charge_point_id).get("charger", {})
+        replaced = is_another(before, charger_attributes(fact))
+        await self._bus.publish(attrs.evolve(fact, status=status, replaced=replaced))
         return {
             "currentTime": _iso(self._now()),
             "interval": self._rules.heartbeat_interval,
@@ -149,6 +154,8 @@ class Desk:
         fact = self._fact(request)
         assert isinstance(fact, events.TransactionStarted)  # noqa: S101  by its action
         info = self._rules.tags.info(fact.id_tag, self._now())
+        if info["status"] == "Accepted" and self._charges_elsewhere(fact):
+            info = {**info, "status": "ConcurrentTx"}
         # Also a refused transaction is real: it may have run offline, and energy with it.
         (entry,) = await self._bus.publish(attrs.evolve(fact, id_tag_status=info["status"]))
         started = entry.event
@@ -172,6 +179,14 @@ class Desk:
 
     async def _sign_certificate(self, _: Request) -> Reply:
         return {"status": "Rejected"}  # there is no certificate authority to ask
+
+    def _charges_elsewhere(self, fact: events.TransactionStarted) -> bool:
+        """A retry is not concurrent with itself, nor a start with what it takes the place of."""
+        if self._rules.concurrent:
+            return False
+        here = device_name(self._charge_point_id, fact.connector_id)
+        owner = self._rules.tags.owner
+        return owner(fact.id_tag) in map(owner, self._bus.fleet.busy_tags(but=here))
 
     def _fact(self, request: Request) -> events.Event:
         fact = event_of(

@@ -72,7 +72,7 @@ def price(
             ]
             volumes = {"ENERGY": per_tick, "FLAT": Fraction(1)}
             idle = kind == "PARKING_TIME"
-            if kind == "TIME" or idle and idle_for >= timedelta(seconds=policy["idle_grace_s"]):
+            if kind == "TIME" or (idle and idle_for >= timedelta(seconds=policy["idle_grace_s"])):
                 volumes[kind] = Fraction(1, 7200)
             for dimension, volume in volumes.items():
                 component = first(holding, dimension)
@@ -129,8 +129,10 @@ def holds(
         and limits.get("min_power", 0) <= power < limits.get("max_power", 10**9)
         and (
             not about_current
-            or current is not None
-            and limits.get("min_current", 0) <= current < limits.get("max_current", 10**9)
+            or (
+                current is not None
+                and limits.get("min_current", 0) <= current < limits.get("max_current", 10**9)
+            )
         )
     )
 

@@ -142,8 +142,10 @@ def test_a_day_that_is_none_is_named_in_its_list():
         (file(PER_KWH, assign=[{"default": True, "tariffs": ["U"]}]), "assign[0].tariffs[0]"),
         (file(PER_KWH, assign=[{"default": True, "tariffs": "T"}]), "assign[0].tariffs"),
         (file(PER_KWH, assign=[{"default": True, "tariffs": ["T"], "x": 1}]), "assign[0].x"),
-        (file(PER_KWH, assign=[DEFAULT, {"charge_point": "X", "tariffs": ["T"]}, DEFAULT]),
-         "assign[2].default"),
+        (
+            file(PER_KWH, assign=[DEFAULT, {"charge_point": "X", "tariffs": ["T"]}, DEFAULT]),
+            "assign[2].default",
+        ),
         (file(PER_KWH, assign=[DEFAULT | {"connector": 1}, DEFAULT]), "assign[1].default"),
     ],
 )

@@ -217,7 +217,10 @@ async def test_accounts_are_read_by_charge_point_and_hold_what_matters(journal):
     status = ConnectorStatusChanged(
         charge_point_id="CP", received_at=EPOCH, connector_id=1, status="Charging"
     )
-    await journal.append(*boots("CP"), start(), start("OTHER"), status, status)
+    connected = events.ChargePointConnected(
+        charge_point_id="CP", received_at=EPOCH, remote_address="r"
+    )
+    await journal.append(connected, start(), start("OTHER"), status, status)
     found = await journal.read_account("CP", first=1, last=4)
     assert [entry.seq for entry in found] == [2, 4]
 
