@@ -19,7 +19,7 @@ from .exact import FOREVER, HOUR, Exact, ratio, whole
 from .tariff import UNPRICED, Rates, Terms
 
 States = Sequence[tuple[int, str]]
-"""(us, TIME | PAUSED | PARKING_TIME | FREE) from then on, in the order of time; TIME before that."""
+"""(us, TIME | PAUSED | PARKING_TIME | FREE) from then on, in the order of time; TIME before."""
 
 Currents = Sequence[tuple[int, int | None]]
 """(us, nA) from then on, in the order of time."""

@@ -219,7 +219,7 @@ async def test_kill_in_mid_transaction_loses_nothing(site):
 
 
 async def test_a_start_whose_answer_was_lost_is_the_same_transaction_again(site):
-    """Ten times: kill -9 some moment after StartTransaction left; the charge point asks again."""
+    """HC-73, ten times: kill -9 some moment after StartTransaction left; it is sent again."""
     ids, stored = [], []
     async with charger(site.url, "CP-1", site.folder, connected=False) as one:
         for n in range(11):
