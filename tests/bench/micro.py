@@ -61,15 +61,39 @@ def decoding(seconds: float) -> None:
     figure(name, value, "us", what, decode_and_validate_us=alone, **below(25, value))
 
 
-def pricing(seconds: float) -> None:
-    name = "micro.price_meter_values_us"
+def twelve_elements() -> dict[str, Any]:
+    """Prices by time of day, weekday, energy and duration, with idle fees: a busy tariff."""
+
+    def element(price: float, kind: str = "ENERGY", **restrictions: Any) -> dict[str, Any]:
+        component = {"type": kind, "price": price, "vat": 21.0, "step_size": 1}
+        return {"price_components": [component], "restrictions": restrictions}
+
+    elements = [
+        element(0.61, start_time="17:00", end_time="21:00", day_of_week=["MONDAY", "FRIDAY"]),
+        element(0.31, start_time="23:00", end_time="06:00"),
+        element(0.41, day_of_week=["SATURDAY", "SUNDAY"], max_kwh=50),
+        element(0.44, start_time="06:00", end_time="09:30"),
+        element(0.47, min_kwh=150),
+        element(0.49, start_date="2026-07-01", end_date="2026-09-01"),
+        element(0.51),
+        element(2.40, "PARKING_TIME", start_time="08:00", end_time="18:00", min_duration=5_400),
+        element(1.20, "PARKING_TIME", min_duration=14_400),
+        element(0.60, "TIME", min_duration=28_800),
+        element(0.30, "TIME", start_time="17:00", end_time="21:00"),
+        element(0.50, "FLAT"),
+    ]
+    tariff = {"id": "TWELVE", "currency": "EUR", "elements": elements}
+    return {"tariffs": [tariff], "assign": [{"default": True, "tariffs": ["TWELVE"]}]}
+
+
+def pricing(name: str, document: dict[str, Any], seconds: float, target: float | None) -> None:
     try:
         from gateway.domain.accounting import Ledger
         from gateway.domain.tariff_file import read_tariffs
     except ImportError as error:
         skipped(name, error)
         return
-    document = json.loads(json.dumps(TARIFFS), parse_float=Decimal)
+    document = json.loads(json.dumps(document), parse_float=Decimal)
     book, faults = read_tariffs(document, default_time_zone="Europe/Amsterdam")
     assert not [fault for fault in faults if fault.fatal], faults
     told = events(earlier=500, timed=100)
@@ -85,13 +109,10 @@ def pricing(seconds: float) -> None:
     ledger = Ledger(book)
     costs = [fact.progress.cost_total for event in told for fact in ledger.post(event)]
     assert costs[-1] > costs[0] > 0, (costs[0], costs[-1])
-    figure(
-        name,
-        min(late),
-        "us",
-        "account for and price one MeterValues of an open transaction, 500 samples earlier",
-        with_first_100_us=min(early),
-    )
+    elements = len(document["tariffs"][0]["elements"])
+    what = "account for and price one MeterValues of an open transaction, 500 samples earlier"
+    judged = {} if target is None else below(target, min(late))
+    figure(name, min(late), "us", what, elements=elements, with_first_100_us=min(early), **judged)
 
 
 def events(*, earlier: int, timed: int) -> list[Event]:
@@ -138,7 +159,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     decoding(options.seconds)
-    pricing(options.seconds)
+    pricing("micro.price_meter_values_us", TARIFFS, options.seconds, None)
+    pricing("micro.price_meter_values_12_us", twelve_elements(), options.seconds, 150)
 
 
 if __name__ == "__main__":
