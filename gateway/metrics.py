@@ -33,6 +33,16 @@ class _Collector(Collector):
         yield _counter(
             "bent_requests", "Requests that broke their schema but were read", south.bent
         )
+        yield _counter(
+            "throttled_frames",
+            "Frames of charge points that sent too much and were made to wait",
+            south.throttled,
+        )
+        yield _counter(
+            "unfinished_handshakes",
+            "Connections that ended before their handshake did",
+            south.unfinished,
+        )
         yield _counted(
             "tariff_reloads",
             "Times that the tariff file was read again",

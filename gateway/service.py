@@ -79,6 +79,8 @@ def settings_of(config: Config) -> Settings:
         handshake_timeout=ocpp.handshake_timeout_s,
         grace=ocpp.grace_s,
         max_message_bytes=ocpp.max_message_bytes,
+        frames_per_second=ocpp.max_messages_per_s,
+        most_arriving=ocpp.max_handshakes_per_address,
         most_connections=_most_connections(),
         require_subprotocol=ocpp.require_subprotocol,
         reject_unknown=ocpp.unknown_charge_points == "reject",

@@ -63,6 +63,7 @@ def test_without_a_file_the_promised_defaults_hold():
     assert (ocpp.ping_interval_s, ocpp.call_timeout_s) == (30, 30)
     assert (ocpp.grace_s, ocpp.handshake_timeout_s, ocpp.stale_session_h) == (10, 10, 72)
     assert ocpp.max_message_bytes == 262144
+    assert (ocpp.max_messages_per_s, ocpp.max_handshakes_per_address) == (200, 500)
     assert (ocpp.unknown_charge_points, ocpp.unknown_id_tags) == ("accept", "accept")
     assert (ocpp.require_subprotocol, ocpp.lenient, ocpp.listen_tls) == (False, True, None)
     assert (board.host, board.port, board.protocol) == ("127.0.0.1", 1883, "5")
@@ -85,6 +86,8 @@ GIVEN = {  # section.key -> (as TOML has it, as the environment has it, what is 
     "ocpp.grace_s": ("0", "0", 0.0),
     "ocpp.stale_session_h": ("24", "24", 24.0),
     "ocpp.max_message_bytes": ("65536", "65536", 65536),
+    "ocpp.max_messages_per_s": ("50", "50", 50.0),
+    "ocpp.max_handshakes_per_address": ("20", "20", 20),
     "ocpp.unknown_charge_points": ('"pending"', "pending", "pending"),
     "ocpp.unknown_id_tags": ('"reject"', "reject", "reject"),
     "ocpp.require_subprotocol": ("true", "true", True),

@@ -144,8 +144,10 @@ class Fleet:
 
     def connectors(self, charge_point_id: str) -> list[int]:
         """Connectors seen of a charge point, ascending."""
-        prefix = charge_point_id + "/"
-        return sorted(int(name[len(prefix) :]) for name in self.devices if name.startswith(prefix))
+        # By looking for each that there may be: looking through the fleet takes longer the more
+        # charge points there are, and they may all come back at once.
+        numbers = range(1, MOST_CONNECTORS + 1)
+        return [n for n in numbers if device_name(charge_point_id, n) in self.devices]
 
     def busy_tags(self, *, but: str) -> set[str]:
         """The id tags that charge somewhere now, in lower case; those of the device `but` aside."""

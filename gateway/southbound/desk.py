@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import structlog
+import trio
 
 from ..bus import EventBus, JournalError
 from ..domain import events
@@ -47,7 +48,11 @@ class Rules:
 
 
 class Desk:
-    """One charge point's desk.  It cannot call the charge point: it does not know the session."""
+    """One charge point's desk.  It cannot call the charge point: it does not know the session.
+
+    waiting: whether the charge point waits for approval.
+    booted: set once a BootNotification is answered.
+    """
 
     def __init__(
         self, charge_point_id: str, bus: EventBus, now: Now, rules: Rules, *, known: bool
@@ -56,7 +61,8 @@ class Desk:
         self._bus = bus
         self._now = now
         self._rules = rules
-        self._waiting = rules.pending and not known
+        self.waiting = rules.pending and not known
+        self.booted = trio.Event()
         self._rejected_told_at: datetime | None = None
         self._clerks: dict[str, Callable[[Request], Awaitable[Reply]]] = {
             "Authorize": self._authorize,
@@ -75,7 +81,7 @@ class Desk:
         message must not be refused (charge points drop it for good), so there it is raised:
         the connection ends without an answer, and the message will come again.
         """
-        if self._waiting and request.action not in TRANSACTION_ACTIONS | {"BootNotification"}:
+        if self.waiting and request.action not in TRANSACTION_ACTIONS | {"BootNotification"}:
             raise Unanswerable("SecurityError", "this charge point is not approved yet")
         try:
             return await self._clerks.get(request.action, self._note)(request)
@@ -116,12 +122,13 @@ class Desk:
         return {}
 
     async def _boot(self, request: Request) -> Reply:
-        status = "Pending" if self._waiting else "Accepted"
+        status = "Pending" if self.waiting else "Accepted"
         fact = self._fact(request)
         assert isinstance(fact, events.ChargePointBooted)  # noqa: S101  by its action
         before = self._bus.fleet.about(self._charge_point_id).get("charger", {})
         replaced = is_another(before, charger_attributes(fact))
         await self._bus.publish(attrs.evolve(fact, status=status, replaced=replaced))
+        self.booted.set()
         return {
             "currentTime": _iso(self._now()),
             "interval": self._rules.heartbeat_interval,

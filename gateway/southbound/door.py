@@ -15,10 +15,14 @@ from wsproto.utilities import LocalProtocolError
 
 from ..bus import EventBus, JournalError
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
+from .arrivals import Arrivals
 from .credentials import PasswordBook, identity_of, password_of
 from .desk import Desk, Now, Rules
+from .greeting import greet
+from .pace import Pace
 from .registry import Registry
 from .session import ChargePointSession, Tally
+from .tcp import address_of, tune
 from .websocket import Handshake, SocketClosed, TrioSocket, read_handshake
 
 SUBPROTOCOL = "ocpp1.6"
@@ -36,6 +40,8 @@ _Headers = list[tuple[bytes, bytes]]
 class DoorSettings:
     """passwords: charge point id -> argon2 hash.  known: charge points that are known by name.
 
+    boot_wait: seconds for a BootNotification, before `greeting` asks a charge point how it is.
+    frames_per_second: see `pace`.  most_arriving: handshakes under way from one address.
     profiles: charge point id -> the lowest security profile (0-3) that it may connect with.
     """
 
@@ -43,8 +49,11 @@ class DoorSettings:
     call_timeout: float = 30.0
     handshake_timeout: float = 10.0
     grace: float = 10.0
+    boot_wait: float = 10.0
     max_message_bytes: int = 262_144
+    frames_per_second: float = 200.0
     most_connections: int = 10_000
+    most_arriving: int = 500
     require_subprotocol: bool = False
     reject_unknown: bool = False
     lenient: bool = True
@@ -102,7 +111,7 @@ class _Door:
         self._settings = settings
         self._passwords = PasswordBook(settings.passwords)
         self._inside = 0
-        self._arriving: set[trio.CancelScope] = set()  # of those who said nothing yet
+        self._arrivals = Arrivals(settings.most_arriving, settings.handshake_timeout)
         self._served: set[ChargePointSession] = set()  # also those that lost their seat
         self._closing = False
 
@@ -112,8 +121,7 @@ class _Door:
     def close(self) -> None:
         """Nobody else comes in, and who is inside is told to leave."""
         self._closing = True
-        for arriving in self._arriving:
-            arriving.cancel()
+        self._arrivals.dismiss_silent()
         for session in self._registry.sessions():
             session.leave(GOING_AWAY, STOPPING)
 
@@ -125,13 +133,14 @@ class _Door:
         a journal that fails goes through: then the house must fall.
         """
         self._inside += 1
-        where = _address(stream)
+        host, where = address_of(stream)
         try:
             if self._inside > self._settings.most_connections:
                 log.warning("connection refused: as many as may are open", remote=where)
                 return
+            tune(stream)
             async with trio.open_nursery() as tasks:
-                await self._serve(stream, where, tasks)
+                await self._serve(stream, host, where, tasks)
                 tasks.cancel_scope.cancel()
         except* JournalError:
             raise
@@ -144,32 +153,39 @@ class _Door:
         finally:
             self._inside -= 1
 
-    async def _serve(self, stream: trio.abc.Stream, where: str, tasks: trio.Nursery) -> None:
+    async def _serve(
+        self, stream: trio.abc.Stream, host: str, where: str, tasks: trio.Nursery
+    ) -> None:
         settings = self._settings
-        handshake = None
-        with trio.move_on_after(settings.handshake_timeout) as arriving:
-            self._arriving.add(arriving)
-            try:
-                handshake = await read_handshake(
-                    stream, tasks, max_message_bytes=settings.max_message_bytes, waiting=arriving
-                )
-            finally:
-                self._arriving.discard(arriving)
-        if handshake is None:
-            log.debug("no handshake", remote=where)
-            return
-        socket = None
-        with trio.move_on_after(settings.handshake_timeout):
+        pace = Pace(settings.frames_per_second, self._held_back, where)
+        socket, refused = None, False
+        with self._arrivals.arriving(host) as arriving:
+            handshake = await read_handshake(
+                stream,
+                tasks,
+                max_message_bytes=settings.max_message_bytes,
+                pace=pace,
+                waiting=arriving,
+            )
+            self._arrivals.heard(arriving)
             try:
                 charge_point_id, profile = await self._admit(handshake, stream)
                 offered = SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None
                 socket = await handshake.accept(offered)
-            except _Refused as refused:
+            except _Refused as exc:
+                refused = True
                 log.info("handshake refused", remote=where, path=handshake.path[:200],
-                         why=str(refused))  # fmt: skip
-                await handshake.reject(refused.status, refused.why, refused.headers)
+                         why=str(exc))  # fmt: skip
+                await handshake.reject(exc.status, exc.why, exc.headers)
         if socket is not None:
+            pace.name = charge_point_id
             await self._host(charge_point_id, socket, where, profile, tasks)
+        elif not refused:
+            self._tally.unfinished += 1
+            log.debug("no handshake", remote=where)
+
+    def _held_back(self, frames: int) -> None:
+        self._tally.throttled += frames
 
     async def _admit(self, handshake: Handshake, stream: trio.abc.Stream) -> tuple[str, int]:
         """(charge point id, security profile).  Raises _Refused."""
@@ -231,6 +247,7 @@ class _Door:
             tally=self._tally,
             lenient=settings.lenient,
             call_timeout=settings.call_timeout,
+            pending=desk.waiting,
         )
         with self._registry.seated(session):
             if self._closing:  # since it was let in
@@ -246,6 +263,10 @@ class _Door:
                         security_profile=profile,
                     )
                 )
+                if not desk.waiting:
+                    tasks.start_soon(
+                        greet, session, desk.booted, self._bus.fleet, settings.boot_wait
+                    )
                 reason = await session.run()
             finally:
                 self._served.discard(session)
@@ -283,18 +304,6 @@ class _Door:
                         session.leave(NORMAL, "no sign of life")
                     case "abort":
                         session.tasks.start_soon(session.abort)
-
-
-def _address(stream: trio.abc.Stream) -> str:
-    if isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if not isinstance(stream, trio.SocketStream):
-        return "memory"
-    try:
-        host, port, *_ = stream.socket.getpeername()
-    except (OSError, ValueError):  # it has left already
-        return "unknown"
-    return f"{host}:{port}"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> str:

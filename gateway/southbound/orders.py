@@ -21,7 +21,13 @@ from ..domain.events import (
 from .desk import Now
 from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall
 from .registry import Registry
-from .session import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
+from .session import (
+    ChargePointGone,
+    ChargePointRefused,
+    ChargePointSilent,
+    NotApproved,
+    TooManyCalls,
+)
 
 CONNECTOR_METHODS = (
     "remoteStart",
@@ -76,6 +82,8 @@ class Orders:
             return Failed("InvalidParams", str(exc))
         except ChargePointGone as exc:
             return Failed("NotConnected", str(exc))
+        except NotApproved as exc:  # in the word that the charge point hears meanwhile
+            return Failed("CallError", str(exc), "SecurityError")
         except ChargePointSilent as exc:
             return Failed("Timeout", str(exc))
         except TooManyCalls as exc:

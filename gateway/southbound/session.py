@@ -31,6 +31,7 @@ from .websocket import Socket, SocketClosed
 MOST_CALLS = 20  # calls that may wait for one charge point
 SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
 PONG_TIMEOUT = 60.0  # seconds without a sign of life after a ping
+_NOT_WHILE_PENDING = frozenset({"RemoteStartTransaction", "RemoteStopTransaction"})
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,10 @@ class ChargePointRefused(Exception):
         super().__init__(refusal.description or refusal.code)
         self.code = refusal.code
         self.details = refusal.details
+
+
+class NotApproved(Exception):
+    """The charge point waits for approval, and may not be told this meanwhile."""
 
 
 class TooManyCalls(Exception):
@@ -93,11 +98,15 @@ class Tally:
     """What all connections have seen since the start, for metrics.
 
     bent: requests that break their schema but were read; rejected: by code.
+    throttled: frames of those who were made to wait, for they sent too much.
+    unfinished: connections that ended before their handshake did.
     """
 
     requests: Counter[str] = attrs.field(factory=Counter)
     rejected: Counter[str] = attrs.field(factory=Counter)
     bent: int = 0
+    throttled: int = 0
+    unfinished: int = 0
     calls: Counter[str] = attrs.field(factory=Counter)
 
 
@@ -111,6 +120,7 @@ class ChargePointSession:
     tally: shared by all sessions.
     tasks: the connection's own nursery, where others may do something for this session.
     call_timeout: seconds that the charge point has to answer a call.
+    pending: whether it waits for approval.
     """
 
     def __init__(
@@ -124,12 +134,14 @@ class ChargePointSession:
         tally: Tally,
         lenient: bool,
         call_timeout: float,
+        pending: bool = False,
     ) -> None:
         self.charge_point_id = charge_point_id
         self._tally = tally
         self._rejected_frames = 0
         self.tasks = tasks
         self._call_timeout = call_timeout
+        self._pending_approval = pending
         self._socket = socket
         self._answer = answer
         self._rejected = rejected
@@ -225,25 +237,34 @@ class ChargePointSession:
 
     # --- calling -------------------------------------------------------------------------------
 
-    async def call(self, action: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    async def call(
+        self, action: str, payload: Mapping[str, Any], *, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Ask the charge point; returns the payload of its answer, valid against the schema.
 
-        The time for an answer counts from the sending; the wait for earlier calls is extra.
-        Raises InvalidCall before anything is sent; TooManyCalls, ChargePointGone,
-        ChargePointSilent, ChargePointRefused, InvalidAnswer.
+        timeout: seconds for an answer, None for the usual ones; they count from the sending, and
+            the wait for earlier calls is extra.
+        Raises InvalidCall and NotApproved before anything is sent; TooManyCalls,
+        ChargePointGone, ChargePointSilent, ChargePointRefused, InvalidAnswer.
         """
         check_call(action, payload)
+        if self._pending_approval and action in _NOT_WHILE_PENDING:  # OCPP 1.6 §4.2
+            raise NotApproved(
+                f"{self.charge_point_id} waits for approval (Pending):"
+                " until then nothing may be started or stopped on it"
+            )
         if self._calls_waiting >= MOST_CALLS:
             raise TooManyCalls(f"{MOST_CALLS} calls wait for {self.charge_point_id} already")
         self._calls_waiting += 1
         try:
             async with self._one_call:  # OCPP-J 4.1.1: one CALL at a time in each direction
                 pending = _Pending(f"g{next(self._numbers)}", action)
-                return await self._ask(pending, encode_call(pending.unique_id, action, payload))
+                frame = encode_call(pending.unique_id, action, payload)
+                return await self._ask(pending, frame, timeout or self._call_timeout)
         finally:
             self._calls_waiting -= 1
 
-    async def _ask(self, pending: _Pending, frame: str) -> dict[str, Any]:
+    async def _ask(self, pending: _Pending, frame: str, timeout: float) -> dict[str, Any]:
         if self._gone or self._farewell is not None:
             raise ChargePointGone(self.why())
         self._tally.calls[pending.action] += 1
@@ -253,12 +274,12 @@ class ChargePointSession:
                 await self._send(frame)
             except SocketClosed as exc:
                 raise ChargePointGone(str(exc)) from exc
-            with trio.move_on_after(self._call_timeout):
+            with trio.move_on_after(timeout):
                 await pending.answered.wait()
         finally:
             self._pending = None
         if pending.result is None:
-            raise ChargePointSilent(f"{pending.action} not answered in {self._call_timeout:g} s")
+            raise ChargePointSilent(f"{pending.action} not answered in {timeout:g} s")
         return pending.result.unwrap()
 
     async def _send(self, text: str) -> None:

@@ -21,6 +21,8 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, W
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import BytesMessage, Event, Ping, TextMessage
 
+from .pace import Pace, PacedStream
+
 UNSUPPORTED_DATA, ABNORMAL, UNREADABLE = 1003, 1006, 1007
 
 
@@ -56,14 +58,16 @@ class Socket(Protocol):
 
 
 class _WatchedProtocol(WSConnection):
-    """wsproto's connection, which notes when the peer last finished a frame."""
+    """wsproto's connection, which notes when the peer last finished a frame, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
         super().__init__(ConnectionType.SERVER)
         self.heard_at = trio.current_time()
+        self._pace = pace
 
     def events(self) -> Generator[Event, None, None]:
         for event in super().events():
+            self._pace.count()
             # A frame that trickles in byte by byte is no sign of life until it is whole.
             if not isinstance(event, TextMessage | BytesMessage) or event.frame_finished:
                 self.heard_at = trio.current_time()
@@ -161,16 +165,20 @@ async def read_handshake(
     tasks: trio.Nursery,
     *,
     max_message_bytes: int,
+    pace: Pace,
     waiting: trio.CancelScope,
 ) -> Handshake:
     """The peer's request to open a WebSocket.
 
     tasks: where trio-websocket's reader goes on running.  It may raise: the nursery is to be
         the connection's own.
-    waiting: the scope that this runs in; cancelled when the peer leaves without a request.
+    pace: how fast the connection is read, from its first byte to its last.
+    waiting: the scope that the handshake runs in; cancelled when the peer leaves before its end.
     """
-    protocol = _WatchedProtocol()
-    connection = WebSocketConnection(stream, protocol, max_message_size=max_message_bytes)
+    protocol = _WatchedProtocol(pace)
+    connection = WebSocketConnection(
+        PacedStream(stream, pace), protocol, max_message_size=max_message_bytes
+    )
 
     async def read() -> None:
         # trio-websocket's own server runs its connections by these two calls as well; it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +26,10 @@ HALF_AN_ANSWER = b'\x81\x32[3,"m"'  # what a clogged stream has room for
 
 def door(**settings: Any) -> Settings:
     return Settings(door=DoorSettings(**settings))
+
+
+UNASKED = door(boot_wait=math.inf)
+"""Nobody is asked how it is: what comes from the gateway is what a test is about."""
 
 
 def connected(gateway: Gateway, charge_point_id: str) -> Any:

@@ -76,7 +76,7 @@ class Screen:
             if action == "DataTransfer":
                 assert payload["vendorId"] == "org.openchargealliance.costmsg"
                 self.shown.append((payload["messageId"], json.loads(payload["data"])))
-            else:
+            elif action != "TriggerMessage":  # which is `greeting`'s
                 self.asked.append((action, payload))
             if self.gate is not None:
                 await self.gate.wait()
@@ -84,6 +84,8 @@ class Screen:
                 await self.charger.send([4, unique_id, self.refusal, "", {}])
             elif action == "DataTransfer":
                 await self.charger.reply(unique_id, status=self.status)
+            elif action == "TriggerMessage":
+                await self.charger.reply(unique_id, status="NotImplemented")
             else:
                 known = [
                     {"key": key, "readonly": True, "value": value}

@@ -16,7 +16,16 @@ from gateway.southbound.desk import Desk
 
 from ..conftest import open_gateway
 from ..doors import Refused
-from .connections import HALF_AN_ANSWER, connected, door, faults_of_ours, others, reasons, serves
+from .connections import (
+    HALF_AN_ANSWER,
+    UNASKED,
+    connected,
+    door,
+    faults_of_ours,
+    others,
+    reasons,
+    serves,
+)
 from .wire import (
     BINARY,
     CLOSE,
@@ -109,9 +118,12 @@ async def test_who_does_not_read_is_given_up_also_when_more_is_to_be_sent(gatewa
 
 
 @pytest.mark.parametrize("until", ["stopped", "given up"])
-async def test_half_a_frame_is_never_followed_by_another(gateway, until):
+async def test_half_a_frame_is_never_followed_by_another(until):
     """Here it is a ping; no Close may come behind its first byte."""
-    async with opened(gateway, "CP-1", clogged=True, room=1) as peer:
+    async with (
+        open_gateway(settings=UNASKED) as gateway,
+        opened(gateway, "CP-1", clogged=True, room=1) as peer,
+    ):
         await trio.sleep(33)
         if until == "stopped":
             gateway.stop.set()

@@ -8,7 +8,7 @@ import trio
 from gateway.southbound.desk import Rules
 
 from ..conftest import Gateway, open_gateway
-from .connections import connected, door, others, serves
+from .connections import UNASKED, SlowJournal, connected, door, others, serves
 from .wire import (
     CLOSE,
     OCPP,
@@ -29,9 +29,13 @@ async def silent_for(gateway: Gateway, charge_point_id: str) -> float:
     return await until(lambda: not connected(gateway, charge_point_id))
 
 
-async def test_a_ping_that_nobody_answers_ends_the_connection(gateway):
-    """30 s until the ping, 60 s for an answer; ThingsBoard hears of it."""
-    async with others(gateway), opened(gateway, "CP-1") as peer:
+async def test_a_ping_that_nobody_answers_ends_the_connection():
+    """HC-60: 30 s until the ping, 60 s for an answer; ThingsBoard hears of it."""
+    async with (
+        open_gateway(settings=UNASKED) as gateway,
+        others(gateway),
+        opened(gateway, "CP-1") as peer,
+    ):
         quiet = await silent_for(gateway, "CP-1")
         assert 90 <= quiet < 94
         assert await peer.frame() == (PING, b"")
@@ -46,7 +50,10 @@ async def test_silence_counts_from_the_last_frame_whatever_came_before_the_first
 
     The upgrade takes time: what follows it is younger than the request.
     """
-    async with open_gateway() as gateway, dial(gateway, clogged=True) as peer:
+    async with (
+        open_gateway(settings=UNASKED) as gateway,
+        dial(gateway, clogged=True) as peer,
+    ):
         await peer.send(request("/ocpp/CP-1", OCPP))
         await trio.sleep(1)
         assert (await peer.response()).status == 101
@@ -102,6 +109,21 @@ async def test_a_frame_that_trickles_in_is_no_life(gateway):
         nursery.start_soon(trickle)
         assert await silent_for(gateway, "CP-1") < 94
         nursery.cancel_scope.cancel()
+
+
+async def test_a_ping_is_answered_at_once_while_an_answer_waits_for_the_disk():
+    """HC-60."""
+    async with open_gateway(journal=SlowJournal()) as gateway, opened(gateway, "CP-1") as peer:
+        await gateway.settled()
+        gateway.journal.held = trio.Event()
+        before = trio.current_time()
+        await peer.send(call("StatusNotification", connectorId=1, status="Available",
+                             errorCode="NoError"))  # fmt: skip
+        await peer.send(frame(PING, b"there?"))
+        assert await peer.frame() == (PONG, b"there?")
+        assert trio.current_time() == before
+        gateway.journal.held.set()
+        assert (await peer.message())[:2] == [3, "m"]
 
 
 async def test_pings_are_answered_also_between_the_pieces_of_a_message(gateway):

@@ -1,0 +1,56 @@
+"""Who has come in and not finished a handshake yet.
+
+Its law: an address holds a bounded number of such connections.  One more takes the place of the
+oldest, for who means it asks at once: so those who say nothing or trickle cannot keep out others,
+not even from their own address (a whole fleet may come back from behind one router).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+
+class Arrivals:
+    """Owns: the cancel scope of each handshake that is under way, by address, oldest first.
+
+    most: handshakes that an address may have under way.  timeout: seconds that each step takes
+    at most, the request and its answer.
+    """
+
+    def __init__(self, most: int, timeout: float) -> None:
+        self._most = most
+        self._timeout = timeout
+        self._by_address: dict[str, dict[trio.CancelScope, None]] = {}
+        self._silent: set[trio.CancelScope] = set()
+
+    @contextmanager
+    def arriving(self, address: str) -> Iterator[trio.CancelScope]:
+        """The scope of one handshake: cancelled when it takes too long, or must make room."""
+        here = self._by_address.setdefault(address, {})
+        if len(here) >= self._most:
+            oldest = next(iter(here))
+            del here[oldest]
+            oldest.cancel()
+        with trio.move_on_after(self._timeout) as scope:
+            here[scope] = None
+            self._silent.add(scope)
+            try:
+                yield scope
+            finally:
+                self._silent.discard(scope)
+                here.pop(scope, None)
+                if not here and self._by_address.get(address) is here:
+                    del self._by_address[address]
+
+    def heard(self, scope: trio.CancelScope) -> None:
+        """The request has come; its answer has a time of its own."""
+        self._silent.discard(scope)
+        scope.deadline = trio.current_time() + self._timeout
+
+    def dismiss_silent(self) -> None:
+        """Wait no longer for those who have asked for nothing yet."""
+        for scope in self._silent:
+            scope.cancel()

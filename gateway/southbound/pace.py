@@ -1,0 +1,82 @@
+"""How fast one connection may speak.  Who speaks faster is read no faster, and slows only itself.
+
+What is not read stays in the peer's own socket (TCP holds it back there), so nothing is lost and
+nothing is kept here.  Every frame counts, whatever is in it: pings, pieces and garbage too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+import trio
+
+BURST_S = 5.0  # seconds' worth of frames that may come at once: what was queued in an outage
+_FRAME_BYTES = 8_192  # a long message counts as several: it takes as long to read
+
+log = structlog.get_logger(__name__)
+
+
+class Pace:
+    """Counts what one connection has said against what it may.
+
+    rate: frames a second in the long run; `BURST_S` times as many may come at once.
+    held_back: is told how many frames came before each pause.
+    name: who it is, for people.
+    """
+
+    def __init__(self, rate: float, held_back: Callable[[int], None], name: str) -> None:
+        self.name = name
+        self._each = 1 / rate
+        self._rate = rate
+        self._held_back = held_back
+        self._frames = 0  # since the last look at the clock
+        self._paid_until = -math.inf  # Trio's time at which what was said is within the rate
+        self._told = False
+
+    def count(self) -> None:
+        """A frame was read."""
+        self._frames += 1
+
+    def pause_until(self, now: float, received: int) -> float | None:
+        """When to read on, in Trio's time; None for at once.  received: bytes since the last."""
+        frames, self._frames = self._frames, 0
+        cost = (frames + received / _FRAME_BYTES) * self._each
+        self._paid_until = max(self._paid_until, now) + cost
+        resume = self._paid_until - BURST_S
+        if resume <= now:
+            return None
+        self._held_back(frames)
+        if not self._told:
+            self._told = True
+            log.warning("charge point slowed: it sends too much", charge_point=self.name,
+                        frames_per_s=self._rate)  # fmt: skip
+        return resume
+
+
+class PacedStream(trio.abc.Stream):
+    """A stream that is read at the pace of what came of it."""
+
+    def __init__(self, stream: trio.abc.Stream, pace: Pace) -> None:
+        self._stream = stream
+        self._pace = pace
+        self._received = 0
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        resume = self._pace.pause_until(trio.current_time(), self._received)
+        if resume is not None:
+            await trio.sleep_until(resume)
+        data = await self._stream.receive_some(max_bytes)
+        self._received = len(data)
+        return data
+
+    async def send_all(self, data: Any) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
