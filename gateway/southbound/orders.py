@@ -39,6 +39,7 @@ CONNECTOR_METHODS = (
 )
 
 _CLOCKS_DIFFER = timedelta(minutes=2)
+_SECRETS = frozenset({"authorizationkey"})  # configuration keys; OCPP security A01.FR.09
 
 
 class _Invalid(Exception):
@@ -91,7 +92,7 @@ class Orders:
         except ChargePointRefused as exc:
             return Failed("CallError", str(exc), exc.code, exc.details)
         except InvalidAnswer as exc:
-            return Failed("CallError", str(exc), None, exc.payload)
+            return Failed("CallError", str(exc), None, without_secrets(exc.payload))
 
     def _method(self, command: Command) -> Callable[[Command], Awaitable[Outcome]]:
         if command.connector_id == 0 and command.method in CENTRAL_SYSTEM_ACTIONS:
@@ -118,7 +119,7 @@ class Orders:
         params = {} if command.params is None else command.params
         if not isinstance(params, dict):
             raise _Invalid(f"{command.method} takes a JSON object, as OCPP has it")
-        return Done(await self._call(command, command.method, **params))
+        return Done(without_secrets(await self._call(command, command.method, **params)))
 
     # --- to a connector: they answer when it has truly happened -----------------------------------
 
@@ -261,6 +262,18 @@ class Orders:
         if isinstance(params, dict) and isinstance(params.get("idTag"), str):
             return str(params["idTag"])
         raise _Invalid('remoteStart takes {"idTag": "..."} or nothing')
+
+
+def without_secrets(payload: Any) -> Any:
+    """An answer as the operator may see it: some charge points tell their own password."""
+    match payload:
+        case list():
+            return [without_secrets(item) for item in payload]
+        case {"key": str(key), "value": _} if key.lower() in _SECRETS:
+            return {**payload, "value": "***"}
+        case dict():
+            return {name: without_secrets(value) for name, value in payload.items()}
+    return payload
 
 
 def _switch(command: Command) -> bool:

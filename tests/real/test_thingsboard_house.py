@@ -244,6 +244,7 @@ async def test_who_is_away_is_told_at_once_to_who_asks():
 
 
 async def test_a_request_that_thingsboard_sends_again_is_carried_out_once():
+    """HC-119: also where MQTT brings it on another connection."""
     async with open_house() as (gateway, board), obedient(gateway) as car:
         await board.wait_for(lambda board: "CP-1/1" in board.devices)
         board.faults.add(Fault(act=Act.CLOSE, topic="v1/gateway/rpc", stored=False))
@@ -253,6 +254,7 @@ async def test_a_request_that_thingsboard_sends_again_is_carried_out_once():
 
 
 async def test_a_burst_of_the_same_request_is_one_request():
+    """HC-119."""
     async with open_house() as (gateway, board), obedient(gateway) as car:
         await board.wait_for(lambda board: "CP-1" in board.devices)
         async with trio.open_nursery() as nursery:

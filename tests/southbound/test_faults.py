@@ -94,7 +94,7 @@ async def test_a_bug_in_a_transaction_message_ends_the_connection_without_an_ans
 
 
 async def test_who_does_not_read_is_given_up_after_ten_seconds(gateway):
-    """The answer is half on the wire: it can be neither finished nor followed by anything."""
+    """HC-143: its answer is half on the wire, can be neither finished nor followed by anything."""
     async with others(gateway), opened(gateway, "CP-1", clogged=True) as peer:
         await peer.send(call("Heartbeat"))
         before = trio.current_time()
@@ -245,7 +245,7 @@ async def test_a_call_right_behind_the_upgrade_does_no_harm(gateway, quiet_logs)
 async def test_many_who_say_nothing_do_not_keep_others_out(gateway):
     """HC-24."""
     async with AsyncExitStack() as stack:
-        for _ in range(200):
+        for _ in range(500):
             await stack.enter_async_context(dial(gateway))
         async with gateway.charger("CP-1") as charger:
             assert (await charger.boot())["status"] == "Accepted"
@@ -292,6 +292,16 @@ async def test_a_long_message_below_the_limit_is_served(gateway):
     async with gateway.charger("CP-1") as charger:
         tx = await charger.start(0)
         await charger.stop(tx, 1, transactionData=[reading] * 1_500)
+
+
+async def test_four_thousand_readings_are_served_where_so_much_is_allowed():
+    """HC-49: 540 kB, with `max_message_bytes` raised; by default it is less."""
+    sample = {"value": "1", "context": "Sample.Periodic", "unit": "Wh", "format": "Raw"}
+    reading = {"timestamp": "2026-01-01T00:00:00Z", "sampledValue": [sample]}
+    settings = door(max_message_bytes=2**20)
+    async with open_gateway(settings=settings) as gateway, gateway.charger("CP-1") as charger:
+        tx = await charger.start(0)
+        assert await charger.stop(tx, 1, transactionData=[reading] * 4_000) == {}
 
 
 @pytest.mark.parametrize(
@@ -342,6 +352,7 @@ async def test_a_frame_that_breaks_websocket_ends_its_connection_only(gateway, q
     ],
 )
 async def test_a_close_is_answered_and_its_reason_told(gateway, payload, told):
+    """HC-61."""
     async with opened(gateway, "CP-1") as peer:
         await peer.send(frame(CLOSE, payload))
         assert (await peer.frame())[0] == CLOSE
@@ -351,6 +362,7 @@ async def test_a_close_is_answered_and_its_reason_told(gateway, payload, told):
 
 
 async def test_a_connection_that_vanishes_is_told_as_lost(gateway):
+    """HC-61: without a Close, as SAP's, vasyas's and VCP's charge points leave."""
     async with opened(gateway, "CP-1") as peer:
         await peer.stream.aclose()
         await gateway.settled()

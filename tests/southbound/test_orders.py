@@ -196,7 +196,10 @@ async def plugged(gateway: Gateway, name: str = "CP-1"):
 async def test_a_message_of_ocpp_goes_through_and_its_answer_comes_back(
     gateway, operator, action, params, reply
 ):
-    """HC-107, HC-115: the charge point's own words, whatever they are, are results."""
+    """HC-107, HC-112, HC-115, HC-116: the charge point's own words are results, whatever they are.
+
+    So an operator may also send what the charge point will reject, such as an unknown transaction.
+    """
     async with plugged(gateway) as charger:
         operator.order("CP-1", action, params)
         unique_id, heard, payload = await charger.hear()
@@ -230,10 +233,20 @@ def test_every_message_of_the_surface_was_tried():
         ("SetChargingProfile", {"connectorId": 1, "csChargingProfiles": {}}),
         ("ChangeConfiguration", {"key": "k", "value": 5}),
         ("DataTransfer", {"vendorId": "v", "data": "x" * 2_000_000, "messageId": 1}),
+        (
+            "SendLocalList",  # HC-116: OCPP's word is expiryDate
+            {
+                "listVersion": 2,
+                "updateType": "Full",
+                "localAuthorizationList": [
+                    {"idTag": "A", "idTagInfo": {"status": "Accepted", "expireDate": WHEN}}
+                ],
+            },
+        ),
     ],
 )
 async def test_what_ocpp_does_not_allow_is_never_sent(gateway, operator, method, params):
-    """HC-108."""
+    """HC-108, HC-116."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", method, params)
         await operator.has_heard()
@@ -334,7 +347,10 @@ async def test_a_charge_point_may_ask_before_it_answers(gateway, operator):
 
 
 async def test_a_call_that_is_not_answered_times_out_and_the_next_is_sent(gateway, operator):
-    """HC-66, HC-67: its late answer is nobody's, least of all the next call's."""
+    """HC-66, HC-67, HC-106: its late answer is nobody's, least of all the next call's.
+
+    Nor is the call made again: a Reset that was only slow would come twice.
+    """
     async with plugged(gateway) as charger:
         before = trio.current_time()
         operator.order("CP-1", "ClearCache")
@@ -487,6 +503,106 @@ async def test_too_many_orders_for_one_charge_point_are_refused(gateway, operato
         assert len(set(told)) == 50 - refused
         operator.order("CP-1", "ClearCache")
         await charger.hear()
+
+
+# --- what answers may hold -----------------------------------------------------------------------
+
+
+async def test_a_configuration_of_two_hundred_keys_comes_without_the_password(gateway, operator):
+    """HC-114: MicroOcpp tells its AuthorizationKey in clear; values may be missing."""
+    keys = [{"key": f"Key{number}", "readonly": False, "value": "v"} for number in range(198)]
+    secret = {"key": "authorizationKey", "readonly": False, "value": "AABBCCDD"}
+    answer = {"configurationKey": [*keys, secret, {"key": "Empty", "readonly": True}]}
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "GetConfiguration", {"key": []})
+        unique_id, _, _ = await charger.hear()
+        await charger.reply(unique_id, **answer)
+        (told,) = await operator.has_heard()
+    assert told["configurationKey"] == [
+        *keys,
+        {**secret, "value": "***"},
+        {"key": "Empty", "readonly": True},
+    ]
+
+
+async def test_an_answer_that_breaks_its_schema_comes_without_the_password(gateway, operator):
+    """HC-114: `readonly` is missing."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "GetConfiguration", {})
+        unique_id, _, _ = await charger.hear()
+        told = [{"key": "AuthorizationKey", "value": "AABBCCDD"}, "odd", {"key": 5, "value": 6}]
+        await charger.send([3, unique_id, {"configurationKey": told}])
+        await operator.has_heard()
+    assert operator.answers[0]["error"]["details"] == {
+        "configurationKey": [{**told[0], "value": "***"}, *told[1:]]
+    }
+
+
+# --- a reset -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("boots", [True, False])
+async def test_a_reset_that_is_answered_is_done_however_the_charge_point_returns(
+    gateway, operator, boots
+):
+    """HC-113."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "Reset", {"type": "Soft"})
+        unique_id, _, _ = await charger.hear()
+        await charger.reply(unique_id, status="Accepted")
+        assert await operator.has_heard() == [{"status": "Accepted"}]
+    async with gateway.charger("CP-1") as charger:
+        if boots:
+            await charger.boot()
+        operator.order("CP-1", "ClearCache")
+        assert (await charger.hear())[1] == "ClearCache"  # and no second Reset
+
+
+async def test_a_reset_whose_answer_is_lost_fails_and_is_not_sent_again(gateway, operator):
+    """HC-113, HC-106: it may have been carried out, so only the operator can tell what to do."""
+    async with opened(gateway, "CP-1") as peer:
+        operator.order("CP-1", "Reset", {"type": "Hard"})
+        assert (await peer.message())[2] == "Reset"
+    await operator.has_heard()
+    assert operator.codes == ["NotConnected"]
+    async with gateway.charger("CP-1") as charger:
+        await charger.boot()
+        operator.order("CP-1", "ClearCache")
+        assert (await charger.hear())[1] == "ClearCache"
+
+
+async def test_a_stop_in_the_middle_of_a_reset_is_counted_once(gateway, operator):
+    """HC-113: the charge point went down before it heard the answer, so it says it again."""
+    stop = {"meterStop": 2_000, "timestamp": WHEN, "reason": "HardReset"}
+    async with charging(gateway) as (charger, tx):
+        operator.order("CP-1", "Reset", {"type": "Hard"})
+        await accept(charger)
+        await charger.send([2, "s1", "StopTransaction", {"transactionId": tx, **stop}])
+        await gateway.settled()
+    async with gateway.charger("CP-1") as charger:
+        await charger.boot()
+        await charger.ask("StopTransaction", transactionId=tx, **stop)
+        await gateway.settled()
+    assert len({event.receipt["receipt_id"] for event in gateway.events(TransactionSettled)}) == 1
+
+
+@pytest.mark.parametrize("whose", ["another's", "stopped", "unknown"])
+async def test_a_stop_of_any_transaction_is_the_charge_points_to_reject(gateway, operator, whose):
+    """HC-112: certification asks that an unknown one can be sent (TC_028)."""
+    async with charging(gateway) as (charger, tx), plugged(gateway, "CP-2") as another:
+        if whose == "another's":
+            tx = await another.start(0)
+        elif whose == "stopped":
+            await charger.stop(tx, 2_000)
+        else:
+            tx = 2**31 - 1
+        operator.order("CP-1", "RemoteStopTransaction", {"transactionId": tx})
+        assert await accept(charger, "Rejected") == (
+            "RemoteStopTransaction",
+            {"transactionId": tx},
+        )
+        assert await operator.has_heard() == [{"status": "Rejected"}]
+        assert another.calls.statistics().current_buffer_used == 0
 
 
 # --- orders to a connector ------------------------------------------------------------------------
