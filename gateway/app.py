@@ -19,7 +19,7 @@ from .domain.fleet import Fleet
 from .domain.tariff import TariffBook
 from .journal import Journal
 from .northbound.link import Link
-from .northbound.north import NorthSettings, open_north
+from .northbound.north import Closing, NorthSettings, open_north
 from .northbound.teller import Statistics
 from .retention import open_retention
 from .southbound.display import open_displays
@@ -87,10 +87,11 @@ async def run(
     ledger = Ledger(book, software=settings.software)
     orders = Orders(bus, registry, now, settings.default_id_tag, settings.start_timeout)
     await _tell_absent(bus, now)
+    closing = Closing()
     async with (
         open_retention(journal, settings.keep, now),
         # hears everyone, leaves last
-        open_north(open_link, bus, orders.carry_out, now, settings.north) as north,
+        open_north(open_link, bus, orders.carry_out, now, settings.north, closing) as north,
         # hears the charge points, tells the north
         open_accountant(bus, ledger, now, settings.stale_after),
         # hears the accountant, tells the drivers
@@ -101,6 +102,7 @@ async def run(
         house = House(bus, registry, ledger, north, south)
         task_status.started(house)
         await wait_stop(house)
+        closing.begin()
 
 
 async def _tell_absent(bus: EventBus, now: Now) -> None:

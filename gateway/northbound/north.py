@@ -29,6 +29,7 @@ TOPICS = (RPC_TOPIC, ANSWERS)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
 _LASTED = 10.0  # seconds after which a link was none of two that throw each other out
 _MOST_ORDERS = 200  # RPCs under way at once
+_NEARLY = 0.9  # of the grace; in what remains, the store is closed and the process ends
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,16 @@ class NorthSettings:
     alias: Callable[[Rpc], Rpc] = lambda rpc: rpc
 
 
+@attrs.define
+class Closing:
+    """When the house began to close, in Trio's time: the grace is one for all who leave."""
+
+    since: float = math.inf
+
+    def begin(self) -> None:
+        self.since = trio.current_time()
+
+
 @asynccontextmanager
 async def open_north(
     open_link: OpenLink,
@@ -61,10 +72,13 @@ async def open_north(
     carry_out: CarryOut,
     now: Callable[[], datetime],
     settings: NorthSettings,
+    closing: Closing | None = None,
 ) -> AsyncIterator[Statistics]:
-    """Forward all that is published; on leaving the block, what is left, within `grace` s.
+    """Forward all that is published; on leaving the block, what is left.
 
-    What the grace does not suffice for stays in the journal for the next start.
+    That takes until nearly `grace` seconds after the house began to close (after the end of the
+    block, where nobody says).  What they do not suffice for stays in the journal for the next
+    start.
     """
     bookmark = await bus.journal.bookmark(READER)
     place = Place(bookmark.seq, bookmark.ahead)
@@ -80,7 +94,8 @@ async def open_north(
             nursery.start_soon(north.run, open_link)
             yield statistics
             north.closing = True
-        nursery.cancel_scope.deadline = trio.current_time() + settings.grace
+        began = min(closing.since if closing else math.inf, trio.current_time())
+        nursery.cancel_scope.deadline = began + _NEARLY * settings.grace
         north.wake()
 
 

@@ -275,7 +275,8 @@ class _Door:
                     await self._tell_left(charge_point_id, reason or session.why())  # noqa: ASYNC102
         log.info("charge point left", charge_point=charge_point_id, why=reason)
         farewell = session.farewell
-        with trio.move_on_after(CLOSE_TIMEOUT):
+        # Half of the grace at most: the other half is for ThingsBoard to be told.
+        with trio.move_on_after(min(CLOSE_TIMEOUT, settings.grace / 2)):
             await socket.close(
                 farewell.code if farewell else NORMAL, farewell.reason if farewell else ""
             )
