@@ -14,6 +14,7 @@ from .metrics import render
 
 _REQUEST_TIMEOUT = 10.0  # seconds for a whole request and its answer
 _MOST_VISITORS = 50
+_SLOW_COMMIT = 5.0  # seconds after which the store is said not to write
 
 log = structlog.get_logger(__name__)
 
@@ -37,10 +38,13 @@ def respond(method: str, target: str, house: House) -> Response:
 def _readiness(house: House) -> Response:
     """MQTT being away is not unready: charge points are served, and ThingsBoard is behind."""
     journal = house.bus.journal.statistics()
-    ready = journal.failure is None
+    trouble = journal.failure
+    if trouble is None and journal.writing_s > _SLOW_COMMIT:
+        trouble = f"a commit has been under way for {journal.writing_s:.0f} s"
+    ready = trouble is None
     told = {
         "ready": ready,
-        "store": journal.failure or "ok",
+        "store": trouble or "ok",
         "charge_points": len(house.registry.sessions()),
         "mqtt": "connected" if house.north.connected else f"behind: {house.north.why}",
         "behind_entries": house.north.told.behind(journal.last_seq),

@@ -72,6 +72,7 @@ class Statistics:
     entries, commits: how many; waiting: appends not yet durable.
     commit_seconds: spent in commits, in sum.
     last_seq: of the newest entry.  failure: why nothing can be written any more.
+    writing_s: seconds that the commit under way has taken so far; 0 while there is none.
     """
 
     entries: int
@@ -80,6 +81,7 @@ class Statistics:
     waiting: int
     last_seq: int
     failure: str | None = None
+    writing_s: float = 0.0
 
 
 Hear = Callable[[Sequence[Entry]], None]

@@ -68,6 +68,7 @@ class GroupCommitJournal:
         self._last_seq = store.last_seq
         self._commit_seconds = 0.0
         self._committed_at = -math.inf
+        self._committing_since: float | None = None
 
     async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
         durable = trio.Event()
@@ -111,7 +112,7 @@ class GroupCommitJournal:
         self._something.set()
 
     async def _commit(self, batch: list[_Waiting]) -> None:
-        began = time.perf_counter()
+        began = self._committing_since = time.perf_counter()
         try:
             if self._failure is None:
                 await trio.to_thread.run_sync(self._store.commit, batch, limiter=self._one_writer)
@@ -120,6 +121,7 @@ class GroupCommitJournal:
         if self._failure is not None:  # nothing is written after a gap
             for waiting in batch:
                 waiting.failure = self._failure
+        self._committing_since = None
         self._commits += 1
         self._committed_at = trio.current_time()
         self._commit_seconds += time.perf_counter() - began
@@ -175,6 +177,7 @@ class GroupCommitJournal:
         return await self._read(self._store.receipts)
 
     def statistics(self) -> Statistics:
+        since = self._committing_since
         return Statistics(
             entries=self._entries,
             commits=self._commits,
@@ -182,4 +185,5 @@ class GroupCommitJournal:
             waiting=len(self._gathered),
             last_seq=self._last_seq,
             failure=None if self._failure is None else str(self._failure),
+            writing_s=0.0 if since is None else time.perf_counter() - since,
         )

@@ -68,10 +68,22 @@ class Append:
     entries: tuple[Entry, ...] = ()
 
 
+_RESTORE = "restore a backup, or move the file away to begin anew"
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another program has held it for a minute; let only the gateway write it",
+    sqlite3.SQLITE_CORRUPT: _RESTORE,
+    sqlite3.SQLITE_FULL: "make room on the disk",
+    sqlite3.SQLITE_IOERR: "the disk may be full or broken",
+    sqlite3.SQLITE_NOTADB: _RESTORE,
+    sqlite3.SQLITE_READONLY: "let the gateway write this file and its folder",
+}
+_CHECKED_WHOLE = 64 * 2**20  # bytes; a larger store would keep chargers waiting at each start
+_SMALL_TABLES = ("bookmark", "aside", "tx", "device")
+
+
 def _told(exc: sqlite3.Error, path: Path) -> JournalError:
-    damaged = type(exc) is sqlite3.DatabaseError  # the subclasses are full, locked, ...
-    advice = "; restore a backup, or move the file away to begin anew" if damaged else ""
-    return JournalError(f"{path}: {exc}{advice}")
+    advice = _ADVICE.get(getattr(exc, "sqlite_errorcode", 0) & 0xFF)
+    return JournalError(f"{path}: {exc}" + (f"; {advice}" if advice else ""))
 
 
 @attrs.define(eq=False)
@@ -97,6 +109,9 @@ class SqliteStore:
         try:
             writer = _connect(path, opened)
             _migrate(writer, path)
+            _check_sound(writer, path)
+            # Says what the version is already; a store that cannot be written is told now.
+            writer.execute(f"pragma user_version = {SCHEMA_VERSION}")
             reader = _connect(path, opened)
             (last,) = writer.execute("select coalesce(max(seq), 0) from entry").fetchone()
             known = {name for (name,) in writer.execute("select name from device")}
@@ -315,6 +330,20 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by an older gateway (schema {version}); start this one once to"
             " bring it up to date"
         )
+
+
+def _check_sound(db: sqlite3.Connection, path: Path) -> None:
+    """Tell of damage at the start, before anything is added to it.
+
+    Of a large store only the tables that decide about sessions are looked through.
+    """
+    whole = path.stat().st_size <= _CHECKED_WHOLE
+    checks = ["quick_check(1)"] if whole else [f"quick_check({name})" for name in _SMALL_TABLES]
+    for check in checks:
+        (found,) = db.execute(f"pragma {check}").fetchone()
+        if found != "ok":
+            why = found.splitlines()[-1]
+            raise JournalError(f"{path}: damaged: {why}; {_RESTORE}")
 
 
 def _save_bookmark(db: sqlite3.Connection, bookmark: Bookmark) -> None:

@@ -51,6 +51,7 @@ class Lives:
 
     program: Program
     count: int = 0
+    alive: bool = False
     _pid: int = 0
     _heard: int = 0
 
@@ -60,6 +61,7 @@ class Lives:
         await self.program.process.stdin.send_all(json.dumps(fate).encode() + b"\n")
         self._pid = int((await self._next("life ")).split()[1])
         self.count += 1
+        self.alive = True
 
     async def ready(self) -> None:
         line = await self._next("ready ", "ended ")
@@ -76,7 +78,9 @@ class Lives:
 
     async def ended(self, within: float = 30) -> int:
         """The exit status of this life, negative for a signal."""
-        return int((await self._next("ended ", within=within)).split()[1])
+        status = int((await self._next("ended ", within=within)).split()[1])
+        self.alive = False
+        return status
 
     async def _next(self, *wanted: str, within: float = 30) -> str:
         line = await self.program.line(
@@ -90,7 +94,13 @@ class Lives:
 async def open_lives(site: Site) -> AsyncIterator[Lives]:
     command = [sys.executable, str(LIVES), str(site.config)]
     async with running(command, site.log) as program:
-        yield Lives(program)
+        lives = Lives(program)
+        try:
+            yield lives
+        finally:
+            if lives.alive:
+                with trio.CancelScope(shield=True):
+                    await lives.kill()
 
 
 # --- what ThingsBoard was told -------------------------------------------------------------------

@@ -1,0 +1,177 @@
+"""A store that is full, locked, slow, damaged or not to be written: nothing is lost, all is told.
+
+Each charge point that was answered has its record in the store; one that could not be is not
+answered, so it asks again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+import trio
+
+from .ordeal import open_lives
+from .processes import Site, charger, eventually, gateway, get
+from .test_process import START, STOP
+from .test_process_faults import failed
+
+pytestmark = pytest.mark.real_time
+
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path)
+    site.configure()
+    return site
+
+
+async def hearts(one, seconds):
+    """The longest that a Heartbeat's answer took in so many seconds."""
+    longest, until = 0.0, trio.current_time() + seconds
+    while (asked := trio.current_time()) < until:
+        await one.ask("Heartbeat")
+        longest = max(longest, trio.current_time() - asked)
+    return longest
+
+
+async def readiness(site):
+    status, body = await get(site.admin, "/readyz")
+    return status, json.loads(body)["store"]
+
+
+async def test_a_locked_store_holds_up_only_what_must_be_stored(site):
+    """HC-134; 7 s of the 60 that it waits.  The requests are stored in the order they came."""
+    async with (
+        gateway(site) as program,
+        charger(site.url, "CP-1", site.folder) as one,
+        charger(site.url, "CP-2", site.folder) as two,
+        charger(site.url, "CP-3", site.folder) as three,
+    ):
+        await two.boot()
+        assert await readiness(site) == (200, "ok")
+        with closing(sqlite3.connect(site.store, isolation_level=None)) as db:
+            db.execute("begin immediate")
+            for n, each in enumerate((three, one)):
+                await each.say("StartTransaction", connector_id=1, id_tag="TAG", meter_start=n,
+                               timestamp=START)  # fmt: skip
+                await hearts(two, 0.2)
+            assert await hearts(two, 6) < 1
+            status, why = await readiness(site)
+            assert status == 503
+            assert why.startswith("a commit has been under way for ")
+            db.execute("rollback")
+        answers = [await each.hear("answer", action="StartTransaction") for each in (three, one)]
+        assert [answer["payload"]["transaction_id"] for answer in answers] == [1, 2]
+        assert site.rows("select charge_point from tx order by id") == [("CP-3",), ("CP-1",)]
+        assert await readiness(site) == (200, "ok")
+        assert await program.stop() == 0
+
+
+async def test_a_store_that_stays_locked_fells_it_and_the_request_comes_again(site):
+    """HC-134: beyond the minute that it waits, which is a second here."""
+    async with (
+        open_lives(site) as lives,
+        charger(site.url, "CP-1", site.folder, connected=False) as one,
+    ):
+        await lives.begin(busy_timeout=1)
+        await one.hear("connected")
+        await one.boot()
+        with closing(sqlite3.connect(site.store, isolation_level=None)) as db:
+            db.execute("begin immediate")
+            told = await one.outcome(
+                "StartTransaction", connector_id=1, id_tag="TAG", meter_start=0, timestamp=START
+            )
+            assert told["event"] == "closed"
+            assert await lives.ended() == 1
+        assert lives.program.last_words() == (
+            f"ocpp-gateway: {site.store}: database is locked;"
+            " another program has held it for a minute; let only the gateway write it"
+        )
+        assert "Traceback" not in lives.program.complaint()
+        await lives.begin()
+        await one.hear("connected")
+        assert await one.start(0, START) == 1
+
+
+async def test_a_slow_disk_holds_up_only_what_must_be_stored(site):
+    """HC-134: each commit takes 2 s."""
+    async with (
+        open_lives(site) as lives,
+        charger(site.url, "CP-1", site.folder, connected=False) as one,
+        charger(site.url, "CP-2", site.folder, connected=False) as two,
+    ):
+        await lives.begin(slow_fsync=2)
+        await one.hear("connected")
+        await two.hear("connected")
+        await two.boot()
+        began = trio.current_time()
+        await one.say("StartTransaction", connector_id=1, id_tag="TAG", meter_start=0,
+                      timestamp=START)  # fmt: skip
+        assert await hearts(two, 3) < 1
+        await one.hear("answer", action="StartTransaction")
+        assert trio.current_time() - began > 2
+
+
+async def damaged(site):
+    """A store in which one page in the middle is noise, as a dying SD card leaves it."""
+    async with gateway(site) as program, charger(site.url, "CP-1", site.folder) as one:
+        for n in range(20):
+            transaction_id = await one.start(n, f"2026-06-01T10:{n:02}:00Z")
+            await one.stop(transaction_id, n, STOP)
+        await eventually(lambda: site.rows("select count(*) from receipt") == [(20,)])
+        assert await program.stop() == 0
+    data = bytearray(site.store.read_bytes())
+    middle = len(data) // 4096 // 2 * 4096
+    data[middle : middle + 4096] = bytes(range(256)) * 16
+    site.store.write_bytes(data)
+    return data
+
+
+async def test_a_damaged_store_is_told_at_the_start_and_nothing_overwritten(site):
+    """HC-136."""
+    data = await damaged(site)
+    words = await failed(site)
+    assert words.startswith(f"ocpp-gateway: {site.store}: damaged: ")
+    assert words.endswith("restore a backup, or move the file away to begin anew")
+    assert site.store.read_bytes() == data
+
+
+async def test_a_store_that_was_cut_off_is_told_at_the_start(site):
+    """HC-136: half of a copy."""
+    data = await damaged(site)
+    half = data[: len(data) // 8192 * 4096]
+    site.store.write_bytes(half)
+    words = await failed(site)
+    assert words.endswith("restore a backup, or move the file away to begin anew")
+    assert site.store.read_bytes() == half
+
+
+def not_almighty():
+    """Even root must heed what a folder permits."""
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+async def test_a_store_that_must_not_be_written_is_told(site, what):
+    async with gateway(site) as program:
+        assert await program.stop() == 0
+    store, folder = site.store, site.folder / "store"
+    folder.mkdir()
+    store.rename(folder / store.name)
+    text = site.config.read_text().replace(str(store), str(folder / store.name))
+    site.config.write_text(text)
+    target = folder if what == "folder" else folder / store.name
+    target.chmod(0o555 if what == "folder" else 0o444)
+    words = await failed(site, preexec_fn=not_almighty)
+    told = {
+        "folder": "cannot be opened for writing: Permission denied",
+        "file": "attempt to write a readonly database;"
+        " let the gateway write this file and its folder",
+    }
+    assert words == f"ocpp-gateway: {folder / store.name}: {told[what]}"
