@@ -13,7 +13,7 @@ import structlog
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from gateway.app import House, Settings, run
+from gateway.app import House, Now, Settings, run
 from gateway.domain.tariff import TariffBook
 from gateway.domain.tariff_file import read_tariffs
 from gateway.journal.memory import MemoryJournal
@@ -51,6 +51,7 @@ class Gateway:
     stop: trio.Event = attrs.field(factory=trio.Event)
     settings: Settings = attrs.field(factory=Settings)
     book: TariffBook = attrs.field(factory=partial(book_of, PER_KWH))
+    now: Now = now
     house: House | None = None
 
     @asynccontextmanager
@@ -79,7 +80,7 @@ class Gateway:
             [self.listener],
             self.board.open_link,
             self.book,
-            now,
+            self.now,
             self.settings,
             wait_stop,
             task_status=task_status,

@@ -6,6 +6,7 @@ again, so an answered request is never lost and an unanswered one is never assum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -63,7 +64,7 @@ class Desk:
         self._rules = rules
         self.waiting = rules.pending and not known
         self.booted = trio.Event()
-        self._rejected_told_at: datetime | None = None
+        self._rejected_told_at = -math.inf
         self._clerks: dict[str, Callable[[Request], Awaitable[Reply]]] = {
             "Authorize": self._authorize,
             "BootNotification": self._boot,
@@ -97,17 +98,16 @@ class Desk:
 
     def rejected(self, error: FrameError, total: int) -> None:
         """Tell of frames that broke the protocol, but not of each: there may be thousands."""
-        now = self._now()
+        now = trio.current_time()  # a wall clock may jump
         log.info(
             "frame rejected", charge_point=self._charge_point_id, code=error.code, why=error.why
         )
-        told = self._rejected_told_at
-        if told is None or (now - told).total_seconds() >= _REJECTED_EVERY:
+        if now - self._rejected_told_at >= _REJECTED_EVERY:
             self._rejected_told_at = now
             self._bus.publish_soon(
                 events.FramesRejected(
                     charge_point_id=self._charge_point_id,
-                    received_at=now,
+                    received_at=self._now(),
                     total=total,
                     code=error.code,
                     why=error.why[:200],

@@ -137,6 +137,7 @@ async def test_the_charge_point_answers_what_thingsboard_asks_of_it(site):
 
 
 async def test_sigterm_takes_leave_of_charge_points_and_ends_with_0(site):
+    """HC-130."""
     async with (
         open_board(site) as board,
         gateway(site) as program,
@@ -164,6 +165,7 @@ async def test_sigint_and_a_signal_that_comes_with_the_ready_line_end_it_too(sit
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(site, number):
+    """HC-130."""
     site.configure(ocpp="").write_text(
         site.config.read_text().replace("grace_s = 5", "grace_s = 60")
     )
@@ -185,6 +187,7 @@ async def test_a_second_signal_ends_it_at_once(site, number):
 
 
 async def test_kill_in_mid_transaction_loses_nothing(site):
+    """HC-131."""
     async with (
         open_board(site) as board,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
@@ -219,7 +222,7 @@ async def test_kill_in_mid_transaction_loses_nothing(site):
 
 
 async def test_a_start_whose_answer_was_lost_is_the_same_transaction_again(site):
-    """HC-73, ten times: kill -9 some moment after StartTransaction left; it is sent again."""
+    """HC-73, HC-132, ten times: kill -9 soon after StartTransaction left; it is sent again."""
     ids, stored = [], []
     async with charger(site.url, "CP-1", site.folder, connected=False) as one:
         for n in range(11):

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import argon2
 import pytest
@@ -43,6 +44,8 @@ async def failed(site, **more):
 
 
 async def test_a_full_disk_fells_it_and_nobody_was_told_what_is_not_stored(site):
+    """HC-133: by a limit of size; with room again it goes on where it was."""
+
     def little_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
@@ -91,6 +94,7 @@ async def test_a_full_disk_fells_it_and_nobody_was_told_what_is_not_stored(site)
 
 
 async def test_a_second_gateway_on_the_same_store_is_refused(site):
+    """HC-137."""
     async with gateway(site) as first:
         other = Site(site.folder)
         other.configure()
@@ -101,6 +105,7 @@ async def test_a_second_gateway_on_the_same_store_is_refused(site):
 
 
 async def test_a_store_that_is_none_is_left_alone(site):
+    """HC-136."""
     site.store.write_bytes(b"my diary, not a database" * 1_000)
     words = await failed(site)
     assert words.startswith(f"ocpp-gateway: {site.store}: file is not a database")
@@ -108,6 +113,7 @@ async def test_a_store_that_is_none_is_left_alone(site):
 
 
 async def test_a_store_of_a_newer_gateway_is_left_alone(site):
+    """HC-136."""
     with closing(sqlite3.connect(site.store)) as db:
         db.execute("pragma user_version = 99")
     assert "written by a newer gateway (schema 99" in await failed(site)
@@ -131,6 +137,7 @@ async def test_a_folder_that_cannot_be_written_is_told(site, folder):
 
 @pytest.mark.parametrize("port", ["ocpp", "admin"])
 async def test_a_port_in_use_is_told(site, port):
+    """HC-137."""
     with socket.create_server(("127.0.0.1", getattr(site, port))):
         words = await failed(site)
     address = f"127.0.0.1:{getattr(site, port)}"
@@ -327,7 +334,7 @@ async def test_wrong_configuration_ends_with_2_and_every_fault(site):
 
 
 async def test_few_open_files_slow_it_down_and_no_more(site):
-    """ulimit -n 64: whom there is no file for must wait or go, the others are served."""
+    """HC-139, ulimit -n 64: whom there is no file for must wait or go, and nothing spins."""
 
     def few_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -337,11 +344,19 @@ async def test_few_open_files_slow_it_down_and_no_more(site):
         for _ in range(100):
             with trio.move_on_after(1):
                 streams.append(await trio.open_tcp_stream("127.0.0.1", site.ocpp))
+        before = cpu_seconds(program)
+        await trio.sleep(2)  # in which it is to do nothing
+        assert cpu_seconds(program) - before < 0.5
         for stream in streams:
             await stream.aclose()
         async with charger(site.url, "CP-1", site.folder) as one:
             await one.boot()
         assert await program.stop() == 0
+
+
+def cpu_seconds(program):
+    fields = Path(f"/proc/{program.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def test_run_needs_no_home_and_no_terminal(site):

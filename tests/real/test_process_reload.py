@@ -24,7 +24,7 @@ def totals(site):
 
 
 async def test_a_reload_prices_what_starts_from_then_on(tmp_path):
-    """10 kWh at 0.25 and 1.00 for the start are 3.50; at 0.50 they are 6.00."""
+    """HC-138: 10 kWh at 0.25 and 1.00 for the start are 3.50; at 0.50 they are 6.00."""
     site = Site(tmp_path)
     site.configure()
     tariffs = tmp_path / "tariffs.json"

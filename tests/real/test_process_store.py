@@ -175,3 +175,28 @@ async def test_a_store_that_must_not_be_written_is_told(site, what):
         " let the gateway write this file and its folder",
     }
     assert words == f"ocpp-gateway: {folder / store.name}: {told[what]}"
+
+
+async def test_a_wall_clock_that_jumps_disconnects_nobody(site):
+    """HC-135, in a real process: back an hour, then on by a day."""
+    off = site.folder / "clock"
+    off.write_text("0")
+    async with (
+        open_lives(site) as lives,
+        charger(site.url, "CP-1", site.folder, connected=False) as one,
+        charger(site.url, "CP-2", site.folder, connected=False) as two,
+    ):
+        await lives.begin(clock=str(off))
+        for each in (one, two):
+            await each.hear("connected")
+            await each.boot()
+        begun = [await one.start(0, START)]
+        for jump in ("-3600", "86400"):
+            off.write_text(jump)
+            assert await hearts(two, 1.5) < 1  # its watch looks at everybody once a second
+            begun.append(await one.start(len(begun), STOP))
+        assert await one.ask("Heartbeat")
+        assert begun == [1, 2, 3]
+        assert site.rows("select count(*) from entry where kind = 'ChargePointDisconnected'") == [
+            (0,)
+        ]
