@@ -101,6 +101,10 @@ RECEIPT = _table(
     ("session_count", "int", "1, to be summed"),
 )
 
+APART = _table(
+    ("receipt_signed", "json", "a receipt's `signed`, where it would be too large for a message"),
+)
+
 SESSION_LOG = RECEIPT | _table(
     ("session_charge_point", "text", ""),
     ("session_connector", "int", ""),

@@ -1,12 +1,14 @@
 """Rows -> publications: as few as the server's limits allow.  Pure.
 
 One `{"ts", "values"}` object per device and instant, all objects of a device in one array,
-and, where the server takes it, many devices in one message.
+and, where the server takes it, many devices in one message.  A row that is too large for a
+message goes in several, each with some of its keys: the server keeps every key for itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -20,6 +22,8 @@ from .rows import Row
 TELEMETRY_TOPIC = "v1/gateway/telemetry"
 ATTRIBUTES_TOPIC = "v1/gateway/attributes"
 CONNECT_TOPIC = "v1/gateway/connect"
+
+_AROUND_A_ROW = 64  # bytes: braces, brackets, "ts", "values", and the largest of instants
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -56,7 +60,7 @@ def parcels(
     """Everything that is told, packed.  told: (entry's sequence number, row), in order.
 
     many_devices: whether a message may carry more than one device (ThingsBoard 4.2.1 on).
-    most_bytes, most_values: of one message, None for any number.  A row that is larger than a
+    most_bytes, most_values: of one message, None for any number.  A value that is larger than a
         message may be goes alone; the caller is to refuse it.
     """
     items = _merged(told)
@@ -84,6 +88,20 @@ def _merged(told: Iterable[tuple[int, Row]]) -> _Items:
     return {key: item for items in by_device.values() for key, item in items.items()}
 
 
+def _parts(values: Mapping[str, Any], most: int, room: int) -> Iterator[dict[str, Any]]:
+    """A row's values in rows of at most `most` values and `room` bytes, or of a single value."""
+    part: dict[str, Any] = {}
+    size = 0
+    for key, value in values.items():
+        cost = len(_encoder.encode({key: value}))  # its braces stand for the comma, and to spare
+        if part and (size + cost > room or len(part) >= most):
+            yield part
+            part, size = {}, 0
+        part[key] = value
+        size += cost
+    yield part
+
+
 class _Box:
     """What goes into one message, until it is full."""
 
@@ -100,21 +118,36 @@ class _Box:
         self._size = 2
 
     def take(
-        self, device: str, ts: int | None, values: Mapping[str, Any], seqs: Iterable[int]
-    ) -> Sequence[Parcel]:
-        """Adds an item; gives the message that had to make room for it, if one had."""
-        body = _encoder.encode(values if ts is None else {"ts": ts, "values": values})
-        full: Sequence[Parcel] = ()
-        other = self._devices and device not in self._devices and not self._many
+        self, device: str, ts: int | None, values: Mapping[str, Any], seqs: Collection[int]
+    ) -> Iterator[Parcel]:
+        """Adds an item; gives the messages that had to make room for it, if any had."""
+        body = self._body(ts, values)
+        most_values = self._most_values or len(values)
+        around = _AROUND_A_ROW + 6 * len(device)  # as JSON a character has no more than 6
+        if len(values) > 1 and (len(body) + around > self._most or len(values) > most_values):
+            for part in _parts(values, most_values, self._most - around):
+                yield from self._put(device, ts, self._body(ts, part), len(part), seqs)
+        else:
+            yield from self._put(device, ts, body, len(values), seqs)
+
+    @staticmethod
+    def _body(ts: int | None, values: Mapping[str, Any]) -> bytes:
+        return _encoder.encode(values if ts is None else {"ts": ts, "values": values})
+
+    def _put(
+        self, device: str, ts: int | None, body: bytes, values: int, seqs: Iterable[int]
+    ) -> Iterator[Parcel]:
+        here = device in self._devices
+        # Of attributes a device has one object in a message, of telemetry a whole array.
+        other = self._devices and (ts is None if here else not self._many)
         heavy = self._size + self._cost(device, body) > self._most
-        many = self._most_values is not None and self._values + len(values) > self._most_values
+        many = self._values + values > (self._most_values or math.inf)
         if self._devices and (other or heavy or many):
-            full = self.empty()
-        self._values += len(values)
+            yield from self.empty()
+        self._values += values
         self._size += self._cost(device, body)
         self._devices.setdefault(device, []).append(body)
         self._seqs.update(seqs)
-        return full
 
     def _cost(self, device: str, body: bytes) -> int:
         """Bytes that the item adds, with the device's name where it is the first of it."""
@@ -135,6 +168,6 @@ class _Box:
 
     def _member(self, item: tuple[str, list[bytes]]) -> bytes:
         device, bodies = item
-        if self._topic == ATTRIBUTES_TOPIC:  # one object a device, and `_merged` left one
+        if self._topic == ATTRIBUTES_TOPIC:
             return _encoder.encode(device) + b":" + bodies[0]
         return _encoder.encode(device) + b":[" + b",".join(bodies) + b"]"

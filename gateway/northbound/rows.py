@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import attrs
+import msgspec
 
 from ..domain import events
 from ..domain.clock import believed
@@ -22,9 +23,12 @@ from ..domain.measurands import instantaneous
 OCPP_VERSION = "ocpp1.6"
 _NO_POWER = frozenset({"Available", "Finishing", "SuspendedEV", "SuspendedEVSE"})
 _MOST = 2.0**53
+_LARGEST_RECEIPT = 50_000  # bytes; with the rest of its row it then fits a message
 _NOT_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})  # and yet read as such by some
 
 Values = Mapping[str, Any]
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @attrs.frozen
@@ -176,7 +180,7 @@ def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row
         yield from _of_connector(event, milliseconds(event.at), _progress(event.progress) | idle)
     progress = event.progress
     session: dict[str, Any] = {
-        "receipt": event.receipt,
+        **_receipt(event.receipt),
         "session_duration_s": progress.duration_s,
         "session_idle_s": progress.idle_s,
         "session_count": 1,
@@ -195,6 +199,15 @@ def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row
         "session_connector": event.connector_id,
     }
     yield Row(session_log, event.published_ms, session | where)
+
+
+def _receipt(receipt: Mapping[str, Any]) -> Values:
+    """Signed meter values can be kilobytes each; where a message has no room, they go apart."""
+    signed = receipt.get("signed")
+    if not signed or len(_encoder.encode(receipt)) <= _LARGEST_RECEIPT:
+        return {"receipt": receipt}
+    rest = {key: value for key, value in receipt.items() if key != "signed"}
+    return {"receipt": rest, "receipt_signed": signed}
 
 
 def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Iterable[Row]:

@@ -367,9 +367,9 @@ def store_value_of(shown: float):
 
 def table_of(row: Row) -> dict[str, keys.Key]:
     if row.device == LOG:
-        return keys.SESSION_LOG
+        return keys.SESSION_LOG | keys.APART
     if "/" in row.device:
-        return keys.CONNECTOR | keys.RECEIPT
+        return keys.CONNECTOR | keys.RECEIPT | keys.APART
     return keys.CHARGE_POINT if row.ts is not None else keys.CHARGE_POINT_ATTRIBUTES
 
 
@@ -394,6 +394,33 @@ def test_thingsboard_takes_the_rows_of_any_events(given):
     board = Judge()
     board.take(given)
     assert board.violations() == []
+
+
+def settled(signed: list[dict]) -> events.TransactionSettled:
+    receipt = {"receipt_id": "R", "version": 1, "total_incl_vat": "1.50", "signed": signed}
+    return events.TransactionSettled(
+        **ABOUT, **TX, progress=PROGRESS, receipt=receipt, version=1, published_ms=MS
+    )
+
+
+def test_signed_values_that_would_make_a_receipt_too_large_go_apart_at_its_time():
+    small, large = ([{"value": "x" * size}] for size in (40_000, 55_000))
+    for _, _, values in told(settled(small))[-2:]:
+        assert values["receipt"]["signed"] == small
+        assert "receipt_signed" not in values
+    for device, ts, values in told(settled(large))[-2:]:
+        assert device in ("CP-1/1", LOG)
+        assert ts == MS
+        assert values["receipt"] == {"receipt_id": "R", "version": 1, "total_incl_vat": "1.50"}
+        assert values["receipt_signed"] == large
+        assert values["session_cost"] == 1.5
+
+
+@pytest.mark.parametrize("size", [100, 49_000, 51_000, 55_000, 59_000])
+def test_a_receipt_is_told_whole_in_messages_that_thingsboard_takes(size):
+    event = settled([{"value": "x" * size}])
+    for parcel in parcels([(1, row) for row in rows(event, LOG)], many_devices=False):
+        assert len(parcel.publication.payload) <= 60_000
 
 
 def test_every_kind_of_event_is_generated():
