@@ -11,6 +11,7 @@ import trio
 
 from .app import House
 from .metrics import render
+from .northbound.teller import Statistics
 
 _REQUEST_TIMEOUT = 10.0  # seconds for a whole request and its answer
 _MOST_VISITORS = 50
@@ -46,10 +47,17 @@ def _readiness(house: House) -> Response:
         "ready": ready,
         "store": trouble or "ok",
         "charge_points": len(house.registry.sessions()),
-        "mqtt": "connected" if house.north.connected else f"behind: {house.north.why}",
+        "mqtt": _link_of(house.north),
         "behind_entries": house.north.told.behind(journal.last_seq),
     }
     return 200 if ready else 503, "application/json", json.dumps(told).encode() + b"\n"
+
+
+def _link_of(north: Statistics) -> str:
+    """The link may be up and in trouble: it is lost again and again for the same reason."""
+    if not north.connected:
+        return f"behind: {north.why}"
+    return f"unsteady: {north.why}" if north.why else "connected"
 
 
 async def serve_admin(listener: trio.SocketListener, look: Callable[[], House]) -> None:

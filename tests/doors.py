@@ -14,6 +14,7 @@ import trio
 from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from gateway.northbound.limits import ANSWER, REQUEST
 from gateway.northbound.link import Delivery, LinkLost, Message
 from gateway.northbound.rpc import RPC_TOPIC
 
@@ -198,6 +199,7 @@ class FakeThingsBoard:
     codes: what the PUBACK of a payload says, by a piece of its text.
     holding: what is sent arrives, but its PUBACK waits in `held` until `release`.
     by_link: all that arrived, for each link since the start, whatever was said to it.
+    limits: the answer to getSessionLimits; None for a broker that has none.
     """
 
     def __init__(self) -> None:
@@ -208,8 +210,9 @@ class FakeThingsBoard:
         self.by_link: list[list[tuple[str, Any]]] = []
         self.published: list[tuple[str, Any]] = []
         self.links = 0
+        self.limits: dict[str, Any] | None = {}
         self._ids: dict[str, count[int]] = {}
-        self._send, self._arrive = trio.open_memory_channel[bytes | int](1_000)
+        self._send, self._arrive = trio.open_memory_channel[bytes | int | Message](1_000)
         self._changed = trio.Condition()
 
     @asynccontextmanager
@@ -243,6 +246,8 @@ class FakeThingsBoard:
         if code < 0x80:
             self.published.append((publication.topic, json.loads(text)))
         self.by_link[-1].append((publication.topic, json.loads(text)))
+        if publication == REQUEST and self.limits is not None:
+            self._send.send_nowait(Message(ANSWER, json.dumps(self.limits).encode()))
         delivery = Delivery(None if self.holding else code)
         if self.holding:
             self.held.append((delivery, code))
@@ -259,7 +264,7 @@ class FakeThingsBoard:
                 raise LinkLost("gone")
             if isinstance(payload, int):  # the end of a link that nobody listened to
                 continue
-            yield Message(RPC_TOPIC, payload)
+            yield payload if isinstance(payload, Message) else Message(RPC_TOPIC, payload)
 
     async def deliver(self, payload: bytes) -> None:
         """Anything on the RPC topic."""

@@ -26,7 +26,7 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
     "app": {"accountant", "attrs", "bus", "domain", "journal", "northbound", "retention",
             "southbound", "trio"},
     "metrics": {"app", "attrs", "prometheus_client"},
-    "admin": {"app", "h11", "metrics", "structlog", "trio"},
+    "admin": {"app", "h11", "metrics", "northbound", "structlog", "trio"},
     "config": {"attrs", "ocpp", "values"},
     "values": {"attrs"},
     "logs": {"structlog"},

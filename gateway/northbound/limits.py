@@ -1,13 +1,14 @@
 """What the server allows: its answer to getSessionLimits, and a pace that keeps to it.
 
 ThingsBoard closes the session of who sends more (thingsboard-contract section 8), so who is
-asked to be slow is better slow by itself.  Until it has answered, and where it never does (a
-version before 3.8, a plain broker), there is no limit but those that every server has.
+asked to be slow is better slow by itself.  Where it never answers (a version before 3.8, a plain
+broker), there is no limit but those that every server has.  A pace outlives its link: what was
+spent on the one before is spent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -21,7 +22,10 @@ ANSWERS = "v1/devices/me/rpc/response/+"
 ANSWER = "v1/devices/me/rpc/response/1"
 
 MOST_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
+_ANSWER_WITHIN = 5.0  # seconds; then there are no limits but the usual ones
 _ROOM = 5_000  # bytes of a message that are not payload, with a margin
+_SLOWEST, _FASTEST = 5.0, 0.05  # seconds between messages, after a limit that nobody told of
+_RELENTS_AFTER = 60.0  # seconds without a further one
 _ROUNDING = 1e-6  # seconds: a bucket is never quite as full as it was computed to be
 _GIVE_WAY = 0.05  # seconds until the patient look again whether nobody urgent waits
 _SHARE = 0.8  # of a rate: others may spend from the tenant's, too
@@ -67,6 +71,23 @@ class Pace:
         self._telemetry: list[_Bucket] = []
         self._values: list[_Bucket] = []
         self._urgent = 0  # messages that wait
+        self._known = trio.Event()
+        self._interval = 0.0  # between messages; nothing tells of a tenant's own limits
+        self._hit_at = 0.0
+
+    def hit(self) -> None:
+        """The server says that a limit is exceeded: all is spent, also what it has not told of."""
+        now = trio.current_time()
+        for bucket in (*self._calls, *self._telemetry, *self._values):
+            bucket.level, bucket.filled_at = 0.0, now
+        self._interval = min(_SLOWEST, max(_FASTEST, self._interval * 2))
+        self._hit_at = now
+
+    async def wait_known(self) -> None:
+        """Until the server has told its limits, if it does: it is waited for once, not per link."""
+        with trio.move_on_after(_ANSWER_WITHIN):
+            await self._known.wait()
+        self._known.set()
 
     def learn(self, payload: bytes) -> None:
         """Keep to what the server says from now on; what cannot be read changes nothing."""
@@ -76,6 +97,7 @@ class Pace:
             return
         if not isinstance(told, dict):
             return
+        self._known.set()
         size = told.get("maxPayloadSize")
         if isinstance(size, int) and size > 2 * _ROOM:
             self.most_bytes = min(MOST_BYTES, size - _ROOM)
@@ -83,11 +105,11 @@ class Pace:
         if not isinstance(rates, dict):
             rates = told.get("rateLimits")
         if isinstance(rates, dict):
-            self._calls = _buckets(rates, "messages")
-            self._telemetry = _buckets(rates, "telemetryMessages")
-            self._values = _buckets(rates, "telemetryDataPoints")
-        if self._values:
-            self.most_values = max(1, int(min(bucket.size for bucket in self._values)))
+            self._calls = _buckets(rates, "messages", self._calls)
+            self._telemetry = _buckets(rates, "telemetryMessages", self._telemetry)
+            self._values = _buckets(rates, "telemetryDataPoints", self._values)
+        sizes = [bucket.size for bucket in self._values]
+        self.most_values = max(1, int(min(sizes))) if sizes else None
 
     async def call(self) -> None:
         """Wait until one message that is no telemetry may be sent."""
@@ -95,6 +117,8 @@ class Pace:
 
     async def telemetry(self, cost: Cost, *, urgent: bool = True) -> None:
         """Wait until a message of telemetry or attributes may be sent; the urgent go first."""
+        if self._interval:
+            await self._brake()
         if not self._telemetry and not self._values:
             return
         amounts = [
@@ -109,6 +133,12 @@ class Pace:
             if urgent:
                 self._urgent -= 1
 
+    async def _brake(self) -> None:
+        if trio.current_time() - self._hit_at >= _RELENTS_AFTER:
+            self._hit_at = trio.current_time()
+            self._interval = self._interval / 2 if self._interval > _FASTEST else 0.0
+        await trio.sleep(self._interval)
+
 
 async def _spend(amounts: Sequence[tuple[_Bucket, int]], my_turn: Callable[[], bool]) -> None:
     while amounts:
@@ -121,12 +151,17 @@ async def _spend(amounts: Sequence[tuple[_Bucket, int]], my_turn: Callable[[], b
         bucket.level -= amount
 
 
-def _buckets(rates: Mapping[str, Any], name: str) -> list[_Bucket]:
-    """`"20:1,600:60"` is 20 in a second and 600 in a minute; empty is no limit."""
+def _buckets(rates: Mapping[str, Any], name: str, before: Iterable[_Bucket]) -> list[_Bucket]:
+    """`"20:1,600:60"` is 20 in a second and 600 in a minute; empty is no limit.
+
+    before: the buckets until now; one of the same rate stays as full as it is.
+    """
+    kept = {(bucket.size, bucket.seconds): bucket for bucket in before}
     found = []
     text = rates.get(name)
     for part in text.split(",") if isinstance(text, str) else ():
         count, _, seconds = part.strip().partition(":")
         if count.isdecimal() and seconds.isdecimal() and int(count) and int(seconds):
-            found.append(_Bucket(max(1.0, int(count) * _SHARE), float(seconds)))
+            rate = max(1.0, int(count) * _SHARE), float(seconds)
+            found.append(kept.pop(rate) if rate in kept else _Bucket(*rate))
     return found

@@ -16,8 +16,12 @@ import aiomqtt
 import attrs
 import trio
 import trio_asyncio
+from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.client import error_string
+from paho.mqtt.reasoncodes import ReasonCode
 from trio_asyncio import aio_as_trio
+
+from .reasons import NO_PUBACK, ended, refused
 
 CONNECT_TIMEOUT = 10.0  # seconds for CONNACK and SUBACK
 PUBACK_TIMEOUT = 20.0  # seconds; ThingsBoard takes 10 to refuse a bad device name
@@ -71,10 +75,7 @@ async def confirmed(deliveries: Sequence[Delivery]) -> list[int]:
             assert delivery.code is not None  # noqa: S101  set before the event
             codes.append(delivery.code)
         return codes
-    raise LinkLost(
-        f"no PUBACK within {PUBACK_TIMEOUT:g} s; if this is ThingsBoard, is the device of this"
-        " access token marked as a gateway?"
-    )
+    raise LinkLost(NO_PUBACK.format(seconds=PUBACK_TIMEOUT))
 
 
 async def publish(link: Link, publications: Iterable[Publication]) -> list[int]:
@@ -116,6 +117,18 @@ class _Client(aiomqtt.Client):
         delivery = self._deliveries[info.mid] = Delivery()
         return delivery
 
+    def why(self, exc: BaseException) -> str:
+        """In an operator's words: what ended the connection, where it has ended, and else `exc`.
+
+        That it is over is seen first by whoever happens to write; why it is, only by who reads.
+        """
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            exc = self._disconnected.exception() or exc
+        if isinstance(exc, aiomqtt.MqttCodeError) and isinstance(exc.rc, ReasonCode):
+            worded = refused if isinstance(exc, MqttConnectError) else ended
+            return worded(int(exc.rc.value), str(exc.rc))
+        return str(exc)
+
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any = None
     ) -> None:
@@ -140,26 +153,22 @@ class _AioLink:
             try:
                 return self._client.hand_over(publication)
             except (aiomqtt.MqttError, OSError) as exc:
-                raise LinkLost(str(exc)) from exc
-        raise LinkLost(f"no PUBACK within {PUBACK_TIMEOUT:g} s")
+                raise LinkLost(self._client.why(exc)) from exc
+        raise LinkLost(NO_PUBACK.format(seconds=PUBACK_TIMEOUT))
 
     async def messages(self) -> AsyncGenerator[Message, None]:
         try:
             async with aclosing(aiter(aio_as_trio(self._client.messages))) as messages:
                 async for message in messages:
+                    if message.retain:
+                        # A plain broker gives it to every new link, and nobody knows how old it
+                        # is; ThingsBoard keeps none.  An order must not be carried out again.
+                        continue
                     payload = message.payload
                     known = payload if isinstance(payload, bytes) else b""
                     yield Message(str(message.topic), known)  # noqa: ASYNC119  read under aclosing
         except aiomqtt.MqttError as exc:
-            # aiomqtt says that it is over, and its cause says why.
-            raise LinkLost(_why(exc.__cause__ or exc)) from exc
-
-
-def _why(cause: BaseException) -> str:
-    """In an operator's words: paho calls a connection that just ends an unspecified error."""
-    if isinstance(cause, aiomqtt.MqttCodeError) and getattr(cause.rc, "value", None) == REFUSED:
-        return "the broker closed the connection"
-    return str(cause)
+            raise LinkLost(self._client.why(exc)) from exc
 
 
 @asynccontextmanager
@@ -194,4 +203,4 @@ async def open_link(broker: Broker, topics: Sequence[str]) -> AsyncIterator[Link
                     await aio_as_trio(client.subscribe)([(topic, 1) for topic in topics])
                 yield _AioLink(client)
         except aiomqtt.MqttError as exc:
-            raise LinkLost(str(exc)) from exc
+            raise LinkLost(client.why(exc)) from exc

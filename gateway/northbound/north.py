@@ -17,17 +17,18 @@ import trio
 
 from ..bus import Entry, EventBus, JournalError, Overflow
 from ..domain.commands import Command, Failed, Outcome
-from .limits import ANSWER, ANSWERS
+from .limits import ANSWER, ANSWERS, Pace
 from .link import Link, LinkLost, Publication
 from .outbox import READER, Outbox, Translate
 from .place import Place
 from .rows import Row, rows
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
 from .teller import Statistics, Teller
+from .trouble import Trouble
 
 TOPICS = (RPC_TOPIC, ANSWERS)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
-_LASTED = 10.0  # seconds after which a link was none of two that throw each other out
+_LASTED = 25.0  # seconds after which a link holds: one that is never acknowledged lasts 20
 _MOST_ORDERS = 200  # RPCs under way at once
 _NEARLY = 0.9  # of the grace; in what remains, the store is closed and the process ends
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
@@ -136,6 +137,8 @@ class _North:
         self._pausing = trio.CancelScope()
         self.closing = False
         self.statistics = statistics
+        self._trouble = Trouble(statistics)
+        self._pace = Pace()
 
     # --- the link ------------------------------------------------------------------------------
 
@@ -151,13 +154,12 @@ class _North:
         trio-asyncio ends that attempt and is followed by another.
         """
         pause, done = _FIRST_PAUSE, False
-        while not done:
+        while True:
             why, up_at = "ended", math.inf
             try:
                 async with open_link() as link:
-                    log.info("link up")
                     up_at = trio.current_time()
-                    self._told_link(True, "")
+                    self._trouble.link_up()
                     await self._with_link(link)
                     done = True
             except* JournalError:
@@ -167,43 +169,49 @@ class _North:
             except* Exception as group:
                 why = f"unexpected: {_first(group)}"
                 log.debug("link broke", exc_info=group)
-            self._told_link(False, why)
             self._outbox.rest()
-            if not done and self.closing:
+            if done:
+                self._trouble.link_ended()
+                return
+            self._trouble.link_down(why)
+            if self.closing:
                 return
             if trio.current_time() - up_at >= _LASTED:
                 pause = _FIRST_PAUSE
-            if not done:
-                log.warning("link lost", why=why, pause_s=pause)
-                with trio.CancelScope() as self._pausing:
-                    await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-                pause = min(pause * 2, _LONGEST_PAUSE)
+            with trio.CancelScope() as self._pausing:
+                await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     def wake(self) -> None:
         """End a pause between two attempts."""
         self._pausing.cancel()
 
-    def _told_link(self, connected: bool, why: str) -> None:
-        self.statistics.connected, self.statistics.why = connected, why
-
     async def _with_link(self, link: Link) -> None:
         settings = self._settings
+        newest = self._bus.journal.statistics().last_seq
         teller = Teller(
             link,
             self._bus.fleet,
             self._now,
             self.statistics,
+            self._pace,
             session_log=settings.session_log,
             many_devices=settings.many_devices,
         )
         async with trio.open_nursery() as nursery:  # the first to lose the link ends them all
-            nursery.start_soon(self._take_orders, link, teller)
+            nursery.start_soon(self._take_orders, link)
+            nursery.start_soon(self._wait_holding)
+            await teller.ask_limits()
             nursery.start_soon(teller.keep_alive)
             async with trio.open_nursery() as telling:
                 telling.start_soon(self._send_replies, teller)
-                await self._outbox.tell(teller)
+                await self._outbox.tell(teller, newest)
                 self._reply.close()  # the house closes: what is answered by now is told still
             nursery.cancel_scope.cancel()
+
+    async def _wait_holding(self) -> None:
+        await trio.sleep(_LASTED)
+        self._trouble.link_holds()
 
     # --- orders --------------------------------------------------------------------------------
 
@@ -218,14 +226,14 @@ class _North:
             await teller.reply(*self._unsaid)
             self._unsaid = None
 
-    async def _take_orders(self, link: Link, teller: Teller) -> None:
+    async def _take_orders(self, link: Link) -> None:
         async with aclosing(link.messages()) as messages:
             async for message in messages:
                 if message.topic == RPC_TOPIC:
                     # An order outlives the link that brought it: the charge point may act on it.
                     self._orders.start_soon(self._serve, message.payload)
                 elif message.topic == ANSWER:
-                    teller.pace.learn(message.payload)
+                    self._pace.learn(message.payload)
         raise LinkLost("the subscription ended")
 
     async def _serve(self, payload: bytes) -> None:

@@ -62,9 +62,11 @@ class Outbox:
         """There is no link: what comes is in the journal, and memory need not hold it."""
         self._entries.rewind(self._place.seq)
 
-    async def tell(self, teller: Teller) -> None:
-        """Tell until nothing more will be published; returns when all of it is acknowledged."""
-        newest = self._bus.journal.statistics().last_seq
+    async def tell(self, teller: Teller, newest: int) -> None:
+        """Tell until nothing more will be published; returns when all of it is acknowledged.
+
+        newest: the entry up to which all that is not told yet is a backlog.
+        """
         overtake = self._in_order is not None and self._place.behind(newest) > self._in_order
         start = newest if overtake else self._place.seq
         self._entries.rewind(start)

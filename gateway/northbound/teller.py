@@ -67,11 +67,12 @@ class Teller:
         fleet: Fleet,
         now: Callable[[], datetime],
         statistics: Statistics,
+        pace: Pace,
         *,
         session_log: str,
         many_devices: bool,
     ) -> None:
-        self.pace = Pace()
+        self.pace = pace
         self._link = link
         self._fleet = fleet
         self._now = now
@@ -189,9 +190,13 @@ class Teller:
             await confirmed(sent)
             self._announced.update(new)
 
+    async def ask_limits(self) -> None:
+        """Ask the server what it allows; returns when its answer has come to `pace`, or cannot."""
+        await publish(self._link, [REQUEST])
+        await self.pace.wait_known()
+
     async def keep_alive(self) -> None:
         """Announce every device, and let each be heard of every few minutes."""
-        await publish(self._link, [REQUEST])  # its answer, if one comes, is for `pace`
         while True:
             now = trio.current_time()
             due = [

@@ -112,3 +112,57 @@ async def test_what_is_urgent_goes_before_what_can_wait():
     before = went.index("new")
     assert 8 <= before < 20
     assert went[before : before + 30] == ["new"] * 30
+
+
+async def test_the_limits_are_waited_for_but_once_and_not_for_ever():
+    pace = Pace()
+    await pace.wait_known()
+    assert trio.current_time() == 5
+    await pace.wait_known()
+    assert trio.current_time() == 5
+
+
+async def test_an_answer_ends_the_wait_for_it():
+    pace = Pace()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pace.wait_known)
+        await trio.sleep(1)
+        pace.learn(b'{"maxPayloadSize":65536}')
+    assert trio.current_time() == 1
+
+
+async def test_what_was_spent_on_one_link_is_spent_on_the_next():
+    """Each link asks again; a bucket of the same rate stays as full as it was."""
+    told = b'{"gatewayRateLimits":{"telemetryMessages":"100:10"}}'
+    pace = Pace()
+    pace.learn(told)
+    for _ in range(80):
+        await pace.telemetry(Cost(1, 1))
+    pace.learn(told)
+    await pace.telemetry(Cost(1, 1))
+    assert trio.current_time() == pytest.approx(10 / 80)
+    pace.learn(b'{"gatewayRateLimits":{"telemetryMessages":""}}')
+    await pace.telemetry(Cost(1_000, 1))
+    assert trio.current_time() == pytest.approx(10 / 80)
+
+
+async def test_a_limit_that_is_hit_leaves_nothing_to_spend():
+    pace = learnt(gatewayRateLimits={"messages": "100:10"})
+    pace.hit()
+    await pace.call()
+    assert trio.current_time() == pytest.approx(10 / 80)
+
+
+async def test_a_limit_that_nobody_told_of_slows_down_and_is_forgotten_in_time():
+    pace = Pace()
+    for _ in range(20):
+        pace.hit()
+    for _ in range(5):
+        await pace.telemetry(Cost(1, 1))
+    assert trio.current_time() == 25
+    while True:
+        began = trio.current_time()
+        await pace.telemetry(Cost(1, 1))
+        if trio.current_time() == began:
+            break
+    assert 300 < trio.current_time() < 700

@@ -615,7 +615,7 @@ async def test_pauses_between_attempts_grow_and_a_link_ends_them():
         assert gateway.house.north.why == "no route"
         assert gateway.house.north.connected is False
         board.up = True
-        await trio.sleep(71)
+        await trio.sleep(60 + 26)
         assert (gateway.house.north.connected, gateway.house.north.why) == (True, "")
         board.cut()
         await trio.sleep(1.1)  # the first pause again

@@ -263,7 +263,7 @@ async def test_no_death_of_the_broker_under_load_loses_anything_or_fells_the_hou
             assert await door.journal.asides(READER) == ()
             await wait_until(lambda: set(told) >= last)
         nursery.cancel_scope.cancel()
-    assert len([log for log in quiet_logs if log["event"] == "link lost"]) >= 4
+    assert len([log for log in quiet_logs if log["event"].startswith("link lost")]) >= 4
 
 
 async def test_a_double_that_dies_at_every_turn_has_everything_in_the_end(quick):
