@@ -28,6 +28,7 @@ PUBACK_TIMEOUT = 20.0  # seconds; ThingsBoard takes 10 to refuse a bad device na
 KEEP_ALIVE = 30  # seconds between pings on an idle link
 IN_FLIGHT = 50  # publishes without a PUBACK; ThingsBoard closes beyond 100
 REFUSED = 0x80  # a PUBACK reason code from here on (MQTT 5 §3.4.2.1)
+QUOTA = 0x97  # the PUBACK to what exceeds a limit
 
 
 class LinkLost(Exception):
@@ -48,37 +49,51 @@ class Message:
 
 @attrs.define(eq=False)
 class Delivery:
-    """A message on its way.  code: what its PUBACK said; None while there is none."""
+    """A message on its way.  code: what its PUBACK said; None while there is none.
+
+    why: it was refused on our side, and never sent.
+    """
 
     code: int | None = None
     acknowledged: trio.Event = attrs.field(factory=trio.Event)
+    why: str = ""
 
 
-class Link(Protocol):
+class Sender(Protocol):
     async def send(self, publication: Publication) -> Delivery:
         """Send with QoS 1, in the order of the calls; waits while too many are on their way.
 
         Raises LinkLost.
         """
 
+
+class Link(Sender, Protocol):
     def messages(self) -> AsyncGenerator[Message, None]:
         """What comes on the subscribed topics.  Raises LinkLost when the connection ends."""
 
 
-async def confirmed(deliveries: Sequence[Delivery]) -> list[int]:
-    """The reason code of each PUBACK, once all have come.  Raises LinkLost if one does not."""
-    codes = []
+async def acknowledged(deliveries: Sequence[Delivery]) -> bool:
+    """Whether all were in good time; returns as soon as they are."""
     with trio.move_on_after(PUBACK_TIMEOUT):
         for delivery in deliveries:
             if delivery.code is None:  # else it need not cost a round of the schedule
                 await delivery.acknowledged.wait()
-            assert delivery.code is not None  # noqa: S101  set before the event
-            codes.append(delivery.code)
-        return codes
-    raise LinkLost(NO_PUBACK.format(seconds=PUBACK_TIMEOUT))
+        return True
+    return False
 
 
-async def publish(link: Link, publications: Iterable[Publication]) -> list[int]:
+async def confirmed(deliveries: Sequence[Delivery]) -> list[int]:
+    """The reason code of each PUBACK, once all have come.  Raises LinkLost if one does not."""
+    if not await acknowledged(deliveries):
+        raise no_puback()
+    return [delivery.code for delivery in deliveries if delivery.code is not None]
+
+
+def no_puback() -> LinkLost:
+    return LinkLost(NO_PUBACK.format(seconds=PUBACK_TIMEOUT))
+
+
+async def publish(link: Sender, publications: Iterable[Publication]) -> list[int]:
     """Send all and wait for all; the reason code of each PUBACK.  Raises LinkLost."""
     return await confirmed([await link.send(publication) for publication in publications])
 
@@ -154,7 +169,7 @@ class _AioLink:
                 return self._client.hand_over(publication)
             except (aiomqtt.MqttError, OSError) as exc:
                 raise LinkLost(self._client.why(exc)) from exc
-        raise LinkLost(NO_PUBACK.format(seconds=PUBACK_TIMEOUT))
+        raise no_puback()
 
     async def messages(self) -> AsyncGenerator[Message, None]:
         try:

@@ -23,6 +23,7 @@ from .outbox import READER, Outbox, Translate
 from .place import Place
 from .rows import Row, rows
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
+from .suspects import ATTEMPTS, Suspects
 from .teller import Statistics, Teller
 from .trouble import Trouble
 
@@ -134,11 +135,13 @@ class _North:
         self._under_way = 0
         self._reply, self._replies = trio.open_memory_channel[_Answer](_MOST_ORDERS)
         self._unsaid: _Answer | None = None  # given, but not acknowledged
+        self._said = 0  # on so many links
         self._pausing = trio.CancelScope()
         self.closing = False
         self.statistics = statistics
         self._trouble = Trouble(statistics)
         self._pace = Pace()
+        self._suspects = Suspects(self._pace)
 
     # --- the link ------------------------------------------------------------------------------
 
@@ -190,7 +193,7 @@ class _North:
         settings = self._settings
         newest = self._bus.journal.statistics().last_seq
         teller = Teller(
-            link,
+            self._suspects.watch(link, self.statistics.told),
             self._bus.fleet,
             self._now,
             self.statistics,
@@ -223,7 +226,12 @@ class _North:
                     self._unsaid = await self._replies.receive()
                 except trio.EndOfChannel:
                     return
-            await teller.reply(*self._unsaid)
+                self._said = 0
+            if self._said < ATTEMPTS:
+                self._said += 1
+                await teller.reply(*self._unsaid)
+            else:
+                log.warning("RPC answer dropped: each link ended at it", device=self._unsaid[0])
             self._unsaid = None
 
     async def _take_orders(self, link: Link) -> None:
@@ -268,7 +276,11 @@ class _North:
             return  # it is being carried out, and will be answered then
         else:
             outcome = earlier.outcome
-        self._reply.send_nowait((rpc.device, answer(rpc, outcome)))
+        reply = answer(rpc, outcome)
+        if len(reply.payload) > self._pace.most_bytes:
+            size = f"an answer of {len(reply.payload)} bytes is more than ThingsBoard takes"
+            reply = answer(rpc, Failed("CallError", size))
+        self._reply.send_nowait((rpc.device, reply))
 
     async def _ordered(self, rpc: Rpc, command: Command) -> Outcome:
         if self._under_way >= _MOST_ORDERS:

@@ -28,13 +28,20 @@ _AROUND_A_ROW = 64  # bytes: braces, brackets, "ts", "values", and the largest o
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
+Told = tuple[str, int | None, int]  # a row: its device, its instant, and the entry it is of
+
+
 @attrs.define
 class Parcel:
-    """A publication, which entries of the journal it carries, and what it counts for."""
+    """A publication, which entries of the journal it carries, and what it counts for.
+
+    told: their rows in it.
+    """
 
     publication: Publication
     seqs: frozenset[int]
     cost: Cost
+    told: frozenset[Told] = frozenset()
 
 
 def connect(device: str, session_log: str) -> Publication:
@@ -115,6 +122,7 @@ class _Box:
         self._values = 0
         self._devices: dict[str, list[bytes]] = {}
         self._seqs: set[int] = set()
+        self._told: list[Told] = []
         self._size = 2
 
     def take(
@@ -148,6 +156,7 @@ class _Box:
         self._size += self._cost(device, body)
         self._devices.setdefault(device, []).append(body)
         self._seqs.update(seqs)
+        self._told.extend([(device, ts, seq) for seq in seqs])
 
     def _cost(self, device: str, body: bytes) -> int:
         """Bytes that the item adds, with the device's name where it is the first of it."""
@@ -162,8 +171,10 @@ class _Box:
             Publication(self._topic, payload),
             frozenset(self._seqs),
             Cost(len(self._devices), self._values),
+            frozenset(self._told),
         )
         self._devices, self._seqs, self._size, self._values = {}, set(), 2, 0
+        self._told = []
         return (parcel,)
 
     def _member(self, item: tuple[str, list[bytes]]) -> bytes:

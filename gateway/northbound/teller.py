@@ -12,14 +12,24 @@ import trio
 from ..domain.fleet import Fleet
 from ..journal import Aside, Span
 from .limits import REQUEST, Pace
-from .link import REFUSED, Delivery, Link, Publication, confirmed, publish
+from .link import (
+    QUOTA,
+    REFUSED,
+    Delivery,
+    Publication,
+    acknowledged,
+    confirmed,
+    no_puback,
+    publish,
+)
 from .parcels import Parcel, connect, parcels, topic_of
 from .place import Place
 from .rows import Row, attributes, sign_of_life
+from .suspects import ATTEMPTS, Watched, refusal
 
 _SIGN_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
 _SIGNS_AT_ONCE = 50
-_ATTEMPTS = 3  # at a message that is refused, before it is set aside
+_MOST_UNANSWERED = 20  # `connect`s on one link: each holds a place among those under way
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +73,7 @@ class Teller:
 
     def __init__(
         self,
-        link: Link,
+        link: Watched,
         fleet: Fleet,
         now: Callable[[], datetime],
         statistics: Statistics,
@@ -80,6 +90,7 @@ class Teller:
         self._session_log = session_log
         self._many_devices = many_devices
         self._announced: set[str] = set()
+        self._unanswered: set[str] = set()  # devices that this server has not let in
         self._spoke: dict[str, float] = {}
 
     async def send(self, span: Span, told: list[tuple[int, Row]], *, old: bool = False) -> Batch:
@@ -94,24 +105,30 @@ class Teller:
             told = [(seq, row) for seq, row in told if row.ts is not None]
         await self._announce(dict.fromkeys(row.device for _, row in told))
         self._note_spoke(row.device for _, row in told)
-        packed = self._packed(told, many_devices=self._many_devices)
+        packed = self._packed(self._link.untold(told), many_devices=self._many_devices)
         sent = [(parcel, await self._send(parcel, urgent=not old)) for parcel in packed]
         return Batch(span, told, sent, timeless)
 
     def _packed(self, told: Iterable[tuple[int, Row]], *, many_devices: bool) -> list[Parcel]:
-        return parcels(
-            told,
-            many_devices=many_devices,
-            most_bytes=self.pace.most_bytes,
-            most_values=self.pace.most_values,
-        )
+        return [
+            parcel
+            for apart in self._link.apart(told)
+            for parcel in parcels(
+                apart,
+                many_devices=many_devices and not self._unanswered,
+                most_bytes=self.pace.most_bytes,
+                most_values=self.pace.most_values,
+            )
+        ]
 
     async def _send(self, parcel: Parcel, *, urgent: bool = True) -> Delivery | None:
         """None for what is too large to be sent."""
         if len(parcel.publication.payload) > self.pace.most_bytes:
             return None
+        if any(device in self._unanswered for device, _, _ in parcel.told):
+            return refusal("ThingsBoard does not let the device in: is a limit of devices reached?")
         await self.pace.telemetry(parcel.cost, urgent=urgent)
-        return await self._link.send(parcel.publication)
+        return await self._link.send_parcel(parcel)
 
     async def settle(self, batch: Batch) -> tuple[Aside, ...]:
         """Returns once all is delivered, with what was refused and is given up."""
@@ -150,7 +167,12 @@ class Teller:
                 size = len(parcel.publication.payload)
                 refused.append((parcel, f"{size} bytes are more than ThingsBoard takes"))
                 continue
+            if delivery.why:
+                refused.append((parcel, delivery.why))
+                continue
             self._statistics.published += 1
+            if delivery.code == QUOTA:
+                self.pace.hit()
             if delivery.code is not None and delivery.code >= REFUSED:
                 self._statistics.refused += 1
                 refused.append((parcel, f"refused with code 0x{delivery.code:02x}"))
@@ -162,7 +184,7 @@ class Teller:
         for seq in dict.fromkeys(seq for seq, _ in told):
             packed = self._packed([item for item in told if item[0] == seq], many_devices=False)
             refused: list[tuple[Parcel, str]] = []
-            for _ in range(_ATTEMPTS):
+            for _ in range(ATTEMPTS):
                 refused = await self._refused(
                     [(parcel, await self._send(parcel)) for parcel in packed]
                 )
@@ -180,15 +202,26 @@ class Teller:
         await publish(self._link, [reply])
 
     async def _announce(self, devices: Iterable[str]) -> None:
-        """`connect` before anything else about a device (thingsboard-contract R1)."""
-        new = [device for device in devices if device not in self._announced]
-        if new:
-            sent = []
-            for device in new:
-                await self.pace.call()
-                sent.append(await self._link.send(connect(device, self._session_log)))
-            await confirmed(sent)
-            self._announced.update(new)
+        """`connect` before anything else about a device (thingsboard-contract R1).
+
+        A server before 4.3 says nothing, ever, to one that it does not let in (section 9).
+        """
+        known = self._announced | self._unanswered
+        new = [device for device in devices if device not in known]
+        if not new:
+            return
+        sent: list[tuple[str, Delivery]] = []
+        for device in new:
+            await self.pace.call()
+            sent.append((device, await self._link.send(connect(device, self._session_log))))
+        await acknowledged([delivery for _, delivery in sent])
+        self._announced.update(device for device, delivery in sent if delivery.code is not None)
+        unanswered = {device for device, delivery in sent if delivery.code is None}
+        if unanswered:
+            self._unanswered |= unanswered
+            if not self._announced or len(self._unanswered) > _MOST_UNANSWERED:
+                raise no_puback()
+            log.warning("ThingsBoard does not let devices in", devices=sorted(unanswered))
 
     async def ask_limits(self) -> None:
         """Ask the server what it allows; returns when its answer has come to `pace`, or cannot."""
@@ -206,10 +239,12 @@ class Teller:
             ]
             for first in range(0, len(due), _SIGNS_AT_ONCE):
                 await self._show(due[first : first + _SIGNS_AT_ONCE])
+            self._link.alive.set()
             await trio.sleep(_SIGN_EVERY / 8)
 
     async def _show(self, devices: Sequence[str]) -> None:
         await self._announce(devices)
+        devices = [device for device in devices if device not in self._unanswered]
         at = self._now()
         signs = []
         for device in devices:

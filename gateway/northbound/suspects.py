@@ -1,0 +1,195 @@
+"""Which entries may be what makes a server end the connection, found out by telling them alone.
+
+A server may end the connection at a message that it does not like, acknowledged or not, and would
+do so for ever if all were sent again as before.  Laws:
+1. What was on its way when a link was lost, or had just arrived, is doubted: on the next link each
+   message with a doubted row flies alone, so that its fate is its own.
+2. A message lost alone makes each of its entries go alone; an entry lost alone as often as an
+   entry may be refused is not sent any more, but refused here, and so set aside.
+3. A doubted row that was acknowledged is not sent again: a server that acknowledges and then ends
+   the connection is told everything once, link by link.
+4. An entry that was lost is only tried again where the server has just acknowledged signs of
+   life: one that takes nothing makes nobody guilty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+import structlog
+import trio
+
+from .limits import Pace
+from .link import QUOTA, REFUSED, Delivery, Link, Publication, confirmed
+from .parcels import Parcel, Told
+from .place import Place
+from .rows import Row
+
+ATTEMPTS = 3  # at an entry that is refused, or lost alone, before it is set aside
+_JUST_ARRIVED = 5  # messages acknowledged before the end, the last of which may have been its cause
+_REMEMBERED = 100  # messages on their way or just arrived
+_FAILED = 0x80  # a PUBACK that tells of the server's state, as QUOTA does, and not of the message
+
+log = structlog.get_logger(__name__)
+
+
+class Suspects:
+    """Owns: the doubts, over all links.  What it remembers is bounded by what flew at a loss."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._doubted: set[Told] = set()
+        self._arrived: set[Told] = set()  # doubted once, and acknowledged
+        self._alone: set[int] = set()  # entries that go alone
+        self._lost: Counter[int] = Counter()
+        self._last: Watched | None = None
+
+    def watch(self, link: Link, place: Place) -> Watched:
+        """A new link; what the one before left unsaid is judged.  place: what is dealt with."""
+        if self._last is not None:
+            self._judge(self._last)
+        self._forget(place)
+        self._last = Watched(link, self)
+        return self._last
+
+    def _judge(self, last: Watched) -> None:
+        lonely = last.lonely
+        if lonely is not None and _at_fault(last.flying[-1][1]):
+            self._alone |= lonely.seqs
+            if len(lonely.seqs) == 1:
+                self._lost.update(lonely.seqs)
+                (seq,) = lonely.seqs
+                log.info("the link ended at a message", seq=seq, times=self._lost[seq])
+        flown = [(told, delivery) for told, delivery in last.flying if told]
+        arrived = [told for told, delivery in flown if delivery.code is not None]
+        for told, delivery in flown:
+            if delivery.code is None:
+                self._doubted |= told
+            elif delivery.code == QUOTA:
+                self._pace.hit()
+            elif delivery.code >= REFUSED and delivery.code != _FAILED:
+                self._doubted |= told
+                self._alone.update(seq for _, _, seq in told)
+        self._doubted.update(*arrived[-_JUST_ARRIVED:])
+        self._doubted -= self._arrived
+
+    def _forget(self, place: Place) -> None:
+        self._doubted = {told for told in self._doubted if not place.has(told[2])}
+        self._arrived = {told for told in self._arrived if not place.has(told[2])}
+        self._alone = {seq for seq in self._alone if not place.has(seq)}
+        self._lost = Counter({seq: n for seq, n in self._lost.items() if not place.has(seq)})
+
+    def untold(self, told: Iterable[tuple[int, Row]]) -> list[tuple[int, Row]]:
+        """Without what has arrived already."""
+        if not self._arrived:
+            return list(told)
+        return [(seq, row) for seq, row in told if (row.device, row.ts, seq) not in self._arrived]
+
+    def apart(self, told: list[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+        """In order, cut where what is doubted begins or ends."""
+        if not self._doubted and not self._alone:
+            yield told
+            return
+        for _, some in groupby(told, self._doubt):
+            yield list(some)
+
+    def _doubt(self, item: tuple[int, Row]) -> int:
+        """0 for none, -1 for a doubted row, the entry's number for one that goes alone."""
+        seq, row = item
+        if seq in self._alone:
+            return seq
+        return -1 if (row.device, row.ts, seq) in self._doubted else 0
+
+    def doubts(self, parcel: Parcel) -> bool:
+        return not (self._doubted.isdisjoint(parcel.told) and self._alone.isdisjoint(parcel.seqs))
+
+    def has_lost(self, parcel: Parcel) -> bool:
+        return not self._alone.isdisjoint(parcel.seqs)
+
+    def condemned(self, parcel: Parcel) -> bool:
+        return any(self._lost[seq] >= ATTEMPTS for seq in parcel.seqs)
+
+    def acquit(self, parcel: Parcel) -> None:
+        self._arrived |= parcel.told
+        self._doubted -= parcel.told
+
+
+class Watched:
+    """A link on which every message is seen, and some fly alone."""
+
+    def __init__(self, link: Link, suspects: Suspects) -> None:
+        self._link = link
+        self._suspects = suspects
+        self._over: trio.Event | None = None  # set when the message that flies alone has arrived
+        self.flying: list[tuple[frozenset[Told], Delivery]] = []
+        self.lonely: Parcel | None = None  # the last message, where it flew alone
+        self.alive = trio.Event()  # the server has acknowledged signs of life
+
+    def untold(self, told: Iterable[tuple[int, Row]]) -> list[tuple[int, Row]]:
+        """Without what has arrived already."""
+        return self._suspects.untold(told)
+
+    def apart(self, told: Iterable[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+        """What may share messages, in order."""
+        return self._suspects.apart(list(told))
+
+    async def send(self, publication: Publication) -> Delivery:
+        """What is no entry's.  Raises LinkLost."""
+        return await self._sent(publication, frozenset())
+
+    async def send_parcel(self, parcel: Parcel) -> Delivery:
+        """Raises LinkLost."""
+        if not self._suspects.doubts(parcel):
+            return await self._sent(parcel.publication, parcel.told)
+        if self._suspects.condemned(parcel):
+            return refusal(f"the connection ended {ATTEMPTS} times when it was told")
+        if self._suspects.has_lost(parcel):
+            await self.alive.wait()
+        return await self._sent_alone(parcel)
+
+    async def _sent(self, publication: Publication, told: frozenset[Told]) -> Delivery:
+        while self._over is not None:
+            await self._over.wait()
+        self.lonely = None
+        delivery = await self._link.send(publication)
+        self._remember(told, delivery)
+        return delivery
+
+    async def _sent_alone(self, parcel: Parcel) -> Delivery:
+        while self._over is not None:
+            await self._over.wait()
+        self._over = trio.Event()
+        try:
+            await confirmed([delivery for _, delivery in self.flying])
+            delivery = await self._link.send(parcel.publication)
+            self._remember(parcel.told, delivery)
+            self.lonely = parcel
+            (code,) = await confirmed([delivery])
+            if code < REFUSED:
+                self._suspects.acquit(parcel)
+            return delivery
+        finally:
+            self._over.set()
+            self._over = None
+
+    def _remember(self, told: frozenset[Told], delivery: Delivery) -> None:
+        self.flying.append((told, delivery))
+        if len(self.flying) > _REMEMBERED:
+            last = self.flying[-_JUST_ARRIVED:]
+            before = self.flying[:-_JUST_ARRIVED]
+            self.flying = [item for item in before if item[1].code is None] + last
+
+
+def _at_fault(delivery: Delivery) -> bool:
+    """Whether the end of the link that followed is to be laid at the message's door."""
+    code = delivery.code
+    return code is None or (code >= REFUSED and code not in (_FAILED, QUOTA))
+
+
+def refusal(why: str) -> Delivery:
+    """As a server's that would have none of it."""
+    delivery = Delivery(REFUSED, why=why)
+    delivery.acknowledged.set()
+    return delivery
