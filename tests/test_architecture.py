@@ -29,7 +29,7 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
     "admin": {"app", "h11", "metrics", "northbound", "structlog", "trio"},
     "config": {"attrs", "ocpp", "values"},
     "values": {"attrs"},
-    "logs": {"structlog"},
+    "logs": {"domain", "structlog"},
     "service": {"admin", "app", "config", "domain", "journal", "northbound", "southbound",
                 "values", *OUTSIDE},
     "export": {"attrs", "domain", "export"},
