@@ -111,7 +111,7 @@ async def _tell_absent(bus: EventBus, now: Now) -> None:
         ChargePointDisconnected, received_at=now(), reason="the gateway stopped unexpectedly"
     )
     absent = [
-        gone(charge_point_id=name)
+        gone(charge_point_id=name, connectors=bus.fleet.connectors(name))
         for name in bus.fleet.charge_points()
         if bus.fleet.about(name).get("connected")
     ]

@@ -19,6 +19,11 @@ def believed(timestamp: datetime | None, received_at: datetime) -> datetime:
     return timestamp
 
 
+def milliseconds(at: datetime) -> int:
+    """Since 1970, as ThingsBoard counts."""
+    return int(at.timestamp() * 1000)
+
+
 def parse_timestamp(text: object) -> datetime | None:
     """An OCPP dateTime (ISO 8601, OCPP 1.6 §3.14), aware; None where it cannot be read.
 

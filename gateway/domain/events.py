@@ -40,15 +40,22 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class ChargePointConnected(Event):
-    """security_profile: 0 none, 1 password, 2 TLS and password, 3 TLS with a client certificate."""
+    """security_profile: 0 none, 1 password, 2 TLS and password, 3 TLS with a client certificate.
+
+    connectors: those seen of it so far, which are reached again with it.
+    """
 
     remote_address: str
     security_profile: int = 0
+    connectors: tuple[int, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
 class ChargePointDisconnected(Event):
+    """connectors: those seen of it so far, which are out of reach with it."""
+
     reason: str
+    connectors: tuple[int, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -218,10 +225,19 @@ class FramesRejected(Event):
 
 @attrs.frozen(kw_only=True)
 class CommandCarriedOut(Event):
-    """method: the RPC's; result: the charge point's status, or our error code."""
+    """method: the RPC's; result: the charge point's status, or our error code.
+
+    connector_id: 0 for an order to the charge point itself.
+    tx_active: of an order to begin or end a transaction that did not come to pass: whether the
+        connector has one now, for switches that show already what was ordered; else None.
+    tx_active_ms: the instant to tell that at, ms since 1970: just after it was last told.
+    """
 
     method: str
     result: str
+    connector_id: int = 0
+    tx_active: bool | None = None
+    tx_active_ms: int = 0
 
 
 @attrs.frozen(kw_only=True)

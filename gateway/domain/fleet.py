@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from . import events
+from .clock import milliseconds
 from .events import Event
 
 MOST_CONNECTORS = 256
@@ -38,8 +39,9 @@ def patches(event: Event) -> tuple[Patch, ...]:
     """What an event changes about devices; a device of a first patch is new.
 
     Charge point: connected (bool), reason, remote_address, security_profile, charger (JSON of
-    BootNotification), status, error_code.  Connector: status, error_code, since_ms, tx (the id of
-    its open transaction or None), tx_tag, tx_tag_status (what its start was answered).
+    BootNotification), status, error_code.  Connector: connected (its charge point is), status,
+    error_code, since_ms, tx (the id of its open transaction or None), tx_tag, tx_tag_status
+    (what its start was answered), tx_ms (when ThingsBoard was last told of `tx`).
     """
     name = event.charge_point_id
     match event:
@@ -54,25 +56,29 @@ def patches(event: Event) -> tuple[Patch, ...]:
                         "security_profile": event.security_profile,
                     },
                 ),
+                *_each(name, event.connectors, {"connected": True}),
             )
         case events.ChargePointDisconnected():
-            return ((name, {"connected": False, "reason": event.reason}),)
+            return (
+                (name, {"connected": False, "reason": event.reason}),
+                *_each(name, event.connectors, {"connected": False}),
+            )
         case events.ChargePointBooted():
             return ((name, {"charger": charger_attributes(event)}),)
         case events.ConnectorStatusChanged(connector_id=connector):
             told = {
                 "status": event.status,
                 "error_code": event.error_code,
-                "since_ms": int(event.at.timestamp() * 1000),
+                "since_ms": milliseconds(event.at),
             }
-            return _of_connector(name, connector, told)
+            # Who speaks is there: so a connector that is new is known to be, too.
+            return _of_connector(name, connector, told | ({"connected": True} if connector else {}))
         case events.TransactionOpened(connector_id=connector):
-            return _of_connector(
-                name, connector, {"tx": event.transaction_id, "tx_tag": event.id_tag}
-            )
+            opened = {"tx": event.transaction_id, "tx_tag": event.id_tag}
+            return _of_connector(name, connector, opened | {"tx_ms": milliseconds(event.at)})
         case events.TransactionSettled(connector_id=connector, version=1):
             over = {"tx": None, "tx_tag": None, "tx_tag_status": None}
-            return _of_connector(name, connector, over)
+            return _of_connector(name, connector, over | {"tx_ms": milliseconds(event.at)})
         case events.TransactionStarted(connector_id=connector) if connector:
             # Before the accountant has opened it: who starts may want to stop at once.
             begun = {
@@ -91,6 +97,10 @@ def _of_connector(name: str, connector_id: int, patch: Mapping[str, Any]) -> tup
     if not 0 <= connector_id <= MOST_CONNECTORS:
         return ()
     return ((device_name(name, connector_id), patch),)
+
+
+def _each(name: str, connectors: Iterable[int], patch: Mapping[str, Any]) -> Iterable[Patch]:
+    return [(device_name(name, connector), patch) for connector in connectors]
 
 
 def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
@@ -142,12 +152,11 @@ class Fleet:
     def charge_points(self) -> Iterable[str]:
         return [name for name in self.devices if "/" not in name]
 
-    def connectors(self, charge_point_id: str) -> list[int]:
+    def connectors(self, charge_point_id: str) -> tuple[int, ...]:
         """Connectors seen of a charge point, ascending."""
-        # By looking for each that there may be: looking through the fleet takes longer the more
-        # charge points there are, and they may all come back at once.
+        # Asked at every connection: by name, for a walk over a whole fleet would be dear.
         numbers = range(1, MOST_CONNECTORS + 1)
-        return [n for n in numbers if device_name(charge_point_id, n) in self.devices]
+        return tuple(n for n in numbers if self.knows(device_name(charge_point_id, n)))
 
     def busy_tags(self, *, but: str) -> set[str]:
         """The id tags that charge somewhere now, in lower case; those of the device `but` aside."""

@@ -50,6 +50,7 @@ CHARGE_POINT_ATTRIBUTES = _table(
 )
 
 CONNECTOR = _table(
+    ("connected", "bool", "the WebSocket of its charge point is open"),
     ("status", "text", "Available, Preparing, Charging, SuspendedEV, ..."),
     ("error_code", "text", "NoError, GroundFailure, ..."),
     ("tx_active", "bool", "a transaction is open"),
@@ -99,13 +100,17 @@ RECEIPT = _table(
     ("session_cost", "number", "including VAT"),
     ("session_cost_minor", "int", "the same in minor units (cents)"),
     ("session_count", "int", "1, to be summed"),
-)
-
-APART = _table(
     ("receipt_signed", "json", "a receipt's `signed`, where it would be too large for a message"),
 )
 
-SESSION_LOG = RECEIPT | _table(
-    ("session_charge_point", "text", ""),
-    ("session_connector", "int", ""),
-)
+CHARGE_POINT_RECEIPT = RECEIPT | _table(("session_connector", "int", ""))
+
+SESSION_LOG = CHARGE_POINT_RECEIPT | _table(("session_charge_point", "text", ""))
+
+TELEMETRY = {  # type of the device -> all that it is told over time
+    CHARGE_POINT_TYPE: CHARGE_POINT | CHARGE_POINT_RECEIPT,
+    CONNECTOR_TYPE: CONNECTOR | RECEIPT,
+    SESSION_LOG_TYPE: SESSION_LOG,
+}
+
+ATTRIBUTES = {CHARGE_POINT_TYPE: CHARGE_POINT_ATTRIBUTES}

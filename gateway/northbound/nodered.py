@@ -13,9 +13,10 @@ import attrs
 
 from ..bus import Entry
 from ..domain import events
+from ..domain.clock import milliseconds
 from ..domain.events import Event
 from ..domain.measurands import instantaneous
-from .rows import Row, milliseconds
+from .rows import Row
 from .rpc import Rpc
 
 METHOD, CONNECTOR = "settest", 1

@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from ..domain import events
-from ..domain.clock import believed
+from ..domain.clock import believed, milliseconds
 from ..domain.events import Event, Progress
 from ..domain.fleet import MOST_CONNECTORS, device_name, patches
 from ..domain.measurands import instantaneous
@@ -51,9 +51,10 @@ def rows(event: Event, session_log: str) -> tuple[Row, ...]:
 
 def sign_of_life(device: str, known: Values, now: datetime) -> Row:
     """What is told of a device that has nothing new to tell, so that its session lives on."""
-    if "connected" in known:
-        return Row(device, milliseconds(now), {"connected": known["connected"]})
-    return Row(device, milliseconds(now), _texts(status=known.get("status")))
+    told = {"connected": known["connected"]} if "connected" in known else {}
+    if "/" in device or not told:
+        told |= _texts(status=known.get("status"))
+    return Row(device, milliseconds(now), told)
 
 
 def attributes(device: str, known: Values) -> Row:
@@ -66,10 +67,6 @@ def attributes(device: str, known: Values) -> Row:
     if known.get("charger"):
         told["charger"] = known["charger"]
     return Row(device, None, told)
-
-
-def milliseconds(at: datetime) -> int:
-    return int(at.timestamp() * 1000)
 
 
 def number(value: Decimal) -> float | None:
@@ -88,14 +85,25 @@ def text(value: str) -> str:
 # --- by event ----------------------------------------------------------------------------------
 
 
-def _connected(event: events.ChargePointConnected) -> Iterable[Row]:
-    ((device, known),) = patches(event)
-    return _of_charge_point(event, {"connected": True}), attributes(device, known)
+def _connected(event: events.ChargePointConnected) -> Iterator[Row]:
+    (device, known), *_ = patches(event)
+    yield _of_charge_point(event, {"connected": True})
+    yield attributes(device, known)
+    yield from _of_connectors(event, {"connected": True})
 
 
-def _disconnected(event: events.ChargePointDisconnected) -> Iterable[Row]:
+def _disconnected(event: events.ChargePointDisconnected) -> Iterator[Row]:
     told = {"connected": False, **_texts(disconnect_reason=event.reason)}
-    return (_of_charge_point(event, told),)
+    yield _of_charge_point(event, told)
+    yield from _of_connectors(event, {"connected": False})
+
+
+def _of_connectors(
+    event: events.ChargePointConnected | events.ChargePointDisconnected, values: Values
+) -> Iterator[Row]:
+    for connector in event.connectors:
+        name = device_name(event.charge_point_id, connector)
+        yield Row(name, milliseconds(event.at), values)
 
 
 def _booted(event: events.ChargePointBooted) -> Iterable[Row]:
@@ -116,9 +124,13 @@ def _security(event: events.SecurityEventReported) -> Iterable[Row]:
     return (_of_charge_point(event, {"security_event": told}),)
 
 
-def _command(event: events.CommandCarriedOut) -> Iterable[Row]:
+def _command(event: events.CommandCarriedOut) -> Iterator[Row]:
     told = _texts(last_command=event.method, last_command_result=event.result)
-    return (_of_charge_point(event, told),)
+    yield _of_charge_point(event, told)
+    if event.tx_active is not None:
+        # ThingsBoard's switches send one-way and believe that it was done, until told otherwise.
+        device = device_name(event.charge_point_id, event.connector_id)
+        yield Row(device, event.tx_active_ms, {"tx_active": event.tx_active})
 
 
 def _rejected(event: events.FramesRejected) -> Iterable[Row]:
@@ -194,10 +206,9 @@ def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row
     if progress.cost_total is not None:
         session["session_cost_minor"] = progress.cost_total_minor
     yield from _of_connector(event, event.published_ms, session)
-    where = {
-        "session_charge_point": text(event.charge_point_id),
-        "session_connector": event.connector_id,
-    }
+    session = session | {"session_connector": event.connector_id}
+    yield Row(event.charge_point_id, event.published_ms, session)
+    where = {"session_charge_point": text(event.charge_point_id)}
     yield Row(session_log, event.published_ms, session | where)
 
 

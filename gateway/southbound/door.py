@@ -261,6 +261,7 @@ class _Door:
                         received_at=self._now(),
                         remote_address=where,
                         security_profile=profile,
+                        connectors=self._bus.fleet.connectors(charge_point_id),
                     )
                 )
                 if not desk.waiting:
@@ -286,7 +287,10 @@ class _Door:
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await self._bus.publish(
                 ChargePointDisconnected(
-                    charge_point_id=charge_point_id, received_at=self._now(), reason=reason[:200]
+                    charge_point_id=charge_point_id,
+                    received_at=self._now(),
+                    reason=reason[:200],
+                    connectors=self._bus.fleet.connectors(charge_point_id),
                 )
             )
 

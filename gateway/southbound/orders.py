@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from ..bus import EventBus, Overflow
+from ..domain.clock import milliseconds
 from ..domain.commands import Command, Done, Failed, Outcome
 from ..domain.events import (
     CommandCarriedOut,
@@ -18,6 +19,7 @@ from ..domain.events import (
     TransactionSettled,
     TransactionStarted,
 )
+from ..domain.fleet import device_name
 from .desk import Now
 from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall
 from .registry import Registry
@@ -38,6 +40,8 @@ CONNECTOR_METHODS = (
     "closeSession",
 )
 
+_OF_A_TRANSACTION = frozenset({"remoteStart", "remoteStop", "setCharging"})
+_CAME_TO_PASS = frozenset({"Accepted", "Stopped"})
 _CLOCKS_DIFFER = timedelta(minutes=2)
 _SECRETS = frozenset({"authorizationkey"})  # configuration keys; OCPP security A01.FR.09
 
@@ -64,15 +68,28 @@ class Orders:
     async def carry_out(self, command: Command) -> Outcome:
         """How it ended; the same is published.  Raises nothing for what was asked or done."""
         outcome = await self._attempt(command)
-        self.bus.publish_soon(
-            CommandCarriedOut(
-                charge_point_id=command.charge_point_id,
-                received_at=self.now(),
-                method=command.method,
-                result=outcome.result,
-            )
+        carried_out = CommandCarriedOut(
+            charge_point_id=command.charge_point_id,
+            received_at=self.now(),
+            method=command.method,
+            result=outcome.result,
+            connector_id=command.connector_id,
         )
+        if command.method in _OF_A_TRANSACTION and outcome.result not in _CAME_TO_PASS:
+            carried_out = self._with_what_is_so(carried_out)
+        self.bus.publish_soon(carried_out)
         return outcome
+
+    def _with_what_is_so(self, event: CommandCarriedOut) -> CommandCarriedOut:
+        """The event, and whether there is a transaction, for a switch that shows another wish."""
+        about = self.bus.fleet.about(device_name(event.charge_point_id, event.connector_id))
+        if not about or not event.connector_id:  # telling of a device would create it
+            return event
+        # By the clock that the charge point's own words are told by, which may be slow: told at
+        # our time, this would outlast what the charge point says next.
+        last_ms = about.get("tx_ms") or about.get("since_ms") or milliseconds(event.at) - 1
+        active = about.get("tx") is not None
+        return attrs.evolve(event, tx_active=active, tx_active_ms=last_ms + 1)
 
     async def _attempt(self, command: Command) -> Outcome:
         try:

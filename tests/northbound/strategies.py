@@ -90,13 +90,19 @@ def progresses(draw: st.DrawFn) -> Progress:
 
 
 _about = {"charge_point_id": _ids, "received_at": _received, "timestamp": _stamps}
+_seen = st.sets(st.integers(1, 256), max_size=3).map(tuple)
 _tx = {**_about, "transaction_id": _whole, "connector_id": _connectors}
 _began = {**_tx, "started_at": _received, "progress": progresses()}
 _receipts = st.fixed_dictionaries({"receipt_id": _words, "total": _words, "lines": st.just([])})
 
 OF_KIND = {
-    events.ChargePointConnected: {**_about, "remote_address": _words, "security_profile": _whole},
-    events.ChargePointDisconnected: {**_about, "reason": _words},
+    events.ChargePointConnected: {
+        **_about,
+        "remote_address": _words,
+        "security_profile": _whole,
+        "connectors": _seen,
+    },
+    events.ChargePointDisconnected: {**_about, "reason": _words, "connectors": _seen},
     events.ChargePointBooted: {**_about, "vendor": _words, "serial_number": _words},
     events.HeartbeatReceived: _about,
     events.IdTagPresented: {**_about, "id_tag": _words, "status": _words},
@@ -129,7 +135,14 @@ OF_KIND = {
         "tech_info": st.one_of(st.none(), _words),
     },
     events.FramesRejected: {**_about, "total": _whole, "code": _words, "why": _words},
-    events.CommandCarriedOut: {**_about, "method": _words, "result": _words},
+    events.CommandCarriedOut: {
+        **_about,
+        "method": _words,
+        "result": _words,
+        "connector_id": st.integers(1, 256),
+        "tx_active": st.one_of(st.none(), st.booleans()),
+        "tx_active_ms": st.integers(1_767_225_600_000, 1_775_000_000_000),
+    },
     events.TransactionOpened: {
         **_began,
         "id_tag": _words,

@@ -128,6 +128,25 @@ async def test_a_silent_device_gives_a_sign_of_life_every_few_minutes(gateway):
     assert len([body for body in gateway.board.about(CONNECT) if body["device"] == LOG]) >= 11
 
 
+async def test_a_connector_is_told_whether_its_charge_point_can_be_reached(gateway):
+    """Its status stays what it last was; "Available" alone would promise too much."""
+
+    def reached(device: str) -> object:
+        return gateway.board.latest(device).get("connected")
+
+    async with gateway.charger("CP-1") as charger:
+        await charger.status("Available")
+        await charger.status("Available", 3)
+        await trio.sleep(305)  # that a connector is new is told with the next sign of life
+        assert reached("CP-1/1") is True
+        assert reached("CP-1/3") is True
+    await settled()
+    assert [reached(f"CP-1/{n}") for n in (1, 3)] == [False, False]
+    async with gateway.charger("CP-1"):
+        await settled()
+        assert [reached(f"CP-1/{n}") for n in (1, 3)] == [True, True]
+
+
 async def test_at_a_start_each_known_charge_point_is_gone_until_it_returns():
     first = Gateway()
     async with open_gateway(journal=first.journal):

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain import events
+from gateway.domain.clock import milliseconds
 from gateway.domain.events import Event, Progress, Reading, Sample
 from gateway.northbound import keys
 from gateway.northbound.parcels import ATTRIBUTES_TOPIC, TELEMETRY_TOPIC, connect, parcels
-from gateway.northbound.rows import Row, milliseconds, number, rows, sign_of_life, text
+from gateway.northbound.rows import Row, number, rows, sign_of_life, text
 from gateway.simulation.thingsboard import ThingsBoard
 from gateway.simulation.thingsboard.gson import parse
 from gateway.simulation.thingsboard.rows import row_of, values_of
@@ -100,6 +101,14 @@ def sampled(*samples: Sample, at: datetime | None = AT, connector: int = 1, **mo
             [("CP-1", MS, {"connected": False, "disconnect_reason": "closed"})],
         ),
         (
+            events.ChargePointDisconnected(**ABOUT, reason="closed", connectors=(1, 2)),
+            [
+                ("CP-1", MS, {"connected": False, "disconnect_reason": "closed"}),
+                ("CP-1/1", MS, {"connected": False}),
+                ("CP-1/2", MS, {"connected": False}),
+            ],
+        ),
+        (
             events.ChargePointBooted(**ABOUT, vendor="V", model="M", serial_number="0042"),
             [("CP-1", None, {"charger": {"vendor": "V", "model": "M", "serial": "0042"}})],
         ),
@@ -122,6 +131,20 @@ def sampled(*samples: Sample, at: datetime | None = AT, connector: int = 1, **mo
         (
             events.CommandCarriedOut(**ABOUT, method="Reset", result="Accepted"),
             [("CP-1", MS, {"last_command": "Reset", "last_command_result": "Accepted"})],
+        ),
+        (
+            events.CommandCarriedOut(
+                **ABOUT,
+                method="setCharging",
+                result="Rejected",
+                connector_id=2,
+                tx_active=False,
+                tx_active_ms=MS - 9,
+            ),
+            [
+                ("CP-1", MS, {"last_command": "setCharging", "last_command_result": "Rejected"}),
+                ("CP-1/2", MS - 9, {"tx_active": False}),
+            ],
         ),
         (
             events.FramesRejected(**ABOUT, total=3, code="FormationViolation", why="x"),
@@ -193,7 +216,7 @@ def test_an_event_is_told_in_exactly_these_rows(event, expected):
     assert told(event) == expected
 
 
-def test_a_receipt_is_told_at_its_own_instant_on_the_connector_and_on_the_log():
+def test_a_receipt_is_told_at_its_own_instant_on_all_three_devices():
     receipt = {"receipt_id": "R", "total_incl_vat": "1.50"}
     settled = events.TransactionSettled(
         **ABOUT, **TX, progress=PROGRESS, receipt=receipt, published_ms=MS + 3
@@ -208,11 +231,12 @@ def test_a_receipt_is_told_at_its_own_instant_on_the_connector_and_on_the_log():
         "session_cost_minor": 150,
     }
     idle = {"tx_active": False, "power_w": 0, "current_a": 0}
-    where = {"session_charge_point": "CP-1", "session_connector": 1}
+    connector, charge_point = {"session_connector": 1}, {"session_charge_point": "CP-1"}
     assert told(settled) == [
         ("CP-1/1", MS, TOLD_OF_PROGRESS | idle),
         ("CP-1/1", MS + 3, session),
-        (LOG, MS + 3, session | where),
+        ("CP-1", MS + 3, session | connector),
+        (LOG, MS + 3, session | connector | charge_point),
     ]
 
 
@@ -221,7 +245,8 @@ def test_a_correction_replaces_the_receipt_and_says_nothing_of_the_connector_now
         **ABOUT, **TX, progress=PROGRESS, receipt={}, published_ms=MS - 9, version=2
     )
     corrected = told(settled)
-    assert [(device, ts) for device, ts, _ in corrected] == [("CP-1/1", MS - 9), (LOG, MS - 9)]
+    devices = ["CP-1/1", "CP-1", LOG]
+    assert [(device, ts) for device, ts, _ in corrected] == [(name, MS - 9) for name in devices]
     assert all("tx_active" not in values for _, _, values in corrected)
 
 
@@ -234,11 +259,11 @@ def test_a_session_without_a_price_has_no_cost_at_all():
         assert not {key for key in values if "cost" in key or key == "currency"}
 
 
-def test_a_receipt_of_a_connector_that_cannot_be_is_on_the_log_alone():
+def test_a_receipt_of_a_connector_that_cannot_be_is_told_without_it():
     settled = events.TransactionSettled(
         **ABOUT, **TX | {"connector_id": 999}, progress=PROGRESS, receipt={}, published_ms=MS
     )
-    assert [device for device, _, _ in told(settled)] == [LOG]
+    assert [device for device, _, _ in told(settled)] == ["CP-1", LOG]
 
 
 # --- time --------------------------------------------------------------------------------------
@@ -367,10 +392,10 @@ def store_value_of(shown: float):
 
 def table_of(row: Row) -> dict[str, keys.Key]:
     if row.device == LOG:
-        return keys.SESSION_LOG | keys.APART
-    if "/" in row.device:
-        return keys.CONNECTOR | keys.RECEIPT | keys.APART
-    return keys.CHARGE_POINT if row.ts is not None else keys.CHARGE_POINT_ATTRIBUTES
+        kind = keys.SESSION_LOG_TYPE
+    else:
+        kind = keys.CONNECTOR_TYPE if "/" in row.device else keys.CHARGE_POINT_TYPE
+    return (keys.ATTRIBUTES if row.ts is None else keys.TELEMETRY)[kind]
 
 
 @settings(max_examples=200)
@@ -405,11 +430,11 @@ def settled(signed: list[dict]) -> events.TransactionSettled:
 
 def test_signed_values_that_would_make_a_receipt_too_large_go_apart_at_its_time():
     small, large = ([{"value": "x" * size}] for size in (40_000, 55_000))
-    for _, _, values in told(settled(small))[-2:]:
+    for _, _, values in told(settled(small))[-3:]:
         assert values["receipt"]["signed"] == small
         assert "receipt_signed" not in values
-    for device, ts, values in told(settled(large))[-2:]:
-        assert device in ("CP-1/1", LOG)
+    for device, ts, values in told(settled(large))[-3:]:
+        assert device in ("CP-1", "CP-1/1", LOG)
         assert ts == MS
         assert values["receipt"] == {"receipt_id": "R", "version": 1, "total_incl_vat": "1.50"}
         assert values["receipt_signed"] == large
@@ -457,7 +482,10 @@ def test_the_keys_promised_to_users_are_all_there():
 
 def test_a_sign_of_life_says_what_is_so_now():
     assert sign_of_life("CP-1", {"connected": False}, AT) == Row("CP-1", MS, {"connected": False})
+    known = {"connected": False, "status": "Faulted"}
+    assert sign_of_life("CP-1", known, AT) == Row("CP-1", MS, {"connected": False})
     assert sign_of_life("CP-1/1", {"status": "0"}, AT) == Row("CP-1/1", MS, {"status": "'0"})
+    assert sign_of_life("CP-1/1", known, AT) == Row("CP-1/1", MS, known)
     assert sign_of_life(LOG, {}, AT).values == {}
 
 

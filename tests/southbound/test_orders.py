@@ -12,10 +12,16 @@ import pytest
 import trio
 
 from gateway.app import Settings
+from gateway.bus import EventBus, Overflow
+from gateway.domain.commands import Command
 from gateway.domain.events import CommandCarriedOut, TransactionSettled
+from gateway.domain.fleet import Fleet
+from gateway.journal.memory import MemoryJournal
+from gateway.southbound.orders import Orders
+from gateway.southbound.registry import Registry
 
 from ..conftest import Gateway, open_gateway
-from ..doors import FakeCharger
+from ..doors import EPOCH, FakeCharger
 from .wire import TEXT, frame, opened, until
 
 SCHEMAS = files("ocpp.v16") / "schemas"
@@ -787,6 +793,83 @@ async def test_a_switch_starts_and_stops():
         first, second = await operator.has_heard(2)
         assert first == {"status": "Accepted", "transactionId": tx}
         assert second["status"] == "Stopped"
+
+
+def switch(gateway: Gateway) -> Any:
+    """What a switch on a dashboard shows: the last that was told of it."""
+    return gateway.board.latest("CP-1/1").get("tx_active")
+
+
+@pytest.mark.parametrize("refusal", ["Rejected", "Timeout", "NotConnected"])
+async def test_a_start_that_does_not_come_to_pass_lets_the_switch_fall_back(
+    gateway, operator, refusal
+):
+    """ThingsBoard's switches send one-way and show what they asked for, until told otherwise."""
+    async with plugged(gateway) as charger:
+        assert switch(gateway) is None
+        if refusal != "NotConnected":
+            operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+            await accept(charger, "Accepted" if refusal == "Timeout" else refusal)
+            await operator.has_heard()
+    if refusal == "NotConnected":
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await operator.has_heard()
+    await gateway.settled()
+    assert gateway.events(CommandCarriedOut)[0].result == refusal
+    assert switch(gateway) is False
+
+
+async def test_a_stop_that_does_not_come_to_pass_lets_the_switch_fall_back(gateway, operator):
+    async with charging(gateway) as (charger, _):
+        before = gateway.board.values("CP-1/1", "tx_active")
+        for _ in range(2):  # every time, though nothing has changed
+            operator.order("CP-1/1", "setCharging", False)
+            await accept(charger, "Rejected")
+            await trio.sleep(40)  # longer than an order is taken for its own repetition
+        await gateway.settled()
+        assert gateway.board.values("CP-1/1", "tx_active") == [*before, True, True]
+
+
+async def test_a_refused_start_does_not_outlast_what_a_slow_clock_says_next(gateway, operator):
+    """The charge point is a year behind: told at our time, `false` would stay the latest."""
+    async with plugged(gateway) as charger:
+        long_ago = "2025-01-01T00:00:00Z"
+        await charger.ask(
+            "StatusNotification",
+            connectorId=1,
+            errorCode="NoError",
+            status="Preparing",
+            timestamp=long_ago,
+        )
+        await gateway.settled()
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await accept(charger, "Rejected")
+        await operator.has_heard()
+        await gateway.settled()
+        assert switch(gateway) is False
+        await charger.ask(
+            "StartTransaction",
+            connectorId=1,
+            idTag="TAG",
+            meterStart=0,
+            timestamp="2025-01-01T00:01:00Z",
+        )
+        await gateway.settled()
+        assert switch(gateway) is True
+
+
+async def test_an_order_to_a_connector_that_was_never_seen_tells_nothing_of_it():
+    """As the prototype's `settest` may give, which means connector 1: telling would create it."""
+    bus = EventBus(MemoryJournal(), Fleet())
+    orders = Orders(bus, Registry(), lambda: EPOCH)
+    with bus.subscribe(CommandCarriedOut, overflow=Overflow.FORGET) as heard:
+        command = Command(
+            charge_point_id="CP-1", connector_id=1, method="setCharging", params=False
+        )
+        assert (await orders.carry_out(command)).result == "NotConnected"
+        async for entry in heard:
+            assert entry.event.tx_active is None
+            break
 
 
 @pytest.mark.parametrize("method", ["setCharging", "setAvailable"])
