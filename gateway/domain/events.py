@@ -92,7 +92,10 @@ class IdTagPresented(Event):
 
 @attrs.frozen(kw_only=True)
 class ConnectorStatusChanged(Event):
-    """StatusNotification (OCPP 1.6 §4.9).  connector_id 0 is the charge point as a whole."""
+    """StatusNotification (OCPP 1.6 §4.9).  connector_id 0 is the charge point as a whole.
+
+    new: nothing was heard of this connector before.
+    """
 
     connector_id: int
     status: str
@@ -100,6 +103,7 @@ class ConnectorStatusChanged(Event):
     info: str = ""
     vendor_id: str = ""
     vendor_error_code: str = ""
+    new: bool = False
 
 
 @attrs.frozen

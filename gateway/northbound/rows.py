@@ -154,7 +154,10 @@ def _status(event: events.ConnectorStatusChanged) -> Iterator[Row]:
         yield Row(event.charge_point_id, ts, told)
     elif 0 < event.connector_id <= MOST_CONNECTORS:
         power = {"power_w": 0} if event.status in _NO_POWER else {}
-        yield Row(device_name(event.charge_point_id, event.connector_id), ts, told | power)
+        device = device_name(event.charge_point_id, event.connector_id)
+        yield Row(device, ts, told | power)
+        if event.new:  # of those that were known, its charge point's connecting told
+            yield Row(device, milliseconds(event.received_at), {"connected": True})
 
 
 def _sampled(event: events.MeterSampled) -> Iterator[Row]:

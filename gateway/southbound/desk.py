@@ -72,6 +72,7 @@ class Desk:
             "Heartbeat": self._heartbeat,
             "SignCertificate": self._sign_certificate,
             "StartTransaction": self._start,
+            "StatusNotification": self._status,
             "StopTransaction": self._stop,
         }
 
@@ -117,8 +118,15 @@ class Desk:
     # --- the clerks ----------------------------------------------------------------------------
 
     async def _note(self, request: Request) -> Reply:
-        """What needs no more than to be kept: MeterValues, StatusNotification and their like."""
+        """What needs no more than to be kept: MeterValues and their like."""
         await self._bus.publish(self._fact(request))
+        return {}
+
+    async def _status(self, request: Request) -> Reply:
+        fact = self._fact(request)
+        assert isinstance(fact, events.ConnectorStatusChanged)  # noqa: S101  by its action
+        new = not self._bus.fleet.knows(device_name(self._charge_point_id, fact.connector_id))
+        await self._bus.publish(attrs.evolve(fact, new=True) if new else fact)
         return {}
 
     async def _boot(self, request: Request) -> Reply:

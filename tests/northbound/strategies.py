@@ -113,6 +113,7 @@ OF_KIND = {
         "error_code": _words,
         "info": _words,
         "vendor_error_code": _words,
+        "new": st.booleans(),
     },
     events.MeterSampled: {**_about, "connector_id": _connectors, "readings": _readings},
     events.TransactionStarted: {

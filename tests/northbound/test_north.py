@@ -137,7 +137,7 @@ async def test_a_connector_is_told_whether_its_charge_point_can_be_reached(gatew
     async with gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await charger.status("Available", 3)
-        await trio.sleep(305)  # that a connector is new is told with the next sign of life
+        await settled()
         assert reached("CP-1/1") is True
         assert reached("CP-1/3") is True
     await settled()

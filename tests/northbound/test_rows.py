@@ -165,6 +165,13 @@ def sampled(*samples: Sample, at: datetime | None = AT, connector: int = 1, **mo
                 )
             ],
         ),
+        (
+            status("Charging", new=True, timestamp=AT - timedelta(hours=1)),
+            [
+                ("CP-1/1", MS - 3_600_000, {"status": "Charging", "error_code": "NoError"}),
+                ("CP-1/1", MS, {"connected": True}),
+            ],
+        ),
         (status("Charging"), [("CP-1/1", MS, {"status": "Charging", "error_code": "NoError"})]),
         (
             status("Available", 2),
