@@ -1,0 +1,1 @@
+"""What operators need inside ThingsBoard, and who puts it there: the installer."""

@@ -1,0 +1,17 @@
+"""The dashboards, each a complete dashboard object of ThingsBoard.  Pure.
+
+Made for ThingsBoard CE 3.9 to 4.4: widgets of its stock only, settings as the widgets' own
+defaults have them (`system/widget_types/*.json` and `*-widget.models.ts` of its sources).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .charging import charging
+from .sessions import sessions
+
+
+def dashboards() -> list[dict[str, Any]]:
+    """What to POST to `/api/dashboard`, without ids of ThingsBoard's; always the same."""
+    return [charging(), sessions()]
