@@ -158,6 +158,7 @@ class Linter:
         for key in source["dataKeys"]:
             yield from self._of_key(key, kinds)
             yield from self._of_functions(key, labels)
+            yield from self._of_strangers(key, kinds)
             if "." in key["label"]:  # ThingsBoard would read a path (getDescendantProp)
                 yield f"a dot in the label {key['label']!r}"
 
@@ -188,6 +189,18 @@ class Linter:
                 yield f"{key['label']!r}: {switch} and {which} disagree"
             for named in set(re.findall(r"\bentity\.(\w+)", body)) - set(labels):
                 yield f"{key['label']!r}: reads column {named!r}, which is not there"
+
+    @staticmethod
+    def _of_strangers(key: dict[str, Any], kinds: Kinds) -> Iterator[str]:
+        """Cells are HTML: what a charge point wrote must be escaped."""
+        settings = key["settings"]
+        if settings.get("defaultColumnVisibility") != "visible":
+            return
+        tables = {"timeseries": TELEMETRY, "attribute": ATTRIBUTES}.get(key["type"], {})
+        told = [tables[kind][key["name"]].kind for kind in kinds if key["name"] in tables[kind]]
+        harmless = re.search("charCodeAt|ctx.date", settings["cellContentFunction"])
+        if {"text", "json"} & set(told) and not harmless:
+            yield f"{key['label']!r} shows text as it was written"
 
     # --- what it orders --------------------------------------------------------------------------
 

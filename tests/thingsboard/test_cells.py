@@ -117,6 +117,13 @@ def test_a_status_says_that_nobody_can_ask_whether_it_still_holds():
     assert run(cells.STATUS, "Available", {"Connection": ""}) == "Available"
 
 
+def test_power_is_not_shown_of_who_cannot_be_asked():
+    assert run(cells.POWER, 7_400, CHARGING) == "7.4"
+    assert run(cells.POWER, 0, IDLE) == "0.0"
+    assert run(cells.POWER, "", IDLE) == ""
+    assert run(cells.POWER, 7_400, {"Connection": "false"}) == ""
+
+
 def test_each_status_has_a_colour_of_its_kind():
     def colour(status: str, connection: str = "true") -> str:
         return run(cells.STATUS_COLOUR, status, {"Connection": connection})["color"]

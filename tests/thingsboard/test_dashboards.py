@@ -212,6 +212,12 @@ def test_it_finds_a_function_that_is_not_used(broken):
     assert found(broken, "disagree")
 
 
+def test_it_finds_text_of_a_charge_point_that_a_browser_would_run(broken):
+    settings = keys(broken, "Connectors")[-1]["settings"]
+    settings.update(useCellContentFunction=False, cellContentFunction="")
+    assert found(broken, "'Error' shows text as it was written")
+
+
 def test_it_finds_two_columns_of_the_same_name(broken):
     first, second, *_ = keys(broken, "Connectors")
     second["label"] = first["label"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .columns import GREY
 from .devices import Alias, Filter
 from .ids import Json
-from .widgets import BLACK, DIM, WHITE, background, constant, devices, font, timed, widget
+from .widgets import BLACK, DIM, WHITE, background, constant, font, source, timed, widget
 from .windows import DAY, last
 
 
@@ -102,7 +102,7 @@ def value_card(key: Json, of: Alias, icon: str, color: str) -> Json:
         "latest",
         key["label"],
         settings,
-        datasources=[devices(of, [key])],
+        datasources=[source(of, [key])],
         showTitle=False,
         padding="0px",
         enableFullscreen=False,

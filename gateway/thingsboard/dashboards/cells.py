@@ -1,9 +1,10 @@
 """What tables show in a cell where ThingsBoard cannot without a few words of JavaScript.
 
 Every function here is needed: a value inside a JSON value, the time of a number, a colour, or a
-session's value that must not be shown once the session has ended (ThingsBoard keeps the latest
-value for ever).  A function gets `value` and, in a table of devices, `entity`: the row by the
-labels of its columns, so the labels that are named here must be those of the columns.
+value that must not be shown any more, of a session that has ended or a charge point that has left
+(ThingsBoard keeps the latest value for ever).  A function gets `value` and, in a table of
+devices, `entity`: the row by the labels of its columns, so the labels that are named here must be
+those of the columns.
 
 ThingsBoard shows what a function returns as HTML, and text without a function too: whatever a
 charge point writes is escaped here, for it is a stranger who writes it.
@@ -51,6 +52,11 @@ STATUS_COLOUR = (
     f"var colours = {json.dumps(_STATUS_COLOURS)};\n"
     f"var gone = String(entity.{CONNECTION}) === 'false';\n"
     "return {color: gone ? '#9e9e9e' : colours[value] || '#424242', fontWeight: 600};"
+)
+
+POWER = (
+    f"var unknown = value === '' || String(entity.{CONNECTION}) === 'false';\n"
+    "return unknown ? '' : (value / 1000).toFixed(1);"
 )
 
 ONLINE = "return String(value) === 'true' ? 'online' : value === '' ? '' : 'offline';"

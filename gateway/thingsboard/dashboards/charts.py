@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .devices import Alias
 from .ids import Json
-from .widgets import DIM, background, devices, font, timed, widget
+from .widgets import DIM, background, font, source, timed, widget
 
 
 def chart(
@@ -49,7 +49,7 @@ def chart(
         "timeseries",
         title,
         settings,
-        datasources=[{**devices(of, keys), "latestDataKeys": None}],
+        datasources=[{**source(of, keys), "latestDataKeys": None}],
         titleFont=font(16, "500"),
         titleStyle=None,
         backgroundColor="rgba(0, 0, 0, 0)",

@@ -7,15 +7,7 @@ from typing import Any
 
 from .ids import Json
 
-BLUE, GREEN, ORANGE, RED, PURPLE, TEAL, GREY = (
-    "#2196f3",
-    "#4caf50",
-    "#ff9800",
-    "#f44336",
-    "#9c27b0",
-    "#009688",
-    "#757575",
-)
+BLUE, GREEN, ORANGE, PURPLE, GREY = "#2196f3", "#4caf50", "#ff9800", "#9c27b0", "#757575"
 
 
 def telemetry(key: str, label: str, **how: Any) -> Json:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from .columns import GREY
 from .devices import Alias, Filter
 from .ids import Json
-from .widgets import devices, on_row_click, timed, widget
+from .widgets import on_row_click, source, timed, widget
 from .windows import DAY, last
 
 
@@ -48,7 +48,7 @@ def device_table(
         "latest",
         title,
         settings,
-        datasources=[devices(of, columns, only)],
+        datasources=[source(of, columns, only)],
         displayTimewindow=False,
         actions={} if opens is None else on_row_click(opens),
     )
@@ -81,7 +81,7 @@ def row_table(title: str, of: Alias, columns: Iterable[Json], timewindow: Json) 
         "timeseries",
         title,
         settings,
-        datasources=[{**devices(of, columns), "latestDataKeys": []}],
+        datasources=[{**source(of, columns), "latestDataKeys": []}],
         configMode="advanced",
         **timed(timewindow),
     )

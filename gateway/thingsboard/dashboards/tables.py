@@ -23,7 +23,7 @@ def connector_table(
         column(telemetry("tx_active", cells.SESSION), hidden=True),
         column(telemetry("currency", cells.CURRENCY), hidden=True),
         column(telemetry("status", "Status"), content=cells.STATUS, style=cells.STATUS_COLOUR),
-        column(telemetry("power_w", "Power", units="W", decimals=0)),
+        column(telemetry("power_w", "Power, kW"), content=cells.POWER),
         column(telemetry("tx_energy_wh", "Energy, kWh"), content=cells.SESSION_KWH),
         column(telemetry("cost_total", "Cost"), content=cells.SESSION_COST),
         column(telemetry("soc_percent", "Battery, %"), content=cells.SESSION_PERCENT),

@@ -51,7 +51,7 @@ def widget(fqn: str, kind: str, title: str, settings: Json, **config: Any) -> Js
     }
 
 
-def devices(of: Alias, keys: Iterable[Json], only: Filter | None = None) -> Json:
+def source(of: Alias, keys: Iterable[Json], only: Filter | None = None) -> Json:
     return {
         "type": "entity",
         "name": None,
