@@ -183,6 +183,23 @@ async def test_a_tag_is_judged_alike_by_authorize_start_and_stop(tag, info):
         assert settled.transaction_id == started["transactionId"]
 
 
+async def test_drivers_refused_again_and_again_are_told_once_and_so_is_the_next_who_is_not():
+    """Authorize and StartTransaction count alike: some charge points only send the latter."""
+    async with with_tags() as gateway, gateway.charger("CP-1") as charger:
+        for _ in range(2):
+            await charger.ask("Authorize", idTag="stranger")
+        await gateway.settled()
+        assert gateway.board.values("CP-1", "security_event") == []
+        await charger.start(0, tag="blocked")
+        await charger.ask("Authorize", idTag="old")
+        await trio.sleep(1)  # ThingsBoard keeps one value of a key for an instant
+        await charger.ask("Authorize", idTag="twin")
+        await charger.ask("Authorize", idTag="twin")
+        await gateway.settled()
+    told = [event["type"] for event in gateway.board.values("CP-1", "security_event")]
+    assert told == ["IdTagsRefused", "IdTagAccepted"]
+
+
 async def test_unknown_tags_are_accepted_unless_they_are_refused(gateway):
     async with gateway.charger("CP-1") as charger:
         assert await charger.ask("Authorize", idTag="anybody") == {

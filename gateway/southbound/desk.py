@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from ..bus import EventBus, JournalError
-from ..domain import events
+from ..domain import events, refusals
 from ..domain.fleet import charger_attributes, device_name, is_another
 from ..domain.tags import TagList
 from .facts import event_of
@@ -65,6 +65,7 @@ class Desk:
         self.waiting = rules.pending and not known
         self.booted = trio.Event()
         self._rejected_told_at = -math.inf
+        self._refused_in_a_row = 0
         self._clerks: dict[str, Callable[[Request], Awaitable[Reply]]] = {
             "Authorize": self._authorize,
             "BootNotification": self._boot,
@@ -163,6 +164,7 @@ class Desk:
                 status=info["status"],
             )
         )
+        self._count_refusals(info["status"])
         return {"idTagInfo": info}
 
     async def _start(self, request: Request) -> Reply:
@@ -173,9 +175,20 @@ class Desk:
             info = {**info, "status": "ConcurrentTx"}
         # Also a refused transaction is real: it may have run offline, and energy with it.
         (entry,) = await self._bus.publish(attrs.evolve(fact, id_tag_status=info["status"]))
+        self._count_refusals(info["status"])
         started = entry.event
         assert isinstance(started, events.TransactionStarted)  # noqa: S101  as it went in
         return {"transactionId": started.transaction_id, "idTagInfo": info}
+
+    def _count_refusals(self, status: str) -> None:
+        """Tell of drivers who are refused again and again, as a security event of ours."""
+        self._refused_in_a_row, told = refusals.heard(self._refused_in_a_row, status)
+        if told is not None:
+            self._bus.publish_soon(
+                events.SecurityEventReported(
+                    charge_point_id=self._charge_point_id, received_at=self._now(), type=told
+                )
+            )
 
     async def _stop(self, request: Request) -> Reply:
         fact = self._fact(request)
