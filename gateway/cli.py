@@ -89,7 +89,39 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("files", nargs="+", metavar="FILE")
 
     _command(commands, "hash-password", _hash_password, "an argon2 hash for the configuration")
+
+    board = commands.add_parser("thingsboard", help="what operators need inside ThingsBoard")
+    _thingsboard(board.add_subparsers(metavar="ACTION", required=True))
     return parser
+
+
+def _thingsboard(actions: Any) -> None:
+    """install, check, uninstall: the same arguments; export needs no ThingsBoard."""
+    whats = {
+        "install": "profiles, rule chain, dashboards, gateway device: create or repair them",
+        "check": "say what of it is missing or changed; exit 1 when something is",
+        "uninstall": "take it away again; the devices of chargers stay",
+    }
+    for name, what in whats.items():
+        action = _command(actions, name, _visit_thingsboard, what)
+        action.set_defaults(action=name)
+        action.add_argument("--url", required=True, help="like http://127.0.0.1:8080")
+        action.add_argument("--username", help="a tenant administrator")
+        action.add_argument("--password", help="better in --password-file or the environment")
+        action.add_argument("--password-file", metavar="FILE")
+        action.add_argument("--api-key", help="in place of a user, from ThingsBoard 4.3 on")
+        action.add_argument("--api-key-file", metavar="FILE")
+        action.add_argument("--ca-cert", metavar="FILE", help="in place of the system's")
+        action.add_argument("--gateway-name", default="ocpp-gateway", help="(default %(default)s)")
+        if name != "uninstall":
+            action.add_argument(
+                "--token-file", type=Path, metavar="FILE", help="for the device's access token"
+            )
+            action.add_argument(
+                "--viewer", action="store_true", help="also copies of the dashboards without orders"
+            )
+    export = _command(actions, "export", _export_thingsboard, "files for those who import by hand")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER")
 
 
 def _command(
@@ -230,6 +262,49 @@ def _hash_password(_: argparse.Namespace) -> int:
         print("no password: type one, or send it on standard input", file=sys.stderr)
         return 2
     print(hash_password(password))
+    return 0
+
+
+def _visit_thingsboard(arguments: argparse.Namespace) -> int:
+    from .thingsboard import installer
+    from .thingsboard.errors import Misused, ThingsboardError
+    from .thingsboard.login import choose
+    from .thingsboard.rest import open_rest
+    from .thingsboard.token_file import TokenFile
+
+    token_file = getattr(arguments, "token_file", None)
+    options = installer.Options(
+        gateway_name=arguments.gateway_name,
+        token_file=None if token_file is None else TokenFile(token_file),
+        viewer=getattr(arguments, "viewer", False),
+    )
+    action = getattr(installer, arguments.action)
+    faults = 0
+    try:
+        ask = getpass.getpass if sys.stdin.isatty() else None
+        login = choose(vars(arguments), os.environ, ask)
+        with open_rest(arguments.url, login, ca_cert=arguments.ca_cert) as rest:
+            for step in action(rest, options):
+                print(step, flush=True)
+                faults += step.at_fault
+    except ThingsboardError as exc:
+        print(f"ocpp-gateway: {exc}", file=sys.stderr)
+        return 2 if isinstance(exc, Misused) else 1
+    if faults:
+        print(f"{faults} of these to repair: `thingsboard install` does it", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _export_thingsboard(arguments: argparse.Namespace) -> int:
+    from .thingsboard.errors import ThingsboardError
+    from .thingsboard.export import write
+
+    try:
+        for path in write(arguments.to):
+            print(path)
+    except ThingsboardError as exc:
+        print(f"ocpp-gateway: {exc}", file=sys.stderr)
+        return 1
     return 0
 
 

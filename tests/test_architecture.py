@@ -34,12 +34,13 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
     "service": {"admin", "app", "config", "domain", "journal", "northbound", "southbound",
                 "values", *OUTSIDE},
     "export": {"attrs", "domain", "export"},
+    "thingsboard": {"attrs", "domain", "httpx2", "msgspec", "northbound"},  # of it: keys alone
     "sessions": {"accountant", "config", "domain", "journal", "service"},
     "simulation": {"simulation", *OUTSIDE, "mqtt5", "ocpp", "rich", "trio_websocket",
                    "wsproto"},
     "demonstration": {"config", "logs", "service", "trio", "values"},
     "cli": {"config", "demonstration", "export", "journal", "logs", "replay", "service", "sessions",
-            "simulation", "southbound", "trio"},
+            "simulation", "southbound", "thingsboard", "trio"},
 }  # fmt: skip
 WATCHED = {name.partition(".")[0] for names in MAY_IMPORT.values() for name in names} | {
     room.partition(".")[0] for room in MAY_IMPORT
@@ -79,6 +80,14 @@ def test_a_room_imports_only_what_the_plan_allows(path):
     assert imported(path) & WATCHED <= allowed
     if name.startswith("domain"):
         assert not imported(path) & NO_BLOCKING
+
+
+def test_the_installer_knows_of_the_north_door_its_keys_only():
+    """It must run where no gateway does."""
+    for path in (ROOT / "thingsboard").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and "northbound" in str(node.module):
+                assert str(node.module).endswith("northbound.keys")
 
 
 def test_asyncio_is_in_one_module_only():

@@ -1,0 +1,207 @@
+"""ThingsBoard's REST API, as far as the installer speaks it: plain HTTP, what fails told in words.
+
+It is synchronous: one call follows another, and nobody else is to be served meanwhile.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import msgspec
+
+from .errors import Misused, Refused, ThingsboardError
+from .login import Login
+
+Entity = dict[str, Any]
+"""A JSON object of ThingsBoard, with its id as `{"id": {"entityType": ..., "id": ...}}`."""
+
+TIMEOUT = 30.0  # seconds for each step of a call
+_PAGE = 100
+_MOST_PAGES = 1_000
+_TENANT_ADMIN = "TENANT_ADMIN"
+
+
+class Rest:
+    """An API that has let us in.  Owns: nothing but the client."""
+
+    def __init__(self, client: httpx2.Client) -> None:
+        self._client = client
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._call("GET", path, query=query)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._call("POST", path, body=body)
+
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path)
+
+    def named(self, path: str, key: str, name: str, **query: Any) -> Entity | None:
+        """The one entity of a list whose `key` is `name`, or None."""
+        for page in range(_MOST_PAGES):
+            found = self.get(path, pageSize=_PAGE, page=page, textSearch=name, **query)
+            try:
+                for entity in found["data"]:  # the search finds parts of names too
+                    if entity[key] == name:
+                        return dict(entity)
+                if not found["hasNext"]:
+                    return None
+            except (TypeError, KeyError):
+                raise ThingsboardError(f"{path}: not what ThingsBoard answers") from None
+        raise ThingsboardError(f"{path}: a list without an end")
+
+    def _call(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
+    ) -> Any:
+        response = self._sent(method, path, query=query, body=body)
+        if response.is_success:
+            return _content(path, response)
+        said = _said(response)
+        if response.status_code == 409:
+            raise ThingsboardError(
+                f"{path}: somebody else changed it at the same moment ({said}); run this again"
+            )
+        raise Refused(f"{method} {path}", response.status_code, said)
+
+    def _sent(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
+    ) -> httpx2.Response:
+        where = str(self._client.base_url).rstrip("/")
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            return self._client.request(
+                method, path, params=query or None, content=content, headers=headers
+            )
+        except httpx2.TimeoutException as exc:
+            raise ThingsboardError(f"{where}: no answer within {TIMEOUT:.0f} s") from exc
+        except httpx2.ConnectError as exc:
+            raise ThingsboardError(f"{where}: {_unreachable(exc)}") from exc
+        except httpx2.HTTPError as exc:
+            raise ThingsboardError(f"{where}: the connection broke off ({exc})") from exc
+
+    # --- coming in -------------------------------------------------------------------------------
+
+    def enter(self, login: Login) -> None:
+        """Show who we are.  Raises ThingsboardError unless it is a tenant's administrator."""
+        if login.api_key:
+            self._client.headers["X-Authorization"] = f"ApiKey {login.api_key}"
+        else:
+            self._client.headers["X-Authorization"] = f"Bearer {self._token(login)}"
+        response = self._sent("GET", "/api/auth/user")
+        if response.status_code == 401 and login.api_key:
+            raise ThingsboardError(
+                f"the API key is not accepted ({_said(response)}); ThingsBoard before 4.3 knows"
+                " no API keys: use --username there"
+            )
+        if not response.is_success:
+            raise Refused("who am I", response.status_code, _said(response))
+        user = _content("/api/auth/user", response)
+        authority = user.get("authority") if isinstance(user, dict) else None
+        if authority != _TENANT_ADMIN:
+            raise ThingsboardError(
+                f"{login.username or 'the API key'} is no tenant administrator, but {authority}:"
+                " what is installed belongs to a tenant, so its administrator must do it"
+            )
+
+    def _token(self, login: Login) -> str:
+        body = {"username": login.username, "password": login.password}
+        response = self._sent("POST", "/api/auth/login", body=body)
+        if response.status_code == 401:
+            raise ThingsboardError(f"{login.username} is not let in: {_said(response)}")
+        if response.is_redirect:
+            there = response.headers.get("Location", "").partition("?")[0]
+            raise ThingsboardError(f"it is elsewhere: give --url as {there or 'it redirects'}")
+        if not response.is_success:
+            raise ThingsboardError(
+                f"{self._client.base_url}: is this ThingsBoard?  Its login answers"
+                f" {response.status_code}: {_said(response)}"
+            )
+        answer = _content("/api/auth/login", response)
+        if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
+            raise ThingsboardError(f"{self._client.base_url}: is this ThingsBoard?")
+        if answer.get("scope") == "PRE_VERIFICATION_TOKEN":
+            raise ThingsboardError(
+                f"{login.username} needs a second factor to log in: use an API key (4.3 and later)"
+                " or a tenant administrator without one"
+            )
+        return str(answer["token"])
+
+
+@contextmanager
+def open_rest(
+    url: str,
+    login: Login,
+    *,
+    ca_cert: str | None = None,
+    transport: httpx2.BaseTransport | None = None,
+) -> Iterator[Rest]:
+    """The API at `url`, once it has let us in.  Raises ThingsboardError.
+
+    ca_cert: a PEM file of authorities, in place of the system's.
+    transport: in place of the network, for tests.
+    """
+    try:
+        where = _checked(url)
+    except httpx2.InvalidURL as exc:
+        raise Misused(f"--url: {exc}") from exc
+    trust = _trust(ca_cert, needed=where.scheme == "https")
+    client = httpx2.Client(base_url=where, timeout=TIMEOUT, verify=trust, transport=transport)
+    with client:
+        rest = Rest(client)
+        rest.enter(login)
+        yield rest
+
+
+def _checked(url: str) -> httpx2.URL:
+    checked = httpx2.URL(url)
+    if checked.scheme not in ("http", "https") or not checked.host:
+        raise Misused("--url: must be like http://thingsboard.example.org:8080")
+    if checked.userinfo:
+        raise Misused("--url: a password does not belong there: use --password-file")
+    return checked
+
+
+def _trust(ca_cert: str | None, *, needed: bool) -> ssl.SSLContext:
+    try:
+        if needed or ca_cert is not None:
+            return ssl.create_default_context(cafile=ca_cert)
+    except (OSError, ssl.SSLError) as exc:
+        raise Misused(f"--ca-cert {ca_cert}: no file of certificates") from exc
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and reads no files for it
+
+
+def _content(path: str, response: httpx2.Response) -> Any:
+    if not response.content:
+        return None
+    try:
+        return msgspec.json.decode(response.content)
+    except msgspec.DecodeError:
+        raise ThingsboardError(
+            f"{path}: the answer is not JSON; is --url that of ThingsBoard itself?"
+        ) from None
+
+
+def _said(response: httpx2.Response) -> str:
+    """ThingsBoard's own words about a fault, or the status' name."""
+    try:
+        answer = msgspec.json.decode(response.content)
+    except msgspec.DecodeError:
+        answer = None
+    said = answer.get("message") if isinstance(answer, dict) else None
+    return str(said)[:300] if said else response.reason_phrase or "nothing more"
+
+
+def _unreachable(exc: httpx2.ConnectError) -> str:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not to be trusted: {cause.verify_message} (--ca-cert?)"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS fails: {str(cause.reason or cause).replace('_', ' ').lower()}"
+        cause = cause.__cause__ or cause.__context__
+    return f"not reachable: {exc}"

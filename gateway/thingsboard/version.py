@@ -1,0 +1,48 @@
+"""Which ThingsBoard it is, and what follows from that."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+OLDEST = (3, 9)
+NEWEST = (4, 4)
+_WHOLE_BATCHES = (4, 2, 1)  # before, the first of many devices is acknowledged for all
+
+
+@attrs.frozen
+class Version:
+    """parts: empty where the server does not say what it is."""
+
+    text: str
+    parts: tuple[int, ...] = ()
+
+    @property
+    def too_old(self) -> bool:
+        return bool(self.parts) and self.parts < OLDEST
+
+    @property
+    def untried(self) -> bool:
+        return self.parts[:2] > NEWEST
+
+    @property
+    def batch_devices(self) -> bool:
+        """Whether `[thingsboard] batch_devices` may be true (thingsboard-contract 9)."""
+        return self.parts >= _WHOLE_BATCHES
+
+    @property
+    def advice(self) -> str:
+        if not self.parts:
+            return "does not say which it is; leave [thingsboard] batch_devices = false"
+        if self.batch_devices:
+            return "[thingsboard] batch_devices may be true"
+        return "[thingsboard] batch_devices must stay false: it may be true from 4.2.1 on"
+
+
+def read(told: object) -> Version:
+    """told: what `GET /api/system/info` answers, like {"version": "4.2.1.1", ...}."""
+    text = str(told.get("version", "")) if isinstance(told, dict) else ""
+    found = re.match(r"\d+(\.\d+)+", text)
+    parts = tuple(int(part) for part in found[0].split(".")) if found else ()
+    return Version(text or "unknown", parts)

@@ -1,0 +1,39 @@
+"""A dashboard for people who watch: the same, without anything that gives an order.
+
+It is a courtesy, not a lock: in ThingsBoard CE whoever may see a device may also send it RPC over
+the REST API (`CustomerUserPermissions` allows RPC_CALL on every device of the customer).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+SUFFIX = " (view only)"
+_HARMLESS = frozenset({"openDashboardState", "updateDashboardState", "openDashboard", "doNothing"})
+
+
+def read_only(dashboard: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that has no widget of type `rpc`, and no action but to look elsewhere."""
+    viewed: dict[str, Any] = copy.deepcopy(dict(dashboard))
+    viewed["title"] = dashboard["title"] + SUFFIX
+    if "name" in viewed:
+        viewed["name"] = viewed["title"]
+    configuration = viewed.get("configuration", {})
+    widgets = configuration.get("widgets", {})
+    orders = {key for key, widget in widgets.items() if widget.get("type") == "rpc"}
+    for key in orders:
+        del widgets[key]
+    for widget in widgets.values():
+        _tame(widget.get("config", {}))
+    for state in configuration.get("states", {}).values():
+        for layout in state.get("layouts", {}).values():
+            for key in orders & layout.get("widgets", {}).keys():
+                del layout["widgets"][key]
+    return viewed
+
+
+def _tame(config: dict[str, Any]) -> None:
+    for source, actions in config.get("actions", {}).items():
+        config["actions"][source] = [one for one in actions if one.get("type") in _HARMLESS]
