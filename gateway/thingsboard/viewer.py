@@ -12,6 +12,7 @@ from typing import Any
 
 SUFFIX = " (view only)"
 _HARMLESS = frozenset({"openDashboardState", "updateDashboardState", "openDashboard", "doNothing"})
+_ALARMS_STAY = {"allowAcknowledgment": False, "allowClear": False, "allowAssign": False}
 
 
 def read_only(dashboard: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def read_only(dashboard: Mapping[str, Any]) -> dict[str, Any]:
     for key in orders:
         del widgets[key]
     for widget in widgets.values():
-        _tame(widget.get("config", {}))
+        _tame(widget)
     for state in configuration.get("states", {}).values():
         for layout in state.get("layouts", {}).values():
             for key in orders & layout.get("widgets", {}).keys():
@@ -34,6 +35,9 @@ def read_only(dashboard: Mapping[str, Any]) -> dict[str, Any]:
     return viewed
 
 
-def _tame(config: dict[str, Any]) -> None:
+def _tame(widget: dict[str, Any]) -> None:
+    config = widget.setdefault("config", {})
     for source, actions in config.get("actions", {}).items():
         config["actions"][source] = [one for one in actions if one.get("type") in _HARMLESS]
+    if widget.get("type") == "alarm":
+        config["settings"] = {**config.get("settings", {}), **_ALARMS_STAY}

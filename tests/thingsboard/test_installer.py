@@ -22,15 +22,22 @@ from .board import API_KEY, PASSWORD, USER, Board
 
 VERSIONS = ("3.9", "4.2.0", "4.2.1.1", "4.3.1", "4.4.0")
 PROFILES = ["EV charger", "EV connector", "EV session log"]
+ACTIONS = {
+    "rowClick": [{"type": "openDashboardState"}],
+    "actionCellButton": [{"type": "custom", "customFunction": "..."}],
+}
 TWO_DASHBOARDS = [
     {
         "title": title,
         "configuration": {
             "widgets": {
-                "w1": {"type": "latest", "config": {"title": "Fleet", "actions": {}}},
+                "w1": {"type": "latest", "config": {"title": "Fleet", "actions": ACTIONS}},
                 "w2": {"type": "rpc", "config": {"title": "Switch"}},
+                "w3": {"type": "alarm", "config": {"settings": {"allowClear": True}}},
             },
-            "states": {"default": {"layouts": {"main": {"widgets": {"w1": {}, "w2": {}}}}}},
+            "states": {
+                "default": {"layouts": {"main": {"widgets": {"w1": {}, "w2": {}, "w3": {}}}}}
+            },
             "timewindow": {"realtime": {"timewindowMs": 60000}},
         },
     }
@@ -352,9 +359,16 @@ def test_a_viewer_gets_the_dashboards_without_anything_to_press():
     board = Board()
     run(install, board, Options(viewer=True))
     configuration = board.one("DASHBOARD", "EV charging (view only)")["configuration"]
-    assert configuration["widgets"].keys() == {"w1"}
-    assert configuration["states"]["default"]["layouts"]["main"]["widgets"].keys() == {"w1"}
-    assert len(board.one("DASHBOARD", "EV charging")["configuration"]["widgets"]) == 2
+    widgets = configuration["widgets"]
+    assert widgets.keys() == {"w1", "w3"}
+    assert configuration["states"]["default"]["layouts"]["main"]["widgets"].keys() == {"w1", "w3"}
+    assert widgets["w1"]["config"]["actions"]["rowClick"] == ACTIONS["rowClick"]
+    assert widgets["w1"]["config"]["actions"]["actionCellButton"] == []
+    assert widgets["w3"]["config"]["settings"] == {
+        "allowClear": False, "allowAcknowledgment": False, "allowAssign": False,
+    }  # fmt: skip
+    untouched = board.one("DASHBOARD", "EV charging")["configuration"]
+    assert untouched == TWO_DASHBOARDS[0]["configuration"]
 
 
 # --- by hand -------------------------------------------------------------------------------------
