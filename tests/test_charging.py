@@ -191,6 +191,8 @@ async def test_drivers_refused_again_and_again_are_told_once_and_so_is_the_next_
         await gateway.settled()
         assert gateway.board.values("CP-1", "security_event") == []
         await charger.start(0, tag="blocked")
+        await gateway.settled()
+        assert len(gateway.board.values("CP-1", "security_event")) == 1
         await charger.ask("Authorize", idTag="old")
         await trio.sleep(1)  # ThingsBoard keeps one value of a key for an instant
         await charger.ask("Authorize", idTag="twin")

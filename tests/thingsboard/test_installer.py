@@ -203,13 +203,52 @@ def test_what_operators_added_stays(board):
     change_severity(board)
     change_profile(board)
     change_dashboard(board)
+    ids = {node["name"]: node["id"] for node in there["nodes"]}
     run(install, board)
 
+    (there,) = board.metadata.values()
+    assert {node["name"]: node["id"] for node in there["nodes"]} == ids  # repaired, not replaced
     kept = rule_chain.read(board._told_metadata(next(iter(board.metadata))))
     assert ("Raise Faulted", "Created", "Tell the night shift") in kept.connections
     assert kept.nodes["Raise Faulted"]["configuration"]["severity"] == "CRITICAL"
     assert board.one("DEVICE_PROFILE", "EV charger")["image"]
     assert "theirs" in board.one("DASHBOARD", "EV charging")["configuration"]["widgets"]
+
+
+def test_nodes_that_somebody_saves_at_the_same_moment_are_not_overwritten():
+    board = Board()
+    run(install, board)
+    change_severity(board)
+    handle = board.handle
+
+    def beside(request):
+        if request.method == "POST" and request.url.path == "/api/ruleChain/metadata":
+            board.one("RULE_CHAIN", "OCPP gateway")["version"] += 1
+        return handle(request)
+
+    with (
+        open_rest(
+            "http://board", Login(USER, PASSWORD), transport=httpx2.MockTransport(beside)
+        ) as rest,
+        pytest.raises(ThingsboardError, match="somebody else changed it"),
+    ):
+        list(install(rest, Options()))
+    assert node_of(board, "Raise Faulted")["configuration"]["severity"] == "MINOR"
+
+
+def test_two_nodes_of_a_name_are_not_taken_for_one(board):
+    run(install, board)
+    (there,) = board.metadata.values()
+    twin = copy.deepcopy(node_of(board, "Raise Faulted"))
+    twin["id"] = {"entityType": "RULE_NODE", "id": "f" * 8 + "-0000-0000-0000-" + "0" * 12}
+    there["nodes"].append(twin)
+    change_profile(board)
+    lost = node_of(board, "Clear Faulted")
+    lost["configuration"]["alarmType"] = "Else"
+    run(install, board)
+    assert not any(step.at_fault for step in run(check, board))
+    (there,) = board.metadata.values()
+    assert [node["name"] for node in there["nodes"]].count("Raise Faulted") == 2
 
 
 def test_the_root_rule_chain_is_not_touched(board):
@@ -229,6 +268,9 @@ def test_a_name_is_found_among_many_that_are_like_it():
     board.writes.clear()
     run(install, board)
     assert board.writes == []
+    flagged = [one["name"] for one in board.entities["DEVICE"].values() if "additionalInfo" in one]
+    assert flagged == ["ocpp-gateway"]
+    assert len(board.entities["DEVICE"]) == 251
 
 
 # --- the token -----------------------------------------------------------------------------------
