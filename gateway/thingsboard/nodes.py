@@ -93,6 +93,30 @@ def condition(name: str, script: str, **to: Any) -> Node:
     return _node(name, "filter.TbJsFilterNode", settings, **to)
 
 
+def transform(name: str, script: str, **to: Any) -> Node:
+    """script: means the same in TBEL and in JavaScript."""
+    settings = {"scriptLang": "TBEL", "jsScript": script, "tbelScript": script}
+    return _node(name, "transform.TbTransformMsgNode", settings, **to)
+
+
+def related_from(name: str, relation: str, device: str, **to: Any) -> Node:
+    """Makes a relation from the device of that name to the originator, where there is none.
+
+    Version 0 of the node turns `direction` round.
+    """
+    settings = {
+        "direction": "TO",
+        "relationType": relation,
+        "entityType": "DEVICE",
+        "entityNamePattern": device,
+        "entityTypePattern": "",
+        "createEntityIfNotExists": False,
+        "changeOriginatorToRelatedEntity": False,
+        "removeCurrentRelations": False,
+    }
+    return _node(name, "action.TbCreateRelationNode", settings, version=1, **to)
+
+
 def create_alarm(name: str, alarm: str, severity: str, details: str, **to: Any) -> Node:
     settings = {
         "scriptLang": "TBEL",

@@ -1,5 +1,7 @@
 """The rule chain "OCPP gateway": keeps what chargers tell, carries RPC to them, raises alarms.
 
+It also makes connectors their charger's, since a gateway may create devices but no relations.
+
 A condition looks at the latest value of a key, never at the message's own where the two can
 differ: telemetry that comes late (after an outage the newest may overtake the rest) changes no
 alarm.  The gateway repeats `connected` and `status` within five minutes, which also mends what a
@@ -20,6 +22,9 @@ from .nodes import Node
 
 NAME = "OCPP gateway"
 DESCRIPTION = "Made by `ocpp-gateway thingsboard install`, which also repairs it."
+
+CONTAINS = "Contains"
+"""The relation from a charger to each of its connectors."""
 
 OFFLINE = "Offline"
 FAULTED = "Faulted"
@@ -64,14 +69,29 @@ def chain() -> list[Node]:
             "What told it",
             to={
                 CHARGE_POINT_TYPE: ("Tells connected", "Tells status", "Tells security event"),
-                CONNECTOR_TYPE: ("Tells status", "Tells receipt"),
+                CONNECTOR_TYPE: ("Tells status", "Tells receipt", "Tells where it is"),
             },
         ),
+        *_belongs(),
         *_offline(),
         *_faulted(),
         *_needs_review(),
         *_refuses(),
         nodes.log(_LOG),
+    ]
+
+
+def _belongs() -> list[Node]:
+    """Dashboards find a charger's connectors along a relation, which no gateway device can make."""
+    whose = (
+        "metadata.charge_point ="
+        " metadata.deviceName.substring(0, metadata.deviceName.indexOf('/'));\n"
+        "return {msg: msg, metadata: metadata, msgType: msgType};"
+    )
+    return [
+        nodes.has_key("Tells where it is", "status", to={"True": "Whose connector"}),
+        nodes.transform("Whose connector", whose, to={"Success": "Belongs to its charger"}),
+        nodes.related_from("Belongs to its charger", CONTAINS, "${charge_point}"),
     ]
 
 

@@ -24,6 +24,11 @@ TOKENS = re.compile(
     r"|(?P<sign>&&|\|\||==|!=|>)|(?P<word>true|false|null)|(?P<blank>\s+)"
 )
 WORDS = {"&&": "and", "||": "or", "true": "True", "false": "False", "null": "None"}
+UP_TO = re.compile(
+    r"metadata\.(?P<new>\w+) = metadata\.(?P<key>\w+)"
+    r"\.substring\(0, metadata\.(?P=key)\.indexOf\('(?P<mark>[^'])'\)\);\n"
+    r"return \{msg: msg, metadata: metadata, msgType: msgType\};"
+)
 DETAIL = re.compile(r"if \((?P<test>.+) != null\) \{ details\.(?P<key>\w+) = (?P<value>.+); \}")
 
 
@@ -63,6 +68,7 @@ class Engine:
     """alarms: (device, alarm type) -> (severity, details), the active ones.
 
     history: (device, alarm type, "raised" or "cleared").  saved: (device, ts, values).
+    relations: (from, type, to).  devices: those that a relation may lead from.
     """
 
     chain: rule_chain.Metadata = attrs.field(factory=rule_chain.wanted)
@@ -72,6 +78,8 @@ class Engine:
     alarms: dict[tuple[str, str], tuple[str, Any]] = attrs.field(factory=dict)
     history: list[tuple[str, str, str]] = attrs.field(factory=list)
     sent: list[tuple[str, Any]] = attrs.field(factory=list)
+    relations: set[tuple[str, str, str]] = attrs.field(factory=set)
+    devices: set[str] = attrs.field(factory=lambda: {"CP-1"})
     failures: list[str] = attrs.field(factory=list)
 
     def take(self, kind: str, device: str, profile: str, msg: Any, ts: int = 0) -> None:
@@ -105,6 +113,10 @@ class Engine:
                 yield "Success", metadata | self._latest(device, settings["latestTsKeyNames"])
             case "filter.TbJsFilterNode":
                 yield from self._filter(settings, msg, metadata)
+            case "transform.TbTransformMsgNode":
+                yield "Success", metadata | transformed(settings, metadata)
+            case "action.TbCreateRelationNode":
+                yield self._relate(device, settings, metadata), metadata
             case "action.TbCreateAlarmNode":
                 self._raise(device, settings, msg, metadata)
             case "action.TbClearAlarmNode":
@@ -123,6 +135,17 @@ class Engine:
             yield "Failure", metadata
         else:
             yield str(bool(value)), metadata
+
+    def _relate(self, device: str, settings: Any, metadata: Mapping[str, str]) -> str:
+        """Version 1: TO leads from the named entity to the originator."""
+        pattern = re.fullmatch(r"\$\{(\w+)\}", settings["entityNamePattern"])
+        assert pattern
+        other = metadata[pattern[1]]
+        if other not in self.devices:
+            return "Failure"
+        ends = (other, device) if settings["direction"] == "TO" else (device, other)
+        self.relations.add((ends[0], settings["relationType"], ends[1]))
+        return "Success"
 
     def _save(self, device: str, ts: int, msg: Any) -> str:
         """The latest value only moves forward (SQL_TS_UPDATE_BY_LATEST_TIMESTAMP)."""
@@ -152,6 +175,13 @@ class Engine:
         if (device, settings["alarmType"]) not in self.alarms:
             self.history.append((device, settings["alarmType"], "raised"))
         self.alarms[device, settings["alarmType"]] = (settings["severity"], details)
+
+
+def transformed(settings: Any, metadata: Mapping[str, str]) -> dict[str, str]:
+    assert settings["jsScript"] == settings["tbelScript"]
+    script = UP_TO.fullmatch(settings["tbelScript"])
+    assert script, f"not plain: {settings['tbelScript']}"
+    return {script["new"]: metadata[script["key"]].partition(script["mark"])[0]}
 
 
 def as_text(value: Any) -> str:

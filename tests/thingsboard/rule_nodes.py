@@ -17,6 +17,17 @@ KEYS: dict[str, set[str]] = {
     "filter.TbCheckMessageNode": {"messageNames", "metadataNames", "checkAllKeys"},
     "filter.TbJsFilterNode": {"scriptLang", "jsScript", "tbelScript"},
     "action.TbLogNode": {"scriptLang", "jsScript", "tbelScript"},
+    "transform.TbTransformMsgNode": {"scriptLang", "jsScript", "tbelScript"},
+    "action.TbCreateRelationNode": {
+        "direction",
+        "relationType",
+        "entityType",
+        "entityNamePattern",
+        "entityTypePattern",
+        "createEntityIfNotExists",
+        "changeOriginatorToRelatedEntity",
+        "removeCurrentRelations",
+    },
     "action.TbClearAlarmNode": ALARM,
     "action.TbCreateAlarmNode": ALARM
     | {
@@ -83,7 +94,7 @@ def _of(kind: str, server: tuple[int, ...]) -> tuple[set[str], int]:
         case "rpc.TbSendRPCRequestNode":
             newer = {"timeoutInSeconds", "forceAck", "overrideResponseTimeout"}
             return ({"timeoutInSeconds"}, 0) if server < (4, 4) else (newer, 1)
-        case "metadata.TbGetAttributesNode":
+        case "metadata.TbGetAttributesNode" | "action.TbCreateRelationNode":
             return KEYS[kind], 1
     if kind not in KEYS:
         raise ValueError(f"there is no rule node {kind}")

@@ -97,6 +97,13 @@ def test_an_order_from_a_dashboard_reaches_the_device(engine):
     assert engine.sent == [("CP-1/1", order)]
 
 
+def test_a_connector_becomes_its_chargers(engine):
+    """Dashboards find the one from the other along the relation; ThingsBoard has none by itself."""
+    tell(engine, connected(), status("Available"), status("Available", 1, connector=2))
+    tell(engine, status("Charging", 2))
+    assert engine.relations == {("CP-1", "Contains", "CP-1/1"), ("CP-1", "Contains", "CP-1/2")}
+
+
 def test_what_cannot_be_saved_is_logged_and_changes_no_alarm(engine):
     engine.take(TELEMETRY, "CP-1", keys.CHARGE_POINT_TYPE, {})
     assert engine.failures == ["CP-1: {}"]
@@ -234,7 +241,8 @@ def test_every_key_that_it_looks_at_is_one_that_the_gateway_publishes():
         for script in ("tbelScript", "alarmDetailsBuildTbel"):
             named |= set(re.findall(r"\b(?:msg|metadata)\.(\w+)", settings.get(script, "")))
     assert named >= {"connected", "status", "receipt", "security_event"}
-    assert named - {"prevAlarmDetails"} <= published
+    ours = {"prevAlarmDetails", "deviceName", "charge_point"}  # of the metadata
+    assert named - ours <= published
 
 
 def test_every_node_is_reached_and_every_failure_is_heard():
