@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import stat
 from pathlib import Path
 
 import httpx2
 import pytest
+import tb_ce_client
 
 from gateway.thingsboard import installer, rule_chain
 from gateway.thingsboard.errors import ThingsboardError
@@ -56,8 +58,8 @@ def board(request):
     return Board(version=request.param)
 
 
-def run(action, board, options=None, login=None):
-    transport = httpx2.MockTransport(board.handle)
+def run(action, board, options=None, login=None, handle=None):
+    transport = httpx2.MockTransport(handle or board.handle)
     login = login or Login(USER, PASSWORD)
     with open_rest("http://board:8080", login, transport=transport) as rest:
         return list(action(rest, options or Options()))
@@ -219,20 +221,14 @@ def test_nodes_that_somebody_saves_at_the_same_moment_are_not_overwritten():
     board = Board()
     run(install, board)
     change_severity(board)
-    handle = board.handle
 
     def beside(request):
         if request.method == "POST" and request.url.path == "/api/ruleChain/metadata":
             board.one("RULE_CHAIN", "OCPP gateway")["version"] += 1
-        return handle(request)
+        return board.handle(request)
 
-    with (
-        open_rest(
-            "http://board", Login(USER, PASSWORD), transport=httpx2.MockTransport(beside)
-        ) as rest,
-        pytest.raises(ThingsboardError, match="somebody else changed it"),
-    ):
-        list(install(rest, Options()))
+    with pytest.raises(ThingsboardError, match="somebody else changed it"):
+        run(install, board, handle=beside)
     assert node_of(board, "Raise Faulted")["configuration"]["severity"] == "MINOR"
 
 
@@ -435,3 +431,32 @@ def test_what_is_exported_is_what_is_installed(tmp_path):
     told = [step.what for step in run(check, board, Options(viewer=True)) if step.at_fault]
     assert told == ["gateway device 'ocpp-gateway'"]
     assert Path(written[0]).parent == tmp_path / "new" / "folder"
+
+
+# --- the API itself ------------------------------------------------------------------------------
+
+
+def test_every_call_is_one_that_thingsboards_own_client_knows():
+    """`/api/system/info` is kept out of the published API, but its web pages use it."""
+    called = set()
+    board = Board(version="4.4.0")
+
+    def noting(request):
+        called.add((request.method, request.url.path))
+        return board.handle(request)
+
+    run(install, board, Options(viewer=True), handle=noting)
+    change_profile(board)
+    run(install, board, handle=noting)
+    run(uninstall, board, handle=noting)
+
+    folder = Path(tb_ce_client.__file__).parent / "api"
+    source = "".join(path.read_text() for path in folder.glob("*.py"))
+    calls = re.findall(r"method='(\w+)',\s+resource_path='([^']+)'", source)
+    known = [(method, re.sub(r"\{\w+\}", r"[^/]+", path)) for method, path in calls]
+    unknown = {
+        path
+        for method, path in called
+        if not any(method == verb and re.fullmatch(known_path, path) for verb, known_path in known)
+    }
+    assert unknown == {"/api/system/info"}
