@@ -6,16 +6,21 @@ RUN := $(VENV)/bin/
 SOURCES := gateway tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak clean tools
+.PHONY: help demo test check format bench soak clean tools test-container
 
 help:            ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(VENV)/installed  ## gateway, ThingsBoard stand-in and cars in one process
 	@$(RUN)ocpp-gateway demo
 
 test: $(VENV)/tools tools  ## all tests, with a real broker
 	@$(RUN)pytest -q
+
+test-container: $(VENV)/tools  ## build the image and charge through it: Debian, as root
+	@sh deploy/need.sh buildah
+	@sh deploy/need.sh debootstrap
+	@$(RUN)pytest -q -m container -o faulthandler_timeout=0
 
 check: $(VENV)/tools  ## format, lint, types
 	@$(RUN)ruff format --check $(SOURCES)

@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _config(check)
 
+    healthz = _command(
+        commands, "healthz", _healthz, "ask a running gateway for its health; exit 1 if it has none"
+    )
+    _config(healthz)
+    healthz.add_argument("--ready", action="store_true", help="ask for /readyz: all that it says")
+
     demo = _command(
         commands, "demo", _demo, "gateway, ThingsBoard stand-in and cars in one process"
     )
@@ -212,6 +218,15 @@ def _check(arguments: argparse.Namespace) -> int:
         return 2
     print("configuration and tariffs are fine")
     return 0
+
+
+def _healthz(arguments: argparse.Namespace) -> int:
+    from .health import ask
+
+    config, _ = judge(arguments.config, os.environ)  # a fault elsewhere says nothing of its health
+    well, told = ask(config.admin.listen, "/readyz" if arguments.ready else "/healthz")
+    print(told, file=sys.stdout if well else sys.stderr)
+    return 0 if well else 1
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
     "admin": {"app", "h11", "metrics", "northbound", "structlog", "trio"},
     "config": {"attrs", "ocpp", "values"},
     "values": {"attrs"},
+    "health": {"values"},
     "logs": {"domain", "structlog"},
     "service": {"admin", "app", "config", "domain", "journal", "northbound", "southbound",
                 "values", *OUTSIDE},
@@ -39,8 +40,8 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
     "simulation": {"simulation", *OUTSIDE, "mqtt5", "ocpp", "rich", "trio_websocket",
                    "wsproto"},
     "demonstration": {"config", "logs", "service", "trio", "values"},
-    "cli": {"config", "demonstration", "export", "journal", "logs", "replay", "service", "sessions",
-            "simulation", "southbound", "thingsboard", "trio"},
+    "cli": {"config", "demonstration", "export", "health", "journal", "logs", "replay", "service",
+            "sessions", "simulation", "southbound", "thingsboard", "trio"},
 }  # fmt: skip
 WATCHED = {name.partition(".")[0] for names in MAY_IMPORT.values() for name in names} | {
     room.partition(".")[0] for room in MAY_IMPORT
