@@ -319,6 +319,12 @@ def _judge(config: Config, reader: _Reader) -> None:
             "is missing: ThingsBoard lets nobody in without one (a plain broker may)",
             fatal=False,
         )
+    if config.thingsboard.compat == "node-red" and config.commands.default_id_tag is None:
+        reader.fault(
+            "commands.default_id_tag",
+            'is missing: the RPC `settest` starts nothing without (the prototype had "12345678")',
+            fatal=False,
+        )
     if config.thingsboard.protocol == "3.1.1":
         reader.fault(
             "thingsboard.protocol",

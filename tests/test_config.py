@@ -466,6 +466,13 @@ def test_a_key_of_another_certificate_is_told(write, certificates):
     assert "key values mismatch" in told
 
 
+def test_the_prototypes_switch_without_a_tag_to_start_with_is_a_warning(write):
+    board = '[thingsboard]\naccess_token = "T"\ncompat = "node-red"\n'
+    (told,) = warnings_of(write(board))
+    assert told.split(": ")[1] == "commands.default_id_tag"
+    assert warnings_of(write(board + '[commands]\ndefault_id_tag = "12345678"')) == []
+
+
 def test_what_works_but_ought_not_to_is_a_warning(write, certificates):
     path = write('[thingsboard]\nca_cert = "ca.pem"\nprotocol = "3.1.1"')
     told = warnings_of(path)

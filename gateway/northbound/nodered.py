@@ -104,6 +104,9 @@ class Prototype:
                 yield from self._sampled(event)
             case events.TransactionSettled(version=1):
                 yield self._summary(event)
+            case events.CommandCarriedOut(connector_id=1, tx_active=bool(active)):
+                # Refused, the switch falls back: it shows what is, not what was asked for.
+                yield {"Remote-Start": "true" if active else "false"}
 
     def _sampled(self, event: events.MeterSampled) -> Iterator[Mapping[str, Any]]:
         for reading in event.readings:
