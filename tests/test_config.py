@@ -560,6 +560,13 @@ def test_the_example_has_every_key_and_tells_the_defaults():
             assert read(given) == default, line
 
 
+def test_the_example_says_of_every_key_what_it_is_for():
+    text, _, _ = (DEPLOY / "gateway.example.toml").read_text().partition("[party]")
+    keys = re.findall(r"(?m)^#?\w+ = .*$", text)
+    assert len(keys) > 35
+    assert [line for line in keys if not re.search(r"\s# \S", line)] == []
+
+
 def test_the_example_is_right_with_every_key_uncommented(tmp_path, certificates):
     text = (DEPLOY / "gateway.example.toml").read_text()
     text = re.sub(r"(?m)^#(\w+ = )", r"\1", text).replace("$argon2id$...", HASH)
