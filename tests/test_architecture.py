@@ -21,7 +21,6 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
                    "trio_websocket", "wsproto"},
     "northbound": {"bus", "domain", "journal", *OUTSIDE},
     "northbound.link": {"attrs", "aiomqtt", "paho", "trio", "trio_asyncio"},  # asyncio lives here
-    "thingsboard": {"attrs", "northbound"},
     "replay": {"attrs", "domain", "southbound", "msgspec"},
     "retention": {"accountant", "journal", "northbound", "structlog", "trio"},
     "app": {"accountant", "attrs", "bus", "domain", "journal", "northbound", "retention",
