@@ -27,9 +27,18 @@ from .events import (
     TransactionStarted,
     TransactionStopped,
 )
-from .exact import instant, microseconds
+from .exact import WH, instant, microseconds
 from .orphans import orphan
-from .session import Session, may_be_idle, priced, trusted, unplugged_at, with_status, with_terms
+from .session import (
+    Session,
+    Stop,
+    may_be_idle,
+    priced,
+    trusted,
+    unplugged_at,
+    with_status,
+    with_terms,
+)
 from .settlement import NO_TARIFF, final, so_far
 from .statements import idle_costs, opened_fact, progressed_fact, settled_fact
 from .tariff import TariffBook
@@ -214,7 +223,7 @@ class Ledger:
             old = ended(self._sessions[self._open[key]], "Inferred")
             sessions, facts = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
             status = None
-        session = started(event, terms, status, priced=tell)
+        session = started(event, terms, status, self._last_stop(key), priced=tell)
         sessions.append(session)
         if tell:
             facts.append(opened_fact(so_far(session), event.received_at))
@@ -319,6 +328,12 @@ class Ledger:
             return None
         return session
 
+    def _last_stop(self, key: Connector) -> Stop | None:
+        if key in self._open:
+            return None  # it never told its end
+        closed = self._closed.get(key)
+        return self._sessions[closed[-1]].stop if closed else None
+
     def _commit(self, event: Event, sessions: list[Session]) -> None:
         for session in sessions:
             self._keep(session)
@@ -365,7 +380,9 @@ class Ledger:
         flags = session.flags - {NO_TARIFF}
         if NO_TARIFF in event.progress.flags:
             flags |= {NO_TARIFF}
-        self._keep(with_terms(attrs.evolve(session, flags=flags), terms))
+        gap = None if event.meter_gap_wh is None else int(event.meter_gap_wh * WH)
+        opening = attrs.evolve(session.opening, meter_gap=gap)
+        self._keep(with_terms(attrs.evolve(session, opening=opening, flags=flags), terms))
 
     def _restore_receipt(self, event: TransactionSettled) -> None:
         session = self._sessions.get(event.transaction_id)

@@ -308,6 +308,8 @@ class TransactionOpened(TransactionFact):
         tariff is None where none applies.
     status, status_at: the connector's last word from before StartTransaction came, where it
         says something about the transaction.
+    meter_gap_wh: by how much meterStart differs from the meterStop before on that connector, which
+        it should not (OCPP 1.6 §7.31); None where that is not known.
     """
 
     started_at: datetime
@@ -318,6 +320,7 @@ class TransactionOpened(TransactionFact):
     time_zone: str | None = None
     status: str | None = None
     status_at: datetime | None = None
+    meter_gap_wh: Decimal | None = None
 
 
 @attrs.frozen(kw_only=True)

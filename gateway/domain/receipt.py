@@ -42,6 +42,7 @@ def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, An
         "stop_reason": None if stop is None else stop.reason,
         "meter_start_wh": _register(opening.meter_start),
         "meter_stop_wh": None if stop is None else _register(stop.register),
+        "meter_gap_wh": _register(opening.meter_gap),
         "energy_wh": str(watt_hours(outcome.nwh)),
         "duration_s": (outcome.end - opening.start) // SECOND,
         "charging_s": int(run.charging // SECOND),

@@ -34,7 +34,11 @@ History: TypeAlias = "tuple[Entry, History] | None"
 
 @attrs.frozen(slots=True, kw_only=True)
 class Opening:
-    """What StartTransaction said, and on which terms.  start: us.  meter_start: nWh."""
+    """What StartTransaction said, and on which terms.
+
+    start: us.  meter_start: nWh.
+    meter_gap: nWh, what the register has moved since the stop before; None where that is unknown.
+    """
 
     charge_point_id: str
     connector_id: int
@@ -44,6 +48,7 @@ class Opening:
     start: int
     meter_start: int | None
     terms: Terms
+    meter_gap: int | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)

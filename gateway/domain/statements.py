@@ -30,6 +30,7 @@ def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
         time_zone=terms.time_zone,
         status=status,
         status_at=None if status_at is None else instant(status_at),
+        meter_gap_wh=None if opening.meter_gap is None else watt_hours(opening.meter_gap),
     )
 
 

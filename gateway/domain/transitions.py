@@ -50,10 +50,16 @@ class Turn(NamedTuple):
 
 
 def started(
-    event: TransactionStarted, terms: Terms, status: tuple[int, str] | None, *, priced: bool
+    event: TransactionStarted,
+    terms: Terms,
+    status: tuple[int, str] | None,
+    before: Stop | None,
+    *,
+    priced: bool,
 ) -> Session:
     """A new session.
 
+    before: how the last one on its connector ended, as far as that is known.
     status: of its connector, and since when (us); None where it is not known.
     priced: begin to keep a priced prefix.
     """
@@ -70,6 +76,9 @@ def started(
         flags |= {NO_TARIFF}
     if event.connector_id < 1:  # 0 is the charge point as a whole (OCPP 1.6 §3.8)
         flags |= {NO_CONNECTOR, NEEDS_REVIEW}
+    gap = None
+    if before is not None and before.register is not None and meter_start is not None:
+        gap = meter_start - before.register
     opening = Opening(
         charge_point_id=event.charge_point_id,
         connector_id=event.connector_id,
@@ -79,6 +88,7 @@ def started(
         start=microseconds(started_at),
         meter_start=meter_start,
         terms=terms,
+        meter_gap=gap,
     )
     session = opened(opening, flags=flags, priced=priced)
     if status is not None and status[1] in _TELLING:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.domain.accounting import Ledger
 from gateway.domain.events import (
+    ChargePointBooted,
     ConnectorStatusChanged,
     DataTransferred,
     Event,
@@ -114,6 +115,11 @@ class ChargePoint:
             transaction_id=more.pop("transaction_id", self.transaction_id),
             meter_stop=meter,
             **more,
+        )
+
+    def boot(self, minutes: float, *, replaced: bool = False) -> ChargePointBooted:
+        return ChargePointBooted(
+            charge_point_id=self.name, received_at=at(minutes), vendor="V", replaced=replaced
         )
 
     def unplugged(self, minutes: float, *, told: float | None = None) -> DataTransferred:

@@ -239,6 +239,25 @@ def test_readings_after_the_stop_do_not_touch_the_bill():
     assert ledger.account(1).flags == {"late_samples"}
 
 
+@pytest.mark.parametrize(
+    ("before", "start", "gap"),
+    [("2000", "2000", 0), ("2000", "2004", 4), ("2000", "1990.5", "-9.5"), (None, "2000", None)],
+)
+def test_a_receipt_tells_what_the_register_moved_between_two_sessions(before, start, gap):
+    """More than a few Wh are a missed session, a wrong meter, or fraud."""
+    second = ChargePoint(transaction_id=2)
+    ledger, journal = Ledger(BOOK), []
+    for event in (CP.start("1000"), CP.stop(10, before), second.start(start, minutes=20)):
+        journal += [event, *ledger.post(event)]
+    heir = Ledger(BOOK)
+    for past in journal[-2:]:
+        heir.restore(past)
+    stop = second.stop(30, "3000")
+    facts = ledger.post(stop)
+    assert facts == heir.post(stop)
+    assert facts[0].receipt["meter_gap_wh"] == gap
+
+
 def test_a_refused_tag_is_accounted_for_too():
     found = receipt(BOOK, CP.start("1000", id_tag_status="Invalid"), CP.stop(60, "2000"))
     assert found["total_incl_vat"] == "0.30"

@@ -56,6 +56,7 @@ BOOKS = [
 
 books = st.sampled_from(BOOKS)
 registers = st.integers(0, 60_000)
+rarely = st.sampled_from([False, False, False, True])
 minutes = st.integers(0, 120)
 statuses = st.sampled_from(
     ["Charging", "SuspendedEV", "SuspendedEVSE", "Faulted", "Finishing", "Available"]
@@ -93,7 +94,9 @@ def messages(draw):
     status = st.builds(CP.status, minutes, statuses)
     again = st.just(CP.start("1000", repeated=True))
     unplugged = st.builds(CP.unplugged, minutes)
-    within = draw(st.lists(st.one_of(meter, meter, meter, status, again, unplugged), max_size=12))
+    boot = st.builds(lambda minute, replaced: CP.boot(minute, replaced=replaced), minutes, rarely)
+    any_message = st.one_of(meter, meter, meter, status, status, again, unplugged, boot)
+    within = draw(st.lists(any_message, max_size=12))
     stop = CP.stop(draw(minutes), draw(st.one_of(registers.map(str), st.none())))
     after = draw(st.lists(st.one_of(meter, status, unplugged, st.just(stop)), max_size=3))
     start = CP.start(draw(st.sampled_from(["1000", "1000", "0", "50000", None])))
