@@ -58,6 +58,7 @@ class Ocpp:
     max_handshakes_per_address: int = _key(values.number(1, 1_000_000), 500)
     unknown_charge_points: str = _key(values.one_of("accept", "pending", "reject"), "accept")
     unknown_id_tags: str = _key(values.one_of("accept", "reject"), "accept")
+    concurrent_tx: str = _key(values.one_of("accept", "reject"), "accept")
     require_subprotocol: bool = _key(values.flag, default=False)
     lenient: bool = _key(values.flag, default=True)
     tls_cert: str | None = _key(values.file)

@@ -99,6 +99,7 @@ def settings_of(config: Config) -> Settings:
             heartbeat_interval=ocpp.heartbeat_interval_s,
             tell_heartbeats=board.compat == "node-red",
             pending=ocpp.unknown_charge_points == "pending",
+            concurrent=ocpp.concurrent_tx == "accept",
         ),
     )
     north = NorthSettings(

@@ -65,6 +65,7 @@ def test_without_a_file_the_promised_defaults_hold():
     assert ocpp.max_message_bytes == 262144
     assert (ocpp.max_messages_per_s, ocpp.max_handshakes_per_address) == (200, 500)
     assert (ocpp.unknown_charge_points, ocpp.unknown_id_tags) == ("accept", "accept")
+    assert ocpp.concurrent_tx == "accept"
     assert (ocpp.require_subprotocol, ocpp.lenient, ocpp.listen_tls) == (False, True, None)
     assert (board.host, board.port, board.protocol) == ("127.0.0.1", 1883, "5")
     assert (board.gateway_name, board.compat, board.batch_devices) == ("ocpp-gateway", "", False)
@@ -90,6 +91,7 @@ GIVEN = {  # section.key -> (as TOML has it, as the environment has it, what is 
     "ocpp.max_handshakes_per_address": ("20", "20", 20),
     "ocpp.unknown_charge_points": ('"pending"', "pending", "pending"),
     "ocpp.unknown_id_tags": ('"reject"', "reject", "reject"),
+    "ocpp.concurrent_tx": ('"reject"', "reject", "reject"),
     "ocpp.require_subprotocol": ("true", "true", True),
     "ocpp.lenient": ("false", "false", False),
     "ocpp.tls_cert": ('"{folder}/cert.pem"', "{folder}/cert.pem", "{folder}/cert.pem"),
@@ -172,7 +174,8 @@ def test_every_key_is_read_from_the_environment(certificates):
 def test_the_environment_beats_the_file(key, write, certificates):
     others = {  # a good value that is not the default either
         "ocpp.listen": '"127.0.0.9:9"', "ocpp.unknown_charge_points": '"reject"',
-        "ocpp.unknown_id_tags": '"accept"', "thingsboard.protocol": '"5"',
+        "ocpp.unknown_id_tags": '"accept"', "ocpp.concurrent_tx": '"accept"',
+        "thingsboard.protocol": '"5"',
         "thingsboard.compat": '""', "storage.url": '"sqlite:///other.db"',
         "pricing.time_zone": '"Europe/Rome"', "admin.listen": '"127.0.0.9:9"',
         "ocpp.max_message_bytes": "4096", "thingsboard.ca_cert": '"cert.pem"',
