@@ -47,6 +47,7 @@ from .transitions import (
     Then,
     Turn,
     ended,
+    left_before,
     sampled,
     started,
     started_again,
@@ -373,7 +374,9 @@ class Ledger:
         if session is None:
             return
         terms = terms_of(event.tariff, event.policy, event.time_zone)
-        if event.status is not None and event.status_at is not None:
+        if event.status == "Available":
+            session = left_before(session)
+        elif event.status is not None and event.status_at is not None:
             told = (microseconds(event.status_at), event.status)
             if told not in session.statuses:
                 session = with_status(session, told[1], told[0])

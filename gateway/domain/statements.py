@@ -20,6 +20,8 @@ def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
     opening = outcome.session.opening
     terms = opening.terms
     status_at, status = next(iter(outcome.session.statuses), (None, None))
+    if outcome.session.unplugged is not None:
+        status_at, status = outcome.session.unplugged, "Available"
     return TransactionOpened(
         **_about(outcome.session, received_at),
         timestamp=opening.started_at,

@@ -93,7 +93,15 @@ def started(
     session = opened(opening, flags=flags, priced=priced)
     if status is not None and status[1] in _TELLING:
         session = with_status(session, status[1], status[0])
+    elif status is not None and status[1] == "Available" and status[0] >= opening.start:
+        session = left_before(session)
     return session
+
+
+def left_before(session: Session) -> Session:
+    """A session that was told of when its connector was free again: nobody knows since when, so
+    no time after its stop is idle."""
+    return attrs.evolve(session, unplugged=session.opening.start)
 
 
 def started_again(session: Session) -> Session:

@@ -414,6 +414,23 @@ def test_a_status_before_the_start_still_holds_at_the_start():
     assert receipt(prices, *events)["idle_s"] == 0
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_told_of_when_all_is_over_waits_for_no_cable(restarted):
+    """HC-79: the connector is free when an offline session is delivered.  Else it would run up idle
+    time until the next one starts."""
+    prices = book(TIME_AND_PARKING, post_stop_parking=True)
+    ledger, late = Ledger(prices), at(180)
+    ledger.post(CP.status(180, "Available"))
+    start = CP.start("0", received_at=late)
+    (opened,) = ledger.post(start)
+    if restarted:
+        ledger = Ledger(prices)
+        ledger.restore(start)
+        ledger.restore(opened)
+    (settled,) = ledger.post(CP.stop(60, "0", received_at=late))
+    assert (settled.receipt["idle_s"], settled.receipt["total_incl_vat"]) == (0, "3.00")
+
+
 def test_a_status_before_the_start_outlives_a_restart():
     """Who restores begins to read at the start of the transaction."""
     ledger = Ledger(book(TIME_AND_PARKING))
