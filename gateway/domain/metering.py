@@ -72,9 +72,8 @@ class Course:
         register is known.
     before, last: the newest two points of the curve.  Both are the start at first.
     settled: the points that the newest step has settled, the last of them being `before`.
-    low: a reading below `last` that the next one will explain.
+    low: a reading below `last` that the next one will explain; repeated until `low_until`.
     newest: time of the newest reading with energy; None before the first.
-    stop: meterStop, nWh, where it is known and can be believed: what lies below was no reset.
     """
 
     policy: Policy
@@ -85,6 +84,7 @@ class Course:
     last: Point
     settled: tuple[Point, ...] = ()
     low: Point | None = None
+    low_until: int = 0
     newest: int | None = None
     location: int = _NOWHERE
     lines: bool = False
@@ -94,17 +94,12 @@ class Course:
     may_be_relative: bool = True
     broken: bool = False
     phases: Mapping[str, int] | None = None
-    stop: int | None = None
     flags: frozenset[str] = frozenset()
 
     @classmethod
-    def opened(
-        cls, start: int, base: int | None, policy: Policy, stop: int | None = None
-    ) -> Course:
+    def opened(cls, start: int, base: int | None, policy: Policy) -> Course:
         point = Point(start, 0)
-        return cls(
-            policy=policy, start=start, base=base, zero=base, before=point, last=point, stop=stop
-        )
+        return cls(policy=policy, start=start, base=base, zero=base, before=point, last=point)
 
     @property
     def register(self) -> int | None:
@@ -135,26 +130,33 @@ class Course:
         if self._rebased_for_nothing(low):
             return self._from_base(low)
         if low.nwh >= self.before.nwh + self.zero and self.last is not self.before:
-            last = Point(low.at, low.nwh - self.zero)
-            return self._with(low=None, last=last, settled=(), flags=self.flags | {SPIKE})
-        if self.stop is not None and self.stop >= self.last.nwh + self.zero:
-            return self._with(low=None, settled=(), flags=self.flags | {DIP})
+            flags = self.flags | {SPIKE}
+            return self.landed(low, low.nwh - self.zero, before=self.before, flags=flags)
         gained = low.nwh if self.policy.plausible(low.nwh, low.at - self.last.at) else 0
-        last = Point(low.at, self.last.nwh + gained)
-        return self._with(
-            low=None,
-            before=self.last,
-            last=last,
-            settled=(self.last,),
-            zero=low.nwh - last.nwh,
-            broken=True,
-            flags=self.flags | {RESET},
-        )
+        nwh = self.last.nwh + gained
+        flags = self.flags | {RESET}
+        reset = self._with(zero=low.nwh - nwh, broken=True, flags=flags)
+        return reset.landed(low, nwh, before=self.last, settled=(self.last,))
 
     # --- steps ---
 
     def _with(self, **changes: object) -> Course:
         return attrs.evolve(self, **changes)  # type: ignore[arg-type]
+
+    def landed(
+        self,
+        low: Point,
+        nwh: int,
+        *,
+        before: Point,
+        settled: tuple[Point, ...] = (),
+        **more: object,
+    ) -> Course:
+        """At `nwh` from the low reading on, for as long as it was repeated."""
+        last = Point(low.at, nwh)
+        if self.low_until > low.at:
+            before, last, settled = last, Point(self.low_until, nwh), (*settled, last)
+        return self._with(low=None, before=before, last=last, settled=settled, **more)
 
     def _rebased_for_nothing(self, low: Point) -> bool:
         """Whether the first reading, far above meterStart, was a spike: the next one is not."""
@@ -172,8 +174,7 @@ class Course:
         course = self._with(zero=self.base, broken=False, flags=flags)
         course = course._first(low.at, low.nwh)  # noqa: SLF001  itself, a step later
         assert course.zero is not None  # noqa: S101  for the type checker: `base` is known
-        last = Point(low.at, low.nwh - course.zero)
-        return attrs.evolve(course, last=last, low=None, settled=())
+        return course.landed(low, low.nwh - course.zero, before=self.before)
 
     def _based(self, begin: int) -> Course:
         return self._with(base=begin, zero=begin)
@@ -216,7 +217,8 @@ class Course:
         ):
             return None
         settled: tuple[Point, ...] = ()
-        if course.low is not None:
+        # A meter that fell silent for a while says 0 more than once: the same word is no news.
+        if course.low is not None and course.low.nwh != value:
             course = course.decided(value)
             settled = course.settled
         zero = course.zero
@@ -224,7 +226,7 @@ class Course:
         before, last, low = course.before, course.last, course.low
         gained = value - zero - last.nwh
         if gained < 0:
-            low = Point(entry.at, value)
+            low = low or Point(entry.at, value)
         elif self.policy.plausible(gained, entry.at - last.at):
             before, last = last, Point(entry.at, value - zero)
             settled = (*settled, before) if settled else (before,)
@@ -239,6 +241,7 @@ class Course:
             last=last,
             settled=settled,
             low=low,
+            low_until=entry.at,
             newest=entry.at,
             location=location,
             lines=lines,
@@ -248,7 +251,6 @@ class Course:
             may_be_relative=self.may_be_relative,
             broken=course.broken,
             phases=phases,
-            stop=self.stop,
             flags=course.flags if more <= course.flags else course.flags | more,
         )
 
@@ -312,19 +314,17 @@ def trace(
     policy: Policy,
     end: int | None = None,
     stop: int | None = None,
-    never_reset: bool = False,
 ) -> tuple[Course, list[Point]]:
     """The course over all entries, and its points up to and including `Course.before`.
 
     entries: in the order of time, one for an instant.
     start, end: the session's, us; end is None while it is open.  stop: meterStop, nWh.
-    never_reset: a register that `stop` lies above was not reset, however long it was low.
     """
     if base is None:
         base = next((entry.begin for entry in entries if entry.begin is not None), None)
     within = [e for e in entries if e.at >= start and (end is None or e.at <= end)]
     counting = _of_one_kind(within)
-    course = Course.opened(start, base, policy, stop if never_reset else None)
+    course = Course.opened(start, base, policy)
     if stop is None or base is None or stop >= base:
         found = _follow(course, counting)
         if found is not None:

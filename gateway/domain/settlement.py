@@ -130,45 +130,25 @@ def final(session: Session, *, end: int | None = None) -> Outcome:
 def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | None]:
     """The course with its last reading explained by meterStop, and its points where they had to
     be traced anew."""
-    course, register = session.course, stop.register
+    course = session.course
     newest = course.newest
     relative_after_all = (
         course.relative
-        and register is not None
+        and stop.register is not None
         and course.base is not None
-        and register < course.base
+        and stop.register < course.base
     )
-    points: list[Point] | None = None
     if (newest is not None and newest > stop.at) or relative_after_all:
-        course, points = _traced(session, stop)
-    decided = course.decided(register)
-    if RESET in decided.flags and _may_close(course, stop):
-        # A meter that fell silent for a while reads 0 more than once.  Had it been reset, its last
-        # register would lie below those before; where they are too low to tell, the lesser counts.
-        course, points = _traced(session, stop, never_reset=True)
-        decided = course.decided(register)
-    return decided, points
-
-
-def _may_close(course: Course, stop: Stop) -> bool:
-    """Whether meterStop can be the end of what began at meterStart."""
-    if stop.register is None or course.base is None or stop.register < course.base:
-        return False
-    return course.policy.plausible(stop.register - course.base, stop.at - course.start)
-
-
-def _traced(
-    session: Session, stop: Stop, *, never_reset: bool = False
-) -> tuple[Course, list[Point]]:
-    return trace(
-        entries(session.history),
-        start=session.opening.start,
-        end=stop.at,
-        stop=stop.register,
-        base=session.opening.meter_start,
-        policy=session.opening.terms.policy,
-        never_reset=never_reset,
-    )
+        course, points = trace(
+            entries(session.history),
+            start=session.opening.start,
+            end=stop.at,
+            stop=stop.register,
+            base=session.opening.meter_start,
+            policy=session.opening.terms.policy,
+        )
+        return course.decided(stop.register), points
+    return course.decided(stop.register), None
 
 
 def _prefix(session: Session, points: list[Point] | None, nwh: int) -> Run:

@@ -156,12 +156,18 @@ def test_a_meter_that_was_silent_for_a_while_was_not_reset():
     start = CP.start("1000")
     assert energy(start, *silent, CP.stop(60, "6000")) == ("5000", {"dip_ignored"})
     assert energy(start, *silent[:3], CP.stop(60, "6000")) == ("5000", {"dip_ignored"})
+    never_stopped = {"dip_ignored", "meter_stop_missing", "needs_review"}
+    assert energy(start, *silent, CP.stop(60, None)) == ("3000", never_stopped)
+    assert progress(posted(BOOK, start, *silent)).progress.energy_wh == 3000
 
 
-def test_a_meter_stop_that_cannot_be_does_not_explain_a_low_register():
-    low = [CP.meter(10, "2000"), CP.meter(20, "100"), CP.meter(30, "1100")]
-    found = energy(CP.start("1000"), *low, CP.stop(60, "9999999"))
-    assert found == ("2100", {"register_reset", "meter_stop_implausible", "needs_review"})
+def test_a_register_that_climbs_from_zero_was_reset_however_long_it_stood_there():
+    """1 kWh before, 300 Wh and then 2 kWh after: at 17:00, half of the last 2 kWh have flowed."""
+    readings = [CP.meter(10, "101000"), CP.meter(15, "300"), CP.meter(20, "300")]
+    readings.append(CP.meter(40, "2300"))
+    found = receipt(book(LIVE), CP.start("100000"), *readings, CP.stop(60, "2300"))
+    assert (found["energy_wh"], found["flags"]) == ("3300", ["register_reset"])
+    assert [line["quantity"] for line in found["lines"]] == ["1", "2.3", "1"]
 
 
 def test_the_newest_of_two_dips_does_not_hide_a_spike():
