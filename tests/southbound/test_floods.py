@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from contextlib import AsyncExitStack, suppress
 
 import pytest
@@ -12,6 +13,7 @@ from gateway.domain.events import ChargePointConnected
 from gateway.southbound.arrivals import Arrivals
 from gateway.southbound.desk import Rules
 from gateway.southbound.pace import Pace
+from gateway.southbound.tcp import address_of, tune
 
 from ..conftest import open_gateway
 from .connections import UNASKED, connected, door, others, reasons, serves
@@ -322,3 +324,27 @@ async def test_many_from_one_address_who_mean_it_all_get_in():
         for peer in peers:
             assert (await peer.response()).status == 101
         assert gateway.house.south.unfinished == 0
+
+
+# --- what the kernel does ------------------------------------------------------------------------
+
+
+@pytest.mark.real_time
+async def test_the_kernel_keeps_little_for_a_charge_point_and_finds_out_one_that_vanished():
+    """HC-142, HC-143: Linux doubles what it is asked for, for its own accounts."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with (
+        listener,
+        await trio.open_tcp_stream(*listener.socket.getsockname()) as ours,
+        await listener.accept() as stream,
+    ):
+        tune(stream)
+        assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * 32_768
+        assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 131_072
+        assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+        host, where = address_of(stream)
+        assert (host, where) == ("127.0.0.1", f"127.0.0.1:{ours.socket.getsockname()[1]}")
+        await stream.aclose()
+        tune(stream)  # one that has left already is no fault
+        assert address_of(stream) == ("unknown", "unknown")
