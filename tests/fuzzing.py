@@ -77,12 +77,13 @@ def frame(chance: random.Random) -> str:
     """A frame that is nearly one of OCPP-J, or one, or nothing of the kind."""
     action = chance.choice(_ACTIONS)
     message: list[Any] = [
-        chance.choice([2, 2, 2, 2, 2, 2, 2, 3, 4, 5, "2", None]),
-        chance.choice(["1", "a-long-id", "", 7, None]),
+        2 if chance.random() < 0.85 else chance.choice([3, 4, 5, "2", None]),
+        chance.choice(["1", "a-long-id", "", 7]) if chance.random() < 0.95 else None,
         action,
         _bent(chance, _PAYLOADS.get(action, {})),
     ]
-    del message[chance.choice([4, 4, 4, 4, 4, 4, 4, 4, 1, 2, 3]) :]
+    if chance.random() < 0.1:
+        del message[chance.randrange(4) :]
     return _torn(chance, json.dumps(message))
 
 
