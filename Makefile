@@ -35,6 +35,9 @@ format: $(VENV)/tools  ## put the code in order
 bench: $(VENV)/tools tools  ## figures, one JSON object a line
 	@$(RUN)python -m tests.bench
 
+soak: $(VENV)/tools tools  ## the long forms, for SOAK_MINUTES=10 or as many as you give
+	@$(RUN)pytest -q -s -m soak -o timeout=0 -o faulthandler_timeout=0 tests/soak
+
 clean:           ## forget the virtual environment and what tools left
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 

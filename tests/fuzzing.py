@@ -73,12 +73,15 @@ _PIECES = [
 ]  # fmt: skip
 
 
-def frame(chance: random.Random) -> str:
-    """A frame that is nearly one of OCPP-J, or one, or nothing of the kind."""
+def frame(chance: random.Random, unique_id: str = "") -> str:
+    """A frame that is nearly one of OCPP-J, or one, or nothing of the kind.
+
+    unique_id: its message id, where it has one; else it is whatever chance says.
+    """
     action = chance.choice(_ACTIONS)
     message: list[Any] = [
         2 if chance.random() < 0.85 else chance.choice([3, 4, 5, "2", None]),
-        chance.choice(["1", "a-long-id", "", 7]) if chance.random() < 0.95 else None,
+        unique_id or chance.choice(["1", "a-long-id", "", 7, None]),
         action,
         _bent(chance, _PAYLOADS.get(action, {})),
     ]

@@ -11,14 +11,20 @@ from __future__ import annotations
 import json
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, wrap_client_stream
+from trio_websocket import (
+    ConnectionClosed,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
 
 ANSWER_WITHIN = 15.0  # seconds; then it gives the connection up, as real ones do
 _LOST = (OSError, HandshakeError, ConnectionClosed, trio.TooSlowError, trio.BrokenResourceError)
@@ -175,12 +181,7 @@ class RetryingCharger:
             await trio.sleep(self._chance.uniform(0.02, 0.1))
 
     async def _connect(self) -> None:
-        stream = await trio.open_tcp_stream("127.0.0.1", self._port())
-        async with stream, trio.open_nursery() as nursery:
-            with trio.fail_after(5):
-                socket = await wrap_client_stream(
-                    nursery, stream, "gateway", f"/ocpp/{self.name}", subprotocols=["ocpp1.6"]
-                )
+        async with open_socket(self._port(), self.name) as socket:
             self.connections += 1
             await self._deliver(socket)
 
@@ -216,6 +217,21 @@ class RetryingCharger:
                     if waiting.action == "StartTransaction":
                         waiting.session.ids.append(rest[0]["transactionId"])
                     return rest[0]
+
+
+@asynccontextmanager
+async def open_socket(port: int, name: str) -> AsyncIterator[WebSocketConnection]:
+    """A charge point's WebSocket; at the end of the block the connection is closed, or cut."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream, trio.open_nursery() as nursery:
+        with trio.fail_after(5):
+            socket = await wrap_client_stream(
+                nursery, stream, "gateway", f"/ocpp/{name}", subprotocols=["ocpp1.6"]
+            )
+        yield socket
+        with trio.move_on_after(1):
+            await socket.aclose()
+        nursery.cancel_scope.cancel()
 
 
 def stamp(at: datetime) -> str:
