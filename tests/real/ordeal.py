@@ -70,11 +70,15 @@ class Lives:
     def send(self, number: int) -> None:
         os.kill(self._pid, number)
 
-    async def kill(self) -> None:
-        """End it where it stands.  It is wrong that it has ended by itself."""
+    async def kill(self, *, stopping: bool = False) -> None:
+        """End it where it stands.
+
+        stopping: it may have ended by SIGTERM already; that it ends by itself is wrong.
+        """
         with suppress(ProcessLookupError):
             self.send(signal.SIGKILL)
-        assert await self.ended() == -signal.SIGKILL, self.program.last_words()
+        fine = {-signal.SIGKILL, -signal.SIGTERM, 0} if stopping else {-signal.SIGKILL}
+        assert await self.ended() in fine, self.program.last_words()
 
     async def ended(self, within: float = 30) -> int:
         """The exit status of this life, negative for a signal."""
@@ -220,7 +224,11 @@ class Ordeal:
             await lives.begin()
             # sometimes before it is ready, mostly in the midst of its work
             await trio.sleep(chance.uniform(0, self.longest_life))
-            await lives.kill()
+            stopping = chance.random() < 0.2
+            if stopping:  # and killed in the midst of it
+                lives.send(signal.SIGTERM)
+                await trio.sleep(chance.uniform(0, 0.3))
+            await lives.kill(stopping=stopping)
 
     async def _torment(self, chance: random.Random) -> None:
         """One misfortune of ThingsBoard after the other."""
