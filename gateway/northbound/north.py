@@ -31,7 +31,7 @@ TOPICS = (RPC_TOPIC, ANSWERS)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
 _LASTED = 25.0  # seconds after which a link holds: one that is never acknowledged lasts 20
 _MOST_ORDERS = 200  # RPCs under way at once
-_NEARLY = 0.9  # of the grace; in what remains, the store is closed and the process ends
+_NEARLY = 0.8  # of the grace; in what remains, the store is closed and the process ends
 _REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
 
 log = structlog.get_logger(__name__)

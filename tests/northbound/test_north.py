@@ -559,7 +559,7 @@ async def test_the_stop_waits_for_acknowledgements_no_longer_than_the_grace():
         await settled()
         began = trio.current_time()
         gateway.stop.set()
-    assert 6 < trio.current_time() - began < 7
+    assert 5 < trio.current_time() - began < 6
 
 
 async def test_with_thingsboard_away_the_stop_does_not_wait():
