@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 import trio
 
-from gateway.journal import Bookmark, JournalError
+from gateway.journal import Bookmark, JournalError, sqlite
 from gateway.journal.groupcommit import open_sqlite
 from gateway.journal.sqlite import _STEPS, SqliteStore, reading
 
@@ -148,3 +148,24 @@ async def test_a_trim_holds_up_nobody_who_appends(tmp_path):
             nursery.start_soon(journal.trim, LATER, ("r",), 9_000)
             await journal.append(*boots("b"))
         assert [entry.seq for entry in await journal.read(after=0, limit=1)] == [9_001]
+
+
+async def test_of_a_large_store_what_decides_about_sessions_is_looked_through(
+    tmp_path, monkeypatch
+):
+    """HC-136: all of it would keep charge points waiting, on a slow disk for minutes."""
+    path = tmp_path / "journal.db"
+    monkeypatch.setattr(sqlite, "_CHECKED_WHOLE", 0)
+    async with open_sqlite(path) as journal:
+        await journal.append(*[start(connector_id=number) for number in range(300)])
+    async with open_sqlite(path) as journal:
+        assert journal.statistics().last_seq == 300
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("select rootpage from sqlite_master where name = 'tx'").fetchone()
+        (size,) = db.execute("pragma page_size").fetchone()
+    data = bytearray(path.read_bytes())
+    data[(root - 1) * size : root * size] = bytes([0xA5]) * size
+    path.write_bytes(data)
+    with pytest.raises(JournalError, match="restore a backup, or move the file away"):
+        SqliteStore.open(path)
+    assert path.read_bytes() == data
