@@ -11,12 +11,20 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+import attrs
 import structlog
 import trio
 
 from .bus import Entry, EventBus, Overflow, Subscription
 from .domain.accounting import ACCOUNTED, Ledger
-from .domain.events import Event, NotAccounted, TransactionClosed, TransactionFact
+from .domain.events import (
+    Event,
+    MessageOrphaned,
+    NotAccounted,
+    TransactionClosed,
+    TransactionFact,
+    TransactionSettled,
+)
 from .journal import Bookmark, Journal, OpenTransaction
 
 READER = "accountant"
@@ -30,10 +38,34 @@ _TICK = 60.0  # seconds between two prices of idle time
 log = structlog.get_logger(__name__)
 
 
+@attrs.define
+class Books:
+    """What was accounted for since the start, for metrics.
+
+    receipts, of which needs_review: corrections count again.  orphans: messages that belong
+    to no transaction.  not_accounted: entries that a bug of ours kept out of the books.
+    """
+
+    receipts: int = 0
+    needs_review: int = 0
+    orphans: int = 0
+    not_accounted: int = 0
+
+    def count(self, fact: Event) -> None:
+        match fact:
+            case TransactionSettled():
+                self.receipts += 1
+                self.needs_review += bool(fact.receipt.get("needs_review"))
+            case MessageOrphaned():
+                self.orphans += 1
+            case NotAccounted():
+                self.not_accounted += 1
+
+
 @asynccontextmanager
 async def open_accountant(
     bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_after: timedelta
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Books]:
     """Account for all that is published; on leaving the block, first finish what there is.
 
     stale_after: how old the newest word of a transaction may be whose charge point is away, or
@@ -41,6 +73,7 @@ async def open_accountant(
     """
     bookmark = await bus.journal.bookmark(READER)
     await restore(ledger, bus.journal, bookmark.seq)
+    books = Books()
     async with trio.open_nursery() as ticking:
         ticking.start_soon(_tick, bus, ledger, now, stale_after)
         async with trio.open_nursery() as nursery:
@@ -48,8 +81,8 @@ async def open_accountant(
                 *ACCOUNTED, overflow=Overflow.REREAD, after=bookmark.seq, capacity=5_000
             ) as entries:
                 # That the subscription closes first is what ends the books.
-                nursery.start_soon(_keep_books, entries, bus, ledger)  # noqa: ASYNC111
-                yield
+                nursery.start_soon(_keep_books, entries, bus, ledger, books)  # noqa: ASYNC111
+                yield books
         ticking.cancel_scope.cancel()
 
 
@@ -78,7 +111,7 @@ def fold(ledger: Ledger, entries: Iterable[Entry], place: int) -> None:
             ledger.restore(entry.event)
 
 
-async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger) -> None:
+async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, books: Books) -> None:
     while batch := await entries.gathered(_MOST_AT_ONCE):
         facts: list[Event] = []
         for count, entry in enumerate(batch, 1):
@@ -86,6 +119,8 @@ async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger) -> N
             facts.extend(_accounted(entry, ledger))
             if count % _AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
+        for fact in facts:
+            books.count(fact)
         # Facts and place, or neither.  Nobody is promised them, so the next batch need not
         # wait until they are durable; who is far ahead of the disk has to, for memory's sake.
         place = Bookmark(READER, batch[-1].seq)

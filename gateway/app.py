@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import trio
 
-from .accountant import open_accountant
+from .accountant import Books, open_accountant
 from .bus import EventBus
 from .domain.accounting import Ledger
 from .domain.events import ChargePointDisconnected
@@ -27,6 +27,7 @@ from .southbound.door import DoorSettings, open_southbound
 from .southbound.orders import Orders
 from .southbound.registry import Registry
 from .southbound.session import Tally
+from .tap import Tap
 
 Now = Callable[[], datetime]
 
@@ -67,7 +68,17 @@ class House:
     ledger: Ledger
     north: Statistics
     south: Tally
+    books: Books
+    tap: Tap
     reloads: Reloads = attrs.field(factory=Reloads)
+
+    def behind(self) -> tuple[int, float]:
+        """What ThingsBoard has not acknowledged: entries, and seconds since the oldest came."""
+        entries = self.north.told.behind(self.bus.journal.statistics().last_seq)
+        since = self.bus.timeline.oldest(self.north.place + 1)
+        if not entries or since is None:
+            return entries, 0.0
+        return entries, max(0.0, trio.current_time() - since)
 
 
 async def run(
@@ -85,21 +96,24 @@ async def run(
     bus = EventBus(journal, Fleet.of(await journal.devices()))
     registry = Registry()
     ledger = Ledger(book, software=settings.software)
-    orders = Orders(bus, registry, now, settings.default_id_tag, settings.start_timeout)
+    tap = Tap(now)
+    orders = Orders(bus, registry, now, tap, settings.default_id_tag, settings.start_timeout)
     await _tell_absent(bus, now)
     closing = Closing()
     async with (
         open_retention(journal, settings.keep, now),
         # hears everyone, leaves last
-        open_north(open_link, bus, orders.carry_out, now, settings.north, closing) as north,
+        open_north(
+            open_link, bus, orders.carry_out, now, settings.north, closing, tap.for_thingsboard
+        ) as north,
         # hears the charge points, tells the north
-        open_accountant(bus, ledger, now, settings.stale_after),
+        open_accountant(bus, ledger, now, settings.stale_after) as books,
         # hears the accountant, tells the drivers
         open_displays(bus, registry, ledger, now) if settings.driver_display else nullcontext(),
         # tells everyone, leaves first
-        open_southbound(listeners, bus, registry, now, settings.door) as south,
+        open_southbound(listeners, bus, registry, now, settings.door, tap) as south,
     ):
-        house = House(bus, registry, ledger, north, south)
+        house = House(bus, registry, ledger, north, south, books, tap)
         task_status.started(house)
         await wait_stop(house)
         closing.begin()

@@ -18,6 +18,7 @@ import trio
 from .domain.events import Event
 from .domain.fleet import Fleet
 from .journal import Bookmark, Entry, Journal, JournalError
+from .timeline import Timeline
 
 __all__ = ["Entry", "EventBus", "JournalError", "Overflow", "Subscription"]
 
@@ -150,11 +151,12 @@ class Subscription:
 
 
 class EventBus:
-    """Owns: the subscriptions, and the fleet as the newest entry left it."""
+    """Owns: the subscriptions, the fleet as the newest entry left it, and when entries came."""
 
     def __init__(self, journal: Journal, fleet: Fleet) -> None:
         self.journal = journal
         self.fleet = fleet
+        self.timeline = Timeline()
         self._subscriptions: list[Subscription] = []
         journal.hear = self._hear
 
@@ -172,6 +174,8 @@ class EventBus:
 
     def _hear(self, entries: Sequence[Entry]) -> None:
         # Called in the order of the journal, which owns it: there is no lock here.
+        if entries:
+            self.timeline.note(entries[0].seq, trio.current_time())
         for entry in entries:
             self.fleet.apply(entry.event)
             for subscription in self._subscriptions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ import trio
 
 from . import __version__
 from .config import Config, ConfigError, Fault, judge, load
+from .values import Address
+from .values import address as read_address
 
 if sys.version_info >= (3, 14):
     sys.exit("ocpp-gateway needs Python 3.11 to 3.13: trio-asyncio cannot be imported on 3.14 yet")
@@ -91,6 +94,14 @@ def _parser() -> argparse.ArgumentParser:
         "--signed-xml", action="store_true", help="its signed meter values, as S.A.F.E. XML"
     )
 
+    tail = _command(commands, "tail", _tail, "what charge points and gateway say to each other")
+    _config(tail)
+    tail.add_argument(
+        "charge_points", nargs="*", metavar="CHARGE_POINT", help="ids, or like 'CP-*'; none for all"
+    )
+    tail.add_argument("--admin", type=_address, metavar="HOST:PORT", help="not as configured")
+    tail.add_argument("--json", action="store_true", help="one JSON object a line")
+
     replay = _command(commands, "replay", _replay, "price recorded frames without a network")
     replay.add_argument("files", nargs="+", metavar="FILE")
 
@@ -142,6 +153,13 @@ def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML; without it, defaults and environment"
     )
+
+
+def _address(text: str) -> Address:
+    try:
+        return read_address(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
 def _positive(text: str) -> float:
@@ -266,6 +284,24 @@ def _replay(arguments: argparse.Namespace) -> int:
     from .replay import main as replay
 
     return replay(arguments.files)
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    from .tail import TailError, as_text, tail
+
+    admin = arguments.admin or load(arguments.config, os.environ)[0].admin.listen
+    if admin.port == 0:
+        print("[admin] listen names no port: say by --admin what `run` showed", file=sys.stderr)
+        return 2
+
+    def show(told: dict[str, Any]) -> None:
+        print(json.dumps(told) if arguments.json else as_text(told), flush=True)
+
+    try:
+        trio.run(tail, admin, arguments.charge_points, show)
+    except TailError as exc:
+        print(f"ocpp-gateway: {exc}", file=sys.stderr)
+    return 1
 
 
 def _hash_password(_: argparse.Namespace) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 
+import h11
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin import respond, serve_admin
+from gateway.accountant import Books
+from gateway.admin import _from_here, respond, serve_admin
 from gateway.app import House
 from gateway.bus import EventBus
 from gateway.domain.accounting import Ledger
@@ -21,9 +24,11 @@ from gateway.journal.groupcommit import open_sqlite
 from gateway.northbound.north import Statistics
 from gateway.southbound.registry import Registry
 from gateway.southbound.session import Tally
+from gateway.tap import MOST_WATCHES, Tap
 
 from .doors import now
 from .real.processes import get, http
+from .southbound.wire import dial
 
 
 def metrics_of(house):
@@ -71,7 +76,9 @@ async def test_ready_also_while_thingsboard_is_away(gateway):
 async def test_not_ready_once_the_store_has_failed(tmp_path):
     async with open_sqlite(tmp_path / "gateway.db") as journal:
         bus = EventBus(journal, Fleet())
-        house = House(bus, Registry(), Ledger(TariffBook.empty()), Statistics(), Tally())
+        house = House(
+            bus, Registry(), Ledger(TariffBook.empty()), Statistics(), Tally(), Books(), Tap(now)
+        )
         assert respond("GET", "/readyz", house)[0] == 200
         journal._store._writer.execute("pragma query_only = on")  # as a disk that went read-only
         with pytest.raises(JournalError):
@@ -105,11 +112,11 @@ async def test_metrics_are_prometheus_text_with_the_promised_prefix(gateway):
     assert value_of(families, "connected_charge_points") == 1
     assert value_of(families, "known_charge_points") == 1
     assert value_of(families, "open_transactions") == 1
-    assert value_of(families, "requests_total", action="BootNotification") == 1
-    assert value_of(families, "requests_total", action="StartTransaction") == 1
+    assert value_of(families, "requests_total", action="BootNotification", outcome="answered") == 1
+    assert value_of(families, "requests_total", action="StartTransaction", outcome="answered") == 1
     assert value_of(families, "rejected_frames_total", code="NotImplemented") == 1
     assert value_of(families, "north_connected") == 1
-    assert value_of(families, "north_published_total") > 0
+    assert value_of(families, "north_publishes_total", result="delivered") > 0
     assert value_of(families, "journal_commits_total") > 0
 
 
@@ -177,3 +184,163 @@ async def test_slow_visitors_keep_nobody_waiting(gateway):
             await stream.send_all(b"GET /hea")
         with trio.fail_after(3):
             assert await get(port, "/healthz") == (200, b"ok\n")
+
+
+# --- the trace -------------------------------------------------------------------------------
+
+
+class Watcher:
+    """One who looks on: a GET /trace, its lines as they come."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._lines = []
+        self._rest = b""
+        self._connection = h11.Connection(h11.CLIENT)
+
+    async def ask(self, target):
+        request = h11.Request(method="GET", target=target, headers=[("host", "x")])
+        await self._stream.send_all(self._connection.send(request))
+        return (await self._event()).status_code
+
+    async def _event(self):
+        while (event := self._connection.next_event()) is h11.NEED_DATA:
+            self._connection.receive_data(await self._stream.receive_some(65_536))
+        return event
+
+    async def line(self):
+        with trio.fail_after(20):
+            while not self._lines:
+                event = await self._event()
+                *whole, self._rest = (self._rest + event.data).split(b"\n")
+                self._lines += [line for line in whole if line]
+            return json.loads(self._lines.pop(0))
+
+
+@asynccontextmanager
+async def watching(port, target="/trace"):
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        watcher = Watcher(stream)
+        watcher.status = await watcher.ask(target)
+        yield watcher
+
+
+@pytest.mark.real_time
+async def test_who_looks_on_sees_a_charge_point_come_speak_and_go(gateway):
+    async with open_admin(gateway.house) as port, watching(port) as eyes:
+        assert eyes.status == 200
+        async with gateway.charger("CP-1") as charger:
+            await charger.ask("Heartbeat")
+            await charger.send("no JSON")
+        told = [await eyes.line() for _ in range(5)]
+    assert {item["charge_point"] for item in told} == {"CP-1"}
+    assert all(datetime.fromisoformat(item["at"]).utcoffset() is not None for item in told)
+    assert [item.get("way") or item["event"] for item in told] == [
+        "connected", "in", "out", "in", "disconnected",
+    ]  # fmt: skip
+    assert json.loads(told[1]["frame"])[2] == "Heartbeat"
+    assert told[3]["reason"].startswith("FormationViolation")
+    assert "memory" in told[0]["reason"]
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(
+    ("query", "heard"),
+    [("charge_point=CP-1", ["CP-1"]), ("charge_point=CP-1&charge_point=X%202", ["CP-1", "X 2"]),
+     ("charge_point=CP-*", ["CP-1", "CP-9"]), ("charge_point=Y&charge_point=*", None)],
+)  # fmt: skip
+async def test_who_looks_on_may_say_at_whom(gateway, query, heard):
+    everybody = ["CP-1", "X 2", "CP-9"]
+    async with open_admin(gateway.house) as port, watching(port, f"/trace?{query}") as eyes:
+        for name in everybody:
+            async with gateway.charger(name, path="/ocpp/" + name.replace(" ", "%20")):
+                pass
+        seen = [(await eyes.line())["charge_point"] for _ in heard or everybody for _ in (1, 2)]
+    assert list(dict.fromkeys(seen)) == (heard or everybody)
+
+
+@pytest.mark.real_time
+async def test_handshakes_that_are_refused_are_seen_also_of_nobody(gateway):
+    async with open_admin(gateway.house) as port, watching(port) as eyes:
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade("/")).status == 404
+        told = await eyes.line()
+    assert (told["event"], told["charge_point"]) == ("refused", "")
+    assert told["reason"].startswith("404 no charge point id")
+
+
+@pytest.mark.real_time
+async def test_only_so_many_look_on_and_none_is_left_behind(gateway):
+    async with open_admin(gateway.house) as port, AsyncExitStack() as all_eyes:
+        for _ in range(MOST_WATCHES):
+            eyes = await all_eyes.enter_async_context(watching(port))
+            assert eyes.status == 200
+        async with watching(port) as one_too_many:
+            assert one_too_many.status == 503
+        assert (await get(port, "/trace"))[0] == 503
+        assert await get(port, "/healthz") == (200, b"ok\n")
+        await all_eyes.aclose()
+        with trio.fail_after(10):
+            while gateway.house.tap.looked_at:  # noqa: ASYNC110  that a socket was closed tells nobody
+                await trio.sleep(0.01)
+        async with watching(port) as eyes:
+            assert eyes.status == 200
+
+
+@pytest.mark.real_time
+async def test_who_looks_on_does_not_make_room_for_other_visitors(gateway):
+    async with open_admin(gateway.house) as port, AsyncExitStack() as visits:
+        eyes = await visits.enter_async_context(watching(port))
+        for _ in range(60):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await visits.enter_async_context(stream)
+            await stream.send_all(b"GET /hea")
+        async with gateway.charger("CP-1"):
+            assert (await eyes.line())["event"] == "connected"
+
+
+@pytest.mark.real_time
+async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypatch):
+    monkeypatch.setattr("gateway.admin._REQUEST_TIMEOUT", 0.3)
+    async with (
+        open_admin(gateway.house) as port,
+        watching(port),
+        gateway.charger("CP-1") as charger,
+    ):
+        with trio.fail_after(30):
+            while gateway.house.tap.looked_at:
+                await charger.send("x" * 16_000)
+                await charger.ask("Heartbeat")
+
+
+@pytest.mark.real_time
+async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
+    monkeypatch.setattr("gateway.admin._REQUEST_TIMEOUT", 0.1)
+    async with open_admin(gateway.house) as port, watching(port) as eyes:
+        with trio.fail_after(10):
+            assert (await eyes._event()).data == b"\n"
+            assert (await eyes._event()).data == b"\n"
+
+
+@pytest.mark.real_time
+async def test_frames_are_shown_on_the_gateways_own_host_only(gateway, monkeypatch):
+    monkeypatch.setattr("gateway.admin._from_here", lambda _: False)
+    async with open_admin(gateway.house) as port:
+        assert (await get(port, "/trace"))[0] == 403
+        assert (await get(port, "/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "here"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True),
+     ("10.0.0.7", False), ("192.0.2.1", False), ("::ffff:10.0.0.7", False), ("2001:db8::1", False)],
+)  # fmt: skip
+def test_the_own_host_is_known_by_its_address(peer, here):
+    class Socket:
+        def getpeername(self):
+            return peer, 1
+
+    class Stream:
+        socket = Socket()
+
+    assert _from_here(Stream()) is here

@@ -16,6 +16,9 @@ from typing import Any, Protocol
 import attrs
 
 from ..domain.events import Event
+from ..histogram import Histogram
+
+ENTRIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 
 
 class JournalError(Exception):
@@ -70,18 +73,19 @@ class Statistics:
     """What a journal has done since it was opened.
 
     entries, commits: how many; waiting: appends not yet durable.
-    commit_seconds: spent in commits, in sum.
+    commit_entries, commit_seconds: how large each commit was, and how long it took.
     last_seq: of the newest entry.  failure: why nothing can be written any more.
     writing_s: seconds that the commit under way has taken so far; 0 while there is none.
     """
 
     entries: int
     commits: int
-    commit_seconds: float
     waiting: int
     last_seq: int
     failure: str | None = None
     writing_s: float = 0.0
+    commit_entries: Histogram = attrs.field(factory=lambda: Histogram(ENTRIES))
+    commit_seconds: Histogram = attrs.field(factory=Histogram)
 
 
 Hear = Callable[[Sequence[Entry]], None]

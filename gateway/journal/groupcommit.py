@@ -19,7 +19,8 @@ import attrs
 import trio
 
 from ..domain.events import Event
-from . import Aside, Bookmark, Entry, Hear, JournalError, OpenTransaction, Statistics
+from ..histogram import Histogram
+from . import ENTRIES, Aside, Bookmark, Entry, Hear, JournalError, OpenTransaction, Statistics
 from .codec import dump
 from .sqlite import Append, SqliteStore
 
@@ -66,7 +67,8 @@ class GroupCommitJournal:
         self._one_reader = trio.CapacityLimiter(1)
         self._entries = self._commits = 0
         self._last_seq = store.last_seq
-        self._commit_seconds = 0.0
+        self._commit_entries = Histogram(ENTRIES)
+        self._commit_seconds = Histogram()
         self._committed_at = -math.inf
         self._committing_since: float | None = None
 
@@ -124,12 +126,13 @@ class GroupCommitJournal:
         self._committing_since = None
         self._commits += 1
         self._committed_at = trio.current_time()
-        self._commit_seconds += time.perf_counter() - began
+        self._commit_seconds.add(time.perf_counter() - began)
         self._tell(batch)
 
     def _tell(self, batch: list[_Waiting]) -> None:
         heard = [entry for waiting in batch for entry in waiting.entries]
         if heard and self._failure is None:
+            self._commit_entries.add(len(heard))
             self._entries += len(heard)
             self._last_seq = heard[-1].seq
             self.hear(heard)
@@ -181,9 +184,10 @@ class GroupCommitJournal:
         return Statistics(
             entries=self._entries,
             commits=self._commits,
-            commit_seconds=self._commit_seconds,
             waiting=len(self._gathered),
             last_seq=self._last_seq,
             failure=None if self._failure is None else str(self._failure),
             writing_s=0.0 if since is None else time.perf_counter() - since,
+            commit_entries=self._commit_entries,
+            commit_seconds=self._commit_seconds,
         )

@@ -164,7 +164,6 @@ class MemoryJournal:
         return Statistics(
             entries=len(self._entries),
             commits=self._commits,
-            commit_seconds=0.0,
             waiting=0,
             last_seq=len(self._entries),
         )

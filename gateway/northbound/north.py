@@ -17,6 +17,7 @@ import trio
 
 from ..bus import Entry, EventBus, JournalError, Overflow
 from ..domain.commands import Command, Failed, Outcome
+from ..tap import Watch
 from .limits import ANSWER, ANSWERS, Pace
 from .link import Link, LinkLost, Publication
 from .outbox import READER, Outbox, Translate
@@ -25,6 +26,7 @@ from .rows import Row, rows
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
 from .suspects import ATTEMPTS, Suspects
 from .teller import Statistics, Teller
+from .traces import Traces
 from .trouble import Trouble
 
 TOPICS = (RPC_TOPIC, ANSWERS)
@@ -75,16 +77,20 @@ async def open_north(
     now: Callable[[], datetime],
     settings: NorthSettings,
     closing: Closing | None = None,
+    frames: Watch | None = None,
 ) -> AsyncIterator[Statistics]:
     """Forward all that is published; on leaving the block, what is left.
 
     That takes until nearly `grace` seconds after the house began to close (after the end of the
     block, where nobody says).  What they do not suffice for stays in the journal for the next
     start.
+    frames: of charge points that are traced.
     """
     bookmark = await bus.journal.bookmark(READER)
+    await _note_oldest(bus, bookmark.seq, now)
     place = Place(bookmark.seq, bookmark.ahead)
     statistics = Statistics(place)
+    traces = None if frames is None else Traces(frames)
 
     def translate(entry: Entry) -> Sequence[Row]:
         return *rows(entry.event, settings.session_log), *settings.also(entry)
@@ -92,13 +98,20 @@ async def open_north(
     async with trio.open_nursery() as nursery:
         with bus.subscribe(overflow=Overflow.REREAD, after=place.seq, capacity=8_000) as entries:
             outbox = Outbox(bus, entries, place, translate, settings.in_order)
-            north = _North(bus, outbox, statistics, carry_out, now, settings, nursery)
+            north = _North(bus, outbox, statistics, carry_out, now, settings, nursery, traces)
             nursery.start_soon(north.run, open_link)
             yield statistics
             north.closing = True
         began = min(closing.since if closing else math.inf, trio.current_time())
         nursery.cancel_scope.deadline = began + _NEARLY * settings.grace
         north.wake()
+
+
+async def _note_oldest(bus: EventBus, place: int, now: Callable[[], datetime]) -> None:
+    """Since when a house that just starts is behind (see `bus.timeline`)."""
+    for entry in await bus.journal.read(after=place, limit=1):
+        age = (now() - entry.event.received_at).total_seconds()
+        bus.timeline.note(entry.seq, trio.current_time() - max(0.0, age))
 
 
 _Answer = tuple[str, Publication]  # a device, and what is told in its name
@@ -124,6 +137,7 @@ class _North:
         now: Callable[[], datetime],
         settings: NorthSettings,
         orders: trio.Nursery,
+        traces: Traces | None,
     ) -> None:
         self._bus = bus
         self._outbox = outbox
@@ -131,6 +145,7 @@ class _North:
         self._now = now
         self._settings = settings
         self._orders = orders
+        self._traces = traces
         self._asked: dict[tuple[str, int, str, bytes], _Order] = {}
         self._under_way = 0
         self._reply, self._replies = trio.open_memory_channel[_Answer](_MOST_ORDERS)
@@ -206,6 +221,8 @@ class _North:
             nursery.start_soon(self._wait_holding)
             await teller.ask_limits()
             nursery.start_soon(teller.keep_alive)
+            if self._traces is not None:
+                nursery.start_soon(self._traces.tell, teller)
             async with trio.open_nursery() as telling:
                 telling.start_soon(self._send_replies, teller)
                 await self._outbox.tell(teller, newest)

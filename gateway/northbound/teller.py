@@ -109,6 +109,16 @@ class Teller:
         sent = [(parcel, await self._send(parcel, urgent=not old)) for parcel in packed]
         return Batch(span, told, sent, timeless)
 
+    async def tell(self, loose: Sequence[Row]) -> None:
+        """Tell what is no entry of the journal, when nothing else waits; returns when it is told.
+
+        What is refused is not told again.
+        """
+        await self._announce(dict.fromkeys(row.device for row in loose))
+        packed = self._packed([(0, row) for row in loose], many_devices=self._many_devices)
+        sent = [await self._send(parcel, urgent=False) for parcel in packed]
+        await confirmed([delivery for delivery in sent if delivery is not None])
+
     def _packed(self, told: Iterable[tuple[int, Row]], *, many_devices: bool) -> list[Parcel]:
         return [
             parcel

@@ -101,11 +101,15 @@ class Desk:
     def rejected(self, error: FrameError, total: int) -> None:
         """Tell of frames that broke the protocol, but not of each: there may be thousands."""
         now = trio.current_time()  # a wall clock may jump
-        log.info(
-            "frame rejected", charge_point=self._charge_point_id, code=error.code, why=error.why
-        )
         if now - self._rejected_told_at >= _REJECTED_EVERY:
             self._rejected_told_at = now
+            log.info(
+                "frame rejected",
+                charge_point=self._charge_point_id,
+                code=error.code,
+                why=error.why,
+                rejected_frames=total,
+            )
             self._bus.publish_soon(
                 events.FramesRejected(
                     charge_point_id=self._charge_point_id,

@@ -15,6 +15,7 @@ from wsproto.utilities import LocalProtocolError
 
 from ..bus import EventBus, JournalError
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
+from ..tap import CONNECTED, DISCONNECTED, REFUSED, Tap
 from .arrivals import Arrivals
 from .credentials import PasswordBook, identity_of, password_of
 from .desk import Desk, Now, Rules
@@ -30,6 +31,7 @@ NORMAL, GOING_AWAY = 1000, 1001
 STOPPING = "the gateway is stopping"
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to answer our goodbye
 SILENT_HEARTBEATS = 3
+_TO_LOOK_AFTER = frozenset({"password", "profile", "subprotocol", "taken", "unknown"})
 
 log = structlog.get_logger(__name__)
 
@@ -70,13 +72,14 @@ async def open_southbound(
     registry: Registry,
     now: Now,
     settings: DoorSettings,
+    tap: Tap,
 ) -> AsyncIterator[Tally]:
     """Serve charge points while the block runs; on leaving it, take leave of them.
 
     They hear 1001 (going away) after the answers under way, and have `grace` seconds.
     """
     tally = Tally()
-    door = _Door(bus, registry, now, settings, tally)
+    door = _Door(bus, registry, now, settings, tally, tap)
     async with trio.open_nursery() as watch:
         watch.start_soon(door.watch)
         async with trio.open_nursery() as chargers:
@@ -91,10 +94,13 @@ async def open_southbound(
 
 
 class _Refused(Exception):
-    """A handshake that gets an HTTP error in place of a WebSocket."""
+    """A handshake that gets an HTTP error in place of a WebSocket.  word: the why, for metrics."""
 
-    def __init__(self, status: int, why: str, headers: _Headers | None = None) -> None:
+    def __init__(
+        self, status: int, why: str, headers: _Headers | None = None, *, word: str = "other"
+    ) -> None:
         super().__init__(f"{status} {why}")
+        self.word = word
         self.status = status
         self.why = why
         self.headers = headers or []
@@ -102,9 +108,16 @@ class _Refused(Exception):
 
 class _Door:
     def __init__(
-        self, bus: EventBus, registry: Registry, now: Now, settings: DoorSettings, tally: Tally
+        self,
+        bus: EventBus,
+        registry: Registry,
+        now: Now,
+        settings: DoorSettings,
+        tally: Tally,
+        tap: Tap,
     ) -> None:
         self._tally = tally
+        self._tap = tap
         self._bus = bus
         self._registry = registry
         self._now = now
@@ -137,6 +150,7 @@ class _Door:
         try:
             if self._inside > self._settings.most_connections:
                 log.warning("connection refused: as many as may are open", remote=where)
+                self._tally.handshakes["full"] += 1
                 return
             tune(stream)
             async with trio.open_nursery() as tasks:
@@ -145,7 +159,10 @@ class _Door:
         except* JournalError:
             raise
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as group:
-            log.debug("connection broken", remote=where, why=_first(group))
+            if (fault := _tls_fault(group)) is not None:
+                self._note_no_tls(where, fault)
+            else:
+                log.debug("connection broken", remote=where, why=_first(group))
         except* (HandshakeError, LocalProtocolError, SocketClosed) as group:
             log.info("connection ended by a protocol fault", remote=where, why=_first(group))
         except* Exception:
@@ -160,6 +177,8 @@ class _Door:
         pace = Pace(settings.frames_per_second, self._held_back, where)
         socket, refused = None, False
         with self._arrivals.arriving(host) as arriving:
+            if isinstance(stream, trio.SSLStream):  # here, where its faults are not lost
+                await stream.do_handshake()
             handshake = await read_handshake(
                 stream,
                 tasks,
@@ -174,8 +193,7 @@ class _Door:
                 socket = await handshake.accept(offered)
             except _Refused as exc:
                 refused = True
-                log.info("handshake refused", remote=where, path=handshake.path[:200],
-                         why=str(exc))  # fmt: skip
+                self._note_refused(handshake.path, where, exc)
                 await handshake.reject(exc.status, exc.why, exc.headers)
         if socket is not None:
             pace.name = charge_point_id
@@ -187,37 +205,64 @@ class _Door:
     def _held_back(self, frames: int) -> None:
         self._tally.throttled += frames
 
+    def _note_no_tls(self, where: str, fault: str) -> None:
+        log.info("no TLS handshake", remote=where, why=fault)
+        self._tally.handshakes["tls"] += 1
+        if self._tap.looked_at:
+            self._tap.note("", REFUSED, reason=f"no TLS handshake: {fault}, from {where}")
+
+    def _note_refused(self, path: str, where: str, refused: _Refused) -> None:
+        # Who names a charge point is to be looked after; who does not may be anybody.
+        tell = log.warning if refused.word in _TO_LOOK_AFTER else log.info
+        tell("handshake refused", remote=where, path=path[:200], why=str(refused))
+        self._tally.handshakes[refused.word] += 1
+        if self._tap.looked_at:
+            told = f"{refused}, from {where}, path {path[:200]}"
+            self._tap.note(identity_of(path) or "", REFUSED, reason=told)
+
     async def _admit(self, handshake: Handshake, stream: trio.abc.Stream) -> tuple[str, int]:
         """(charge point id, security profile).  Raises _Refused."""
         settings = self._settings
         if self._closing:
-            raise _Refused(503, STOPPING, [(b"retry-after", b"10")])
+            raise _Refused(503, STOPPING, [(b"retry-after", b"10")], word="stopping")
         identity = identity_of(handshake.path)
         if identity is None:
-            raise _Refused(404, "no charge point id: connect to .../ocpp/<charge point id>")
+            raise _Refused(
+                404, "no charge point id: connect to .../ocpp/<charge point id>", word="no_id"
+            )
         if settings.reject_unknown and identity not in settings.known:
-            raise _Refused(404, "this charge point is not known here")
+            raise _Refused(404, "this charge point is not known here", word="unknown")
         secure = isinstance(stream, trio.SSLStream)
         profile = 2 if secure else 0
         if self._passwords.needs(identity):
             password = password_of(handshake.header(b"authorization"), identity)
             if not await self._passwords.admits(identity, password):
                 raise _Refused(
-                    401, "wrong or missing password", [(b"www-authenticate", b'Basic realm="ocpp"')]
+                    401,
+                    "wrong or missing password",
+                    [(b"www-authenticate", b'Basic realm="ocpp"')],
+                    word="password",
                 )
             profile = 2 if secure else 1
         if isinstance(stream, trio.SSLStream) and stream.getpeercert():
             profile = 3
         if profile < settings.profiles.get(identity, 0):
-            raise _Refused(403, "this charge point may not connect with so little security")
+            raise _Refused(
+                403, "this charge point may not connect with so little security", word="profile"
+            )
         offered = handshake.subprotocols
         if SUBPROTOCOL not in offered and (offered or settings.require_subprotocol):
-            raise _Refused(400, f"this is a central system for {SUBPROTOCOL}, not for {offered}")
+            raise _Refused(
+                400,
+                f"this is a central system for {SUBPROTOCOL}, not for {offered}",
+                word="subprotocol",
+            )
         if (calm_in := self._registry.calm_in(identity)) > 0:
             raise _Refused(
                 503,
                 "another device with this id holds the connection",
                 [(b"retry-after", str(int(calm_in) + 1).encode())],
+                word="taken",
             )
         return identity, profile
 
@@ -245,6 +290,7 @@ class _Door:
             desk.rejected,
             tasks,
             tally=self._tally,
+            tap=self._tap,
             lenient=settings.lenient,
             call_timeout=settings.call_timeout,
             pending=desk.waiting,
@@ -254,6 +300,9 @@ class _Door:
                 session.leave(GOING_AWAY, STOPPING)
             reason = None
             self._served.add(session)
+            if self._tap.looked_at:
+                told = f"from {where}, security profile {profile}"
+                self._tap.note(charge_point_id, CONNECTED, reason=told)
             try:
                 await self._bus.publish(
                     ChargePointConnected(
@@ -271,6 +320,8 @@ class _Door:
                 reason = await session.run()
             finally:
                 self._served.discard(session)
+                if self._tap.looked_at:
+                    self._tap.note(charge_point_id, DISCONNECTED, reason=reason or session.why())
                 if self._registry.is_seated(session):
                     # It shields itself.
                     await self._tell_left(charge_point_id, reason or session.why())  # noqa: ASYNC102
@@ -311,12 +362,22 @@ class _Door:
                         session.tasks.start_soon(session.abort)
 
 
+def _tls_fault(group: BaseExceptionGroup[BaseException]) -> str | None:
+    """What OpenSSL found wrong, where it was that."""
+    cause = _exception(group).__cause__
+    return cause.reason or str(cause) if isinstance(cause, ssl.SSLError) else None
+
+
 def _first(group: BaseExceptionGroup[BaseException]) -> str:
     """The words of the first real exception in a group of groups."""
+    return repr(_exception(group))
+
+
+def _exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
     inner = group.exceptions[0]
     while isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[0]
-    return repr(inner)
+    return inner
 
 
 def tls_context(cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:

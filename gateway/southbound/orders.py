@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import attrs
@@ -20,6 +20,8 @@ from ..domain.events import (
     TransactionStarted,
 )
 from ..domain.fleet import device_name
+from ..domain.shown import value_without_secrets
+from ..tap import LONGEST, Tap, TooManyTraces
 from .desk import Now
 from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall
 from .registry import Registry
@@ -31,6 +33,7 @@ from .session import (
     TooManyCalls,
 )
 
+CHARGE_POINT_METHODS = ("trace",)  # beside those of OCPP
 CONNECTOR_METHODS = (
     "remoteStart",
     "remoteStop",
@@ -42,8 +45,8 @@ CONNECTOR_METHODS = (
 
 _OF_A_TRANSACTION = frozenset({"remoteStart", "remoteStop", "setCharging"})
 _CAME_TO_PASS = frozenset({"Accepted", "Stopped"})
+_MINUTES = 10.0  # that a trace lasts where nobody says how long
 _CLOCKS_DIFFER = timedelta(minutes=2)
-_SECRETS = frozenset({"authorizationkey"})  # configuration keys; OCPP security A01.FR.09
 
 
 class _Invalid(Exception):
@@ -62,6 +65,7 @@ class Orders:
     bus: EventBus
     registry: Registry
     now: Now
+    tap: Tap
     default_id_tag: str | None = None
     start_timeout: float = 60.0
 
@@ -104,16 +108,18 @@ class Orders:
             return Failed("CallError", str(exc), "SecurityError")
         except ChargePointSilent as exc:
             return Failed("Timeout", str(exc))
-        except TooManyCalls as exc:
+        except (TooManyCalls, TooManyTraces) as exc:
             return Failed("Busy", str(exc))
         except ChargePointRefused as exc:
             return Failed("CallError", str(exc), exc.code, exc.details)
         except InvalidAnswer as exc:
-            return Failed("CallError", str(exc), None, without_secrets(exc.payload))
+            return Failed("CallError", str(exc), None, value_without_secrets(exc.payload))
 
     def _method(self, command: Command) -> Callable[[Command], Awaitable[Outcome]]:
         if command.connector_id == 0 and command.method in CENTRAL_SYSTEM_ACTIONS:
             return self._plain
+        if command.connector_id == 0 and command.method in CHARGE_POINT_METHODS:
+            return self._trace
         if command.connector_id > 0 and command.method in CONNECTOR_METHODS:
             return {
                 "remoteStart": self._remote_start,
@@ -136,7 +142,20 @@ class Orders:
         params = {} if command.params is None else command.params
         if not isinstance(params, dict):
             raise _Invalid(f"{command.method} takes a JSON object, as OCPP has it")
-        return Done(without_secrets(await self._call(command, command.method, **params)))
+        answer = await self._call(command, command.method, **params)
+        if command.method == "GetConfiguration":  # some charge points tell their password
+            answer = value_without_secrets(answer)
+        return Done(answer)
+
+    async def _trace(self, command: Command) -> Outcome:
+        """Tell ThingsBoard what is said on the line of a charge point, connected or not."""
+        minutes = _minutes(command.params)
+        if minutes == 0:
+            self.tap.end_trace(command.charge_point_id)
+            return Done({"status": "Stopped"})
+        until = self.tap.trace(command.charge_point_id, minutes * 60)
+        told = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return Done({"status": "Accepted", "until": told})
 
     # --- to a connector: they answer when it has truly happened -----------------------------------
 
@@ -281,19 +300,21 @@ class Orders:
         raise _Invalid('remoteStart takes {"idTag": "..."} or nothing')
 
 
-def without_secrets(payload: Any) -> Any:
-    """An answer as the operator may see it: some charge points tell their own password."""
-    match payload:
-        case list():
-            return [without_secrets(item) for item in payload]
-        case {"key": str(key), "value": _} if key.lower() in _SECRETS:
-            return {**payload, "value": "***"}
-        case dict():
-            return {name: without_secrets(value) for name, value in payload.items()}
-    return payload
-
-
 def _switch(command: Command) -> bool:
     if isinstance(command.params, bool):
         return command.params
     raise _Invalid(f"{command.method} takes true or false")
+
+
+def _minutes(params: Any) -> float:
+    """How long a trace is to last; 0 to end it."""
+    if params is None or params is True or params == {}:
+        return _MINUTES
+    if params is False:
+        return 0.0
+    minutes = params.get("minutes") if isinstance(params, dict) else None
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float):
+        raise _Invalid('trace takes {"minutes": 10}, true or false')
+    if not 0 <= minutes <= LONGEST / 60:
+        raise _Invalid(f"minutes must lie between 0 and {LONGEST / 60:g}")
+    return float(minutes)

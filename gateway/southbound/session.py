@@ -14,8 +14,11 @@ import outcome
 import structlog
 import trio
 
+from ..histogram import Histogram
+from ..tap import IN, OUT, Tap
 from .frames import (
     FrameError,
+    InvalidAnswer,
     Refusal,
     Request,
     Result,
@@ -32,6 +35,10 @@ MOST_CALLS = 20  # calls that may wait for one charge point
 SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
 PONG_TIMEOUT = 60.0  # seconds without a sign of life after a ping
 _NOT_WHILE_PENDING = frozenset({"RemoteStartTransaction", "RemoteStopTransaction"})
+REFUSALS = ("full", "no_id", "password", "profile", "stopping", "subprotocol",
+            "taken", "tls", "unknown")  # fmt: skip
+"""Why a connection is not let in, in a word for metrics."""
+_ANSWERED = frozenset({"answered", "refused", "invalid"})
 
 log = structlog.get_logger(__name__)
 
@@ -97,17 +104,24 @@ class Farewell:
 class Tally:
     """What all connections have seen since the start, for metrics.
 
-    bent: requests that break their schema but were read; rejected: by code.
+    requests: by action and outcome (answered or refused).  request_seconds: from the arrival of
+        one to its answer.  bent: those that break their schema but were read.
+    rejected: frames, by code.
+    calls: by action and outcome (answered, refused, invalid, timeout, gone).  call_seconds: from
+        the sending of one to its answer, whatever it says.
+    handshakes: refused, by reason.  unfinished: connections that ended before theirs did.
     throttled: frames of those who were made to wait, for they sent too much.
-    unfinished: connections that ended before their handshake did.
     """
 
-    requests: Counter[str] = attrs.field(factory=Counter)
-    rejected: Counter[str] = attrs.field(factory=Counter)
+    requests: Counter[tuple[str, ...]] = attrs.field(factory=Counter)
+    request_seconds: Histogram = attrs.field(factory=Histogram)
     bent: int = 0
     throttled: int = 0
     unfinished: int = 0
-    calls: Counter[str] = attrs.field(factory=Counter)
+    rejected: Counter[str] = attrs.field(factory=Counter)
+    calls: Counter[tuple[str, ...]] = attrs.field(factory=Counter)
+    call_seconds: Histogram = attrs.field(factory=Histogram)
+    handshakes: Counter[str] = attrs.field(factory=lambda: Counter(dict.fromkeys(REFUSALS, 0)))
 
 
 class ChargePointSession:
@@ -117,7 +131,7 @@ class ChargePointSession:
         must be short, and it is not given this session: a call made from there could
         never be answered.
     rejected: is told of each frame that broke the protocol, and how many there were.
-    tally: shared by all sessions.
+    tally, tap: shared by all sessions.
     tasks: the connection's own nursery, where others may do something for this session.
     call_timeout: seconds that the charge point has to answer a call.
     pending: whether it waits for approval.
@@ -132,12 +146,14 @@ class ChargePointSession:
         tasks: trio.Nursery,
         *,
         tally: Tally,
+        tap: Tap,
         lenient: bool,
         call_timeout: float,
         pending: bool = False,
     ) -> None:
         self.charge_point_id = charge_point_id
         self._tally = tally
+        self._tap = tap
         self._rejected_frames = 0
         self.tasks = tasks
         self._call_timeout = call_timeout
@@ -199,33 +215,51 @@ class ChargePointSession:
         return self._farewell.reason if self._farewell else "connection lost"
 
     async def _handle(self, text: str) -> None:
+        came_at = trio.current_time()
         try:
-            match decode(text):
-                case Request() as request:
-                    self._tally.requests[request.action] += 1
-                    await self._send(await self._reply(request))
-                case answer:
-                    self._settle(answer)
+            message = decode(text)
+            self._judge(message)
         except FrameError as exc:
+            if self._tap.looked_at:
+                self._tap.note(self.charge_point_id, IN, text, str(exc))
             self._count(exc)
             if exc.unique_id is not None:
                 await self._send(encode_error(exc.unique_id, exc.code, exc.why))
+            return
+        if self._tap.looked_at:
+            bent = message.bent if isinstance(message, Request) else ()
+            self._tap.note(self.charge_point_id, IN, text, "; ".join(bent))
+        if isinstance(message, Request):
+            await self._serve(message, came_at)
+        else:
+            self._settle(message)
 
-    async def _reply(self, request: Request) -> str:
+    def _judge(self, message: Request | Result | Refusal) -> None:
+        """Raises FrameError for what can be read but is not taken."""
+        if isinstance(message, Request):
+            exempt = message.action.endswith(("Transaction", "Values"))
+            if message.bent and not self._lenient and not exempt:
+                raise FrameError("FormationViolation", message.bent[0], message.unique_id)
+        elif self._pending is None or self._pending.unique_id != message.unique_id:
+            raise FrameError("UnaskedAnswer", "an answer to no call that is open")
+
+    async def _serve(self, request: Request, came_at: float) -> None:
         if request.bent:
             self._tally.bent += 1
-            if not self._lenient and not request.action.endswith(("Transaction", "Values")):
-                raise FrameError("FormationViolation", request.bent[0], request.unique_id)
         try:
-            return encode_result(request.unique_id, await self._answer(request))
+            reply = encode_result(request.unique_id, await self._answer(request))
+            ended = "answered"
         except Unanswerable as exc:
-            return encode_error(request.unique_id, exc.code, exc.why)
+            reply = encode_error(request.unique_id, exc.code, exc.why)
+            ended = "refused"
+        self._tally.requests[request.action, ended] += 1
+        self._tally.request_seconds.add(trio.current_time() - came_at)
+        await self._send(reply)
 
     def _settle(self, answer: Result | Refusal) -> None:
         pending = self._pending
-        if pending is None or pending.unique_id != answer.unique_id:
-            self._count(FrameError("UnaskedAnswer", "an answer to no call that is open"))
-        elif isinstance(answer, Refusal):
+        assert pending is not None  # noqa: S101  as `_judge` has seen
+        if isinstance(answer, Refusal):
             pending.settle(outcome.Error(ChargePointRefused(answer)))
         else:
             pending.settle(outcome.capture(read_result, pending.action, answer.payload))
@@ -267,22 +301,33 @@ class ChargePointSession:
     async def _ask(self, pending: _Pending, frame: str, timeout: float) -> dict[str, Any]:
         if self._gone or self._farewell is not None:
             raise ChargePointGone(self.why())
-        self._tally.calls[pending.action] += 1
+        sent_at = trio.current_time()
         self._pending = pending  # before the sending: no answer can overtake its question
         try:
             try:
                 await self._send(frame)
             except SocketClosed as exc:
-                raise ChargePointGone(str(exc)) from exc
+                gone = ChargePointGone(str(exc))
+                pending.settle(outcome.Error(gone))
+                raise gone from exc
             with trio.move_on_after(timeout):
                 await pending.answered.wait()
         finally:
             self._pending = None
+            self._note_ended(pending, sent_at)
         if pending.result is None:
             raise ChargePointSilent(f"{pending.action} not answered in {timeout:g} s")
         return pending.result.unwrap()
 
+    def _note_ended(self, pending: _Pending, sent_at: float) -> None:
+        ended = _ended(pending.result)
+        self._tally.calls[pending.action, ended] += 1
+        if ended in _ANSWERED:
+            self._tally.call_seconds.add(trio.current_time() - sent_at)
+
     async def _send(self, text: str) -> None:
+        if self._tap.looked_at:
+            self._tap.note(self.charge_point_id, OUT, text)
         with self._watched():
             await self._socket.send(text)
 
@@ -327,3 +372,17 @@ class ChargePointSession:
     async def abort(self) -> None:
         """End the connection without a goodbye: the peer does not read."""
         await self._socket.abort()
+
+
+def _ended(result: outcome.Outcome[dict[str, Any]] | None) -> str:
+    """How a call ended, in a word for metrics."""
+    if result is None:
+        return "timeout"
+    match result:
+        case outcome.Value():
+            return "answered"
+        case outcome.Error(error=ChargePointRefused()):
+            return "refused"
+        case outcome.Error(error=InvalidAnswer()):
+            return "invalid"
+    return "gone"

@@ -122,9 +122,9 @@ async def test_what_is_not_tls_is_dropped_by_the_tls_port(authority, tmp_path, q
 
 
 @pytest.mark.real_time
-async def test_tls_below_1_2_is_refused(authority, tmp_path):
-    """HC-20."""
-    async with tls_gateway(authority, tmp_path) as (_, port):
+async def test_tls_below_1_2_is_refused(authority, tmp_path, quiet_logs):
+    """HC-20; the operator sees why."""
+    async with tls_gateway(authority, tmp_path) as (gateway, port):
         old = client_tls(authority)
         old.set_ciphers("ALL:@SECLEVEL=0")
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -135,3 +135,6 @@ async def test_tls_below_1_2_is_refused(authority, tmp_path):
         with pytest.raises(trio.BrokenResourceError):
             await stream.do_handshake()
         await trio.aclose_forcefully(stream)
+        await until(lambda: gateway.house.south.handshakes["tls"] == 1, within=5)
+    (told,) = [entry for entry in quiet_logs if entry["event"] == "no TLS handshake"]
+    assert told["why"] == "UNSUPPORTED_PROTOCOL"
