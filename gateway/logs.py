@@ -24,7 +24,6 @@ def configure(level: str = "info") -> None:
     """Log to stderr from now on.  level: debug, info, warning or error."""
     on_terminal = sys.stderr.isatty()
     last: structlog.typing.Processor = (
-        # In plain words: rich's tracebacks would show the values of variables, secrets among them.
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if on_terminal
         else structlog.processors.JSONRenderer()
@@ -34,6 +33,7 @@ def configure(level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # Here, for the console's own tracebacks show the values of variables, secrets too.
             structlog.processors.format_exc_info,
             for_eyes,
             last,

@@ -15,10 +15,12 @@ from gateway.journal.groupcommit import open_sqlite
 from gateway.metrics import render
 from gateway.northbound.north import READER
 from gateway.southbound.desk import Rules
-from gateway.southbound.session import REFUSALS
+from gateway.southbound.session import REFUSALS, ChargePointGone, ChargePointSession, Tally
+from gateway.southbound.websocket import SocketClosed
+from gateway.tap import Tap
 
 from .conftest import Gateway, open_gateway
-from .doors import Refused
+from .doors import Refused, now
 from .northbound.test_north import firmware
 from .southbound.connections import door
 from .southbound.wire import dial
@@ -90,6 +92,23 @@ async def test_a_call_to_one_that_leaves_is_counted_as_gone(gateway):
         nursery.start_soon(gateway.board.rpc, "CP-1", "ClearCache", {})
         await charger.hear()
     assert value(gateway, "calls_total", action="ClearCache", outcome="gone") == 1
+
+
+async def test_a_call_that_cannot_be_sent_is_counted_as_gone():
+    class Closed:
+        async def send(self, _):
+            await trio.lowlevel.checkpoint()
+            raise SocketClosed(1006, None)
+
+    tally = Tally()
+    async with trio.open_nursery() as tasks:
+        session = ChargePointSession(
+            "CP-1", Closed(), print, print, tasks,
+            tally=tally, tap=Tap(now), lenient=True, call_timeout=30,
+        )  # fmt: skip
+        with pytest.raises(ChargePointGone):
+            await session.call("ClearCache", {})
+    assert tally.calls == {("ClearCache", "gone"): 1}
 
 
 async def test_refused_handshakes_are_counted_by_reason():

@@ -13,7 +13,7 @@ from gateway.domain.events import Event
 from gateway.tap import MOST_TRACED
 
 from .conftest import open_gateway
-from .doors import now
+from .doors import TELEMETRY, now
 from .southbound.connections import door
 from .southbound.wire import dial
 
@@ -254,6 +254,15 @@ async def test_large_frames_are_kept_up_to_a_bound(gateway):
 
 
 async def test_what_a_lost_link_left_untold_is_told_on_the_next_with_the_same_instants(gateway):
+    def on_link(number):
+        return {
+            (row["ts"], json.dumps(row["values"]["trace"]))
+            for topic, body in gateway.board.by_link[number]
+            if topic == TELEMETRY
+            for row in body.get("CP-1", [])
+            if "trace" in row["values"]
+        }
+
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
         await gateway.board.rpc("CP-1", "trace")
@@ -261,15 +270,15 @@ async def test_what_a_lost_link_left_untold_is_told_on_the_next_with_the_same_in
         gateway.board.holding = True
         await charger.ask("Heartbeat")
         await trio.sleep(2)
+        unconfirmed = on_link(0)
         gateway.board.cut()
         gateway.board.holding = False
         await charger.ask("Heartbeat")
         await trio.sleep(30)
         await gateway.settled()
-    told = [(ts, json.dumps(values["trace"])) for ts, values in gateway.board.rows("CP-1")
-            if "trace" in values]  # fmt: skip
-    assert len(set(told)) == len({ts for ts, _ in told})
-    assert len({ts for ts, _ in told}) >= 4
+        assert len(unconfirmed) == 2
+        assert unconfirmed < on_link(1)
+        assert len({ts for ts, _ in on_link(1)}) == len(on_link(1)) == 4
 
 
 async def test_no_more_charge_points_are_traced_than_may(gateway):
