@@ -91,6 +91,8 @@ class _Collector(Collector):
         yield _counter("journal_commits", "Commits that made them so", journal.commits)
         yield _histogram("journal_commit_entries", "Events in a commit", journal.commit_entries)
         yield _histogram("journal_commit_seconds", "Time of a commit", journal.commit_seconds)
+        yield _gauge("journal_commit_under_way_seconds", "What the commit under way has taken",
+                     journal.writing_s)  # fmt: skip
         yield _gauge("journal_waiting", "Appends not durable yet", journal.waiting)
 
     def _north(self) -> Iterator[Metric]:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from gateway.domain.events import Event
+from gateway.northbound.link import Delivery
 from gateway.tap import MOST_TRACED
 
 from .conftest import open_gateway
@@ -279,6 +280,28 @@ async def test_what_a_lost_link_left_untold_is_told_on_the_next_with_the_same_in
         assert len(unconfirmed) == 2
         assert unconfirmed < on_link(1)
         assert len({ts for ts, _ in on_link(1)}) == len(on_link(1)) == 4
+
+
+async def test_a_frame_at_which_every_link_ends_is_given_up(gateway, monkeypatch):
+    send = gateway.board.send
+
+    async def send_or_end(publication):
+        if b"poison" not in publication.payload:
+            return await send(publication)
+        gateway.board.cut()
+        return Delivery()
+
+    monkeypatch.setattr(gateway.board, "send", send_or_end)
+    async with gateway.charger("CP-1") as charger:
+        await charger.boot()
+        await gateway.board.rpc("CP-1", "trace")
+        await charger.send("poison")
+        await trio.sleep(50)
+        assert gateway.board.links == 3
+        await charger.ask("Heartbeat")
+        await trio.sleep(50)
+        assert gateway.board.links == 3
+        assert "Heartbeat" in frames(gateway, "in")[-1]
 
 
 async def test_no_more_charge_points_are_traced_than_may(gateway):

@@ -1,18 +1,21 @@
 """What the tap gives, as telemetry `trace` of its charge point: beside the journal, not through it.
 
-What is read and not acknowledged when a link goes is told again on the next; what comes while
-there is none waits in the tap, the newest of it.
+What is read and not acknowledged when a link goes is told once more on the next, and then given
+up: it may be what the link goes at.  What comes while there is none waits in the tap, the newest
+of it.
 """
 
 from __future__ import annotations
 
 import trio
 
+from ..domain.clock import milliseconds
 from ..tap import Traced, Watch
-from .rows import Row, milliseconds
+from .rows import Row
 from .teller import Teller
 
 _AT_ONCE = 100  # frames a second in all, that a flood leaves room for what counts
+_ATTEMPTS = 2
 _GATHER = 1.0  # seconds between two messages
 MOST_CHARACTERS = 4_096  # of a frame: escaped it still fits into a message
 
@@ -23,13 +26,16 @@ class Traces:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._rows: list[Row] = []
+        self._attempts = 0
         self._last_ts: dict[str, int] = {}
 
     async def tell(self, teller: Teller) -> None:
         """Tell until cancelled.  Raises LinkLost."""
         while True:
-            if not self._rows:
+            if not self._rows or self._attempts >= _ATTEMPTS:
                 self._rows = [self._row(traced) for traced in await self._watch.gathered(_AT_ONCE)]
+                self._attempts = 0
+            self._attempts += 1
             await teller.tell(self._rows)
             self._rows = []
             await trio.sleep(_GATHER)
