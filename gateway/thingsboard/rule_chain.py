@@ -18,13 +18,11 @@ import attrs
 from ..domain.refusals import TAG_ACCEPTED, TAGS_REFUSED
 from ..northbound.keys import CHARGE_POINT_TYPE, CONNECTOR_TYPE
 from . import nodes
+from .dashboards.devices import CONTAINS
 from .nodes import Node
 
 NAME = "OCPP gateway"
 DESCRIPTION = "Made by `ocpp-gateway thingsboard install`, which also repairs it."
-
-CONTAINS = "Contains"
-"""The relation from a charger to each of its connectors."""
 
 OFFLINE = "Offline"
 FAULTED = "Faulted"

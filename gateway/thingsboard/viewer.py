@@ -30,9 +30,18 @@ def read_only(dashboard: Mapping[str, Any]) -> dict[str, Any]:
         _tame(widget)
     for state in configuration.get("states", {}).values():
         for layout in state.get("layouts", {}).values():
-            for key in orders & layout.get("widgets", {}).keys():
-                del layout["widgets"][key]
+            _drop(orders, layout.get("widgets", {}))
     return viewed
+
+
+def _drop(orders: set[str], places: dict[str, dict[str, Any]]) -> None:
+    """Take them away, and move up what stood below them at the top of the page."""
+    for key in orders & places.keys():
+        del places[key]
+    top = min((place.get("row", 0) for place in places.values()), default=0)
+    for place in places.values():
+        if "row" in place:
+            place["row"] -= top
 
 
 def _tame(widget: dict[str, Any]) -> None:

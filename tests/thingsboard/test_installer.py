@@ -13,14 +13,17 @@ import pytest
 import tb_ce_client
 
 from gateway.thingsboard import installer, rule_chain
+from gateway.thingsboard.dashboards import dashboards
 from gateway.thingsboard.errors import ThingsboardError
 from gateway.thingsboard.installer import Options, check, install, uninstall
 from gateway.thingsboard.login import Login
 from gateway.thingsboard.profiles import profile
 from gateway.thingsboard.rest import open_rest
 from gateway.thingsboard.token_file import TokenFile
+from gateway.thingsboard.viewer import read_only
 
 from .board import API_KEY, PASSWORD, USER, Board
+from .linter import lint
 
 VERSIONS = ("3.9", "4.2.0", "4.2.1.1", "4.3.1", "4.4.0")
 PROFILES = ["EV charger", "EV connector", "EV session log"]
@@ -407,6 +410,28 @@ def test_a_viewer_gets_the_dashboards_without_anything_to_press():
     }  # fmt: skip
     untouched = board.one("DASHBOARD", "EV charging")["configuration"]
     assert untouched == TWO_DASHBOARDS[0]["configuration"]
+
+
+@pytest.mark.parametrize("ours", dashboards(), ids=lambda one: one["title"])
+def test_the_copies_of_our_own_dashboards_are_whole(ours):
+    copied = read_only(ours)
+    assert lint(copied) == []
+    widgets = copied["configuration"]["widgets"].values()
+    assert not any(widget["type"] == "rpc" for widget in widgets)
+    for state in copied["configuration"]["states"].values():
+        places = state["layouts"]["main"]["widgets"].values()
+        assert min(place["row"] for place in places) == 0
+
+
+def test_our_own_dashboards_are_installed(board, monkeypatch):
+    monkeypatch.setattr(installer, "dashboards", dashboards)
+    run(install, board, Options(viewer=True))
+    assert board.names("DASHBOARD") == [
+        "EV charging", "EV charging (view only)", "EV sessions", "EV sessions (view only)",
+    ]  # fmt: skip
+    board.writes.clear()
+    run(install, board, Options(viewer=True))
+    assert board.writes == []
 
 
 # --- by hand -------------------------------------------------------------------------------------
