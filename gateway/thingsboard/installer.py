@@ -104,6 +104,7 @@ class _Visit:
 
     def steps(self) -> Iterator[Step]:
         yield _version_step(self._rest)
+        yield from self._scripts()
         chain, step = self._chain()
         yield step
         if chain is not None:
@@ -115,6 +116,12 @@ class _Visit:
         device, step = self._device()
         yield step
         yield from self._token(device, new=step.outcome == CREATED)
+
+    def _scripts(self) -> Iterator[Step]:
+        """Conditions are written in TBEL, which a server may have switched off."""
+        if self._rest.get("/api/ruleChain/tbelEnabled") is False:
+            why = "is switched off (TBEL_ENABLED): no alarm will be raised until it is on"
+            yield Step("TBEL", NOTE, why)
 
     def _chain(self) -> tuple[Entity | None, Step]:
         ours = {

@@ -105,6 +105,7 @@ class Board:
 
     version: str = "4.2.1.1"
     authority: str = "TENANT_ADMIN"
+    tbel: bool = True
     alive: int | None = None
     writes: list[str] = attrs.field(factory=list)
     entities: dict[str, dict[str, dict[str, Any]]] = attrs.field(
@@ -185,6 +186,8 @@ class Board:
                 return {"email": USER, "authority": self.authority}
             case "GET", ["system", "info"]:
                 return {"version": self.version, "artifact": "application", "name": "ThingsBoard"}
+            case "GET", ["ruleChain", "tbelEnabled"]:
+                return self.tbel
             case "POST", ["ruleChain", "metadata"]:
                 return self._save_metadata(body)
             case "GET", ["ruleChain", chain, "metadata"]:

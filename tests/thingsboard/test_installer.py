@@ -387,6 +387,12 @@ def test_a_thingsboard_that_is_too_old_is_left_alone(action):
     assert board.writes == []
 
 
+def test_a_server_that_runs_no_tbel_raises_no_alarms_and_it_is_said():
+    told = [str(step) for step in run(check, Board(tbel=False))]
+    assert told[1].startswith("TBEL: is switched off")
+    assert not any("TBEL" in str(step) for step in run(check, Board()))
+
+
 def test_an_api_key_does_as_well_from_4_3_on():
     board = Board(version="4.3.0")
     run(install, board, login=Login(api_key=API_KEY))
