@@ -113,32 +113,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _thingsboard(actions: Any) -> None:
-    """install, check, uninstall: the same arguments; export needs no ThingsBoard."""
-    whats = {
-        "install": "profiles, rule chain, dashboards, gateway device: create or repair them",
-        "check": "say what of it is missing or changed; exit 1 when something is",
-        "uninstall": "take it away again; the devices of chargers stay",
-    }
-    for name, what in whats.items():
-        action = _command(actions, name, _visit_thingsboard, what)
-        action.set_defaults(action=name)
-        action.add_argument("--url", required=True, help="like http://127.0.0.1:8080")
-        action.add_argument("--username", help="a tenant administrator")
-        action.add_argument("--password", help="better in --password-file or the environment")
-        action.add_argument("--password-file", metavar="FILE")
-        action.add_argument("--api-key", help="in place of a user, from ThingsBoard 4.3 on")
-        action.add_argument("--api-key-file", metavar="FILE")
-        action.add_argument("--ca-cert", metavar="FILE", help="in place of the system's")
-        action.add_argument("--gateway-name", default="ocpp-gateway", help="(default %(default)s)")
-        if name != "uninstall":
-            action.add_argument(
-                "--token-file", type=Path, metavar="FILE", help="for the device's access token"
-            )
-            action.add_argument(
-                "--viewer", action="store_true", help="also copies of the dashboards without orders"
-            )
-    export = _command(actions, "export", _export_thingsboard, "files for those who import by hand")
-    export.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    from .thingsboard.arguments import EXPORT, VISITS, add_export, add_visit
+
+    for name, what in VISITS.items():
+        add_visit(_command(actions, name, _visit_thingsboard, what), name)
+    add_export(_command(actions, "export", _export_thingsboard, EXPORT))
 
 
 def _command(
@@ -323,11 +302,11 @@ def _visit_thingsboard(arguments: argparse.Namespace) -> int:
     from .thingsboard.rest import open_rest
     from .thingsboard.token_file import TokenFile
 
-    token_file = getattr(arguments, "token_file", None)
+    file = arguments.token_file
     options = installer.Options(
         gateway_name=arguments.gateway_name,
-        token_file=None if token_file is None else TokenFile(token_file),
-        viewer=getattr(arguments, "viewer", False),
+        token_file=None if file is None else TokenFile(file),
+        viewer=arguments.viewer,
     )
     action = getattr(installer, arguments.action)
     faults = 0

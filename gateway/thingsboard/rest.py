@@ -81,6 +81,8 @@ class Rest:
             raise ThingsboardError(f"{where}: no answer within {TIMEOUT:.0f} s") from exc
         except httpx2.ConnectError as exc:
             raise ThingsboardError(f"{where}: {_unreachable(exc)}") from exc
+        except httpx2.LocalProtocolError:  # its words show the header, and so a credential
+            raise ThingsboardError(f"{where}: the login cannot be put into a header") from None
         except httpx2.HTTPError as exc:
             raise ThingsboardError(f"{where}: the connection broke off ({exc})") from exc
 

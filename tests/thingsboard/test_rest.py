@@ -106,6 +106,11 @@ def test_a_url_that_cannot_be_meant_is_misuse(url):
         pass
 
 
+def test_a_credential_that_no_header_can_carry_is_not_shown():
+    exc = httpx2.LocalProtocolError(f"Illegal header value b'ApiKey {API_KEY}'")
+    assert "cannot be put into a header" in fails(raising(exc), Login(api_key=API_KEY))
+
+
 def test_answers_that_thingsboard_does_not_give_are_told():
     board = Board()
 
