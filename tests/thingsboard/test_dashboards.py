@@ -14,6 +14,7 @@ from gateway.thingsboard.dashboards.devices import Alias, Filter
 from gateway.thingsboard.dashboards.frame import Place, State, dashboard
 from gateway.thingsboard.dashboards.grids import device_table
 from gateway.thingsboard.dashboards.windows import last
+from gateway.thingsboard.viewer import read_only
 
 from .linter import lint
 
@@ -23,6 +24,15 @@ ALL = {one["title"]: one for one in dashboards()}
 @pytest.mark.parametrize("title", ALL)
 def test_nothing_is_wrong_with_a_dashboard(title):
     assert lint(ALL[title]) == []
+
+
+@pytest.mark.parametrize("title", ALL)
+def test_nothing_is_wrong_with_what_those_see_who_only_watch(title):
+    watched = read_only(ALL[title])
+    assert lint(watched) == []
+    orders = {"system.single_switch", "system.command_button", "system.control_widgets."}
+    said = json.dumps(watched)
+    assert not [fqn for fqn in orders if fqn in said]
 
 
 def test_there_are_the_two_of_the_prototype():
