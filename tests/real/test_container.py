@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import yaml
 
 import gateway
 from gateway.simulation.thingsboard import ThingsBoard
@@ -170,5 +171,29 @@ async def test_it_carries_what_it_says_and_nothing_that_only_builds(container):
 
 async def test_its_environment_is_judged_as_a_whole(container):
     del container.environment["OCPP_GATEWAY_THINGSBOARD_HOST"]
+    checked = await container.run(*container.image.config["Entrypoint"], "check", *RUN[1:])
+    assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+async def test_the_install_step_of_compose_gives_the_gateway_its_token(container):
+    boards = pytest.importorskip("tests.thingsboard.board")
+    token = container.state / "access_token"
+    token.unlink()
+    (container.config / "tenant_password").write_text(boards.PASSWORD + "\n")
+    install = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["install"]
+    board = boards.Board()
+    with boards.served(board) as url:
+        command = [
+            argument.replace("http://thingsboard:8080", url).replace(
+                "/run/secrets/", "/etc/ocpp-gateway/"
+            )
+            for argument in install["command"]
+        ]
+        for _ in range(2):  # at every `docker compose up`
+            installed = await container.run(*container.image.config["Entrypoint"], *command)
+            assert (installed.returncode, installed.stderr) == (0, b"")
+    (credentials,) = board.credentials.values()
+    assert token.read_text().strip() == credentials["credentialsId"]
+    assert token.stat().st_mode & 0o777 == 0o600
     checked = await container.run(*container.image.config["Entrypoint"], "check", *RUN[1:])
     assert (checked.returncode, checked.stderr) == (0, b"")
