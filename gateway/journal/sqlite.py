@@ -7,7 +7,6 @@ waits for the other.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,36 +21,8 @@ from ..domain.events import Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import patches
 from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
 from .codec import dump, dump_object, load, load_object
+from .file import SCHEMA_VERSION, check_sound, check_version, connect, locked, migrate, told
 from .rules import ACCOUNTED, is_dated, milliseconds, receipt_key, retired, start_key
-
-_STEPS = (  # of the schema; a store has taken as many of them as its user_version says
-    """
-create table entry (seq integer primary key, kind text not null, account text, body text not null);
-create index entry_account on entry (account, seq) where account is not null;
-create table bookmark (reader text primary key, seq integer not null, ahead text not null);
-create table aside (reader text, seq integer, why text not null, primary key (reader, seq));
-create table tx (
-    id integer primary key autoincrement,  -- autoincrement: an id is never given twice
-    charge_point text not null, connector integer not null, id_tag text not null,
-    started text not null, meter_start text not null,
-    seq integer not null, settled integer not null default 0,
-    unique (charge_point, connector, id_tag, started, meter_start));
-create index tx_open on tx (id) where settled = 0;
-create table receipt (
-    receipt_id text, version integer, published_ms integer not null, body text not null,
-    primary key (receipt_id, version));
-create index receipt_published on receipt (published_ms);
-create table device (name text primary key, state text not null);
-""",
-    # A receipt knows its transaction, and a settled transaction the entry that settled it.
-    """
-alter table receipt add column tx integer;
-update receipt set tx = json_extract(body, '$.transaction_id');
-create index receipt_tx on receipt (tx);
-update tx set settled = seq where settled = 1;
-""",
-)
-SCHEMA_VERSION = len(_STEPS)
 
 
 @attrs.define(eq=False)
@@ -66,24 +37,6 @@ class Append:
     bodies: list[tuple[str, str]]
     bookmark: Bookmark | None
     entries: tuple[Entry, ...] = ()
-
-
-_RESTORE = "restore a backup, or move the file away to begin anew"
-_ADVICE = {
-    sqlite3.SQLITE_BUSY: "another program has held it for a minute; let only the gateway write it",
-    sqlite3.SQLITE_CORRUPT: _RESTORE,
-    sqlite3.SQLITE_FULL: "make room on the disk",
-    sqlite3.SQLITE_IOERR: "the disk may be full or broken",
-    sqlite3.SQLITE_NOTADB: _RESTORE,
-    sqlite3.SQLITE_READONLY: "let the gateway write this file and its folder",
-}
-_CHECKED_WHOLE = 64 * 2**20  # bytes; a larger store would keep chargers waiting at each start
-_SMALL_TABLES = ("bookmark", "aside", "tx", "device")
-
-
-def _told(exc: sqlite3.Error, path: Path) -> JournalError:
-    advice = _ADVICE.get(getattr(exc, "sqlite_errorcode", 0) & 0xFF)
-    return JournalError(f"{path}: {exc}" + (f"; {advice}" if advice else ""))
 
 
 @attrs.define(eq=False)
@@ -102,17 +55,17 @@ class SqliteStore:
         """Raises JournalError, with what to do about it."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
+            lock = locked(path)
         except OSError as exc:
             raise JournalError(f"{path}: cannot be opened for writing: {exc.strerror}") from exc
         opened: list[sqlite3.Connection] = []
         try:
-            writer = _connect(path, opened)
-            _migrate(writer, path)
-            _check_sound(writer, path)
+            writer = connect(path, opened)
+            migrate(writer, path)
+            check_sound(writer, path)
             # Says what the version is already; a store that cannot be written is told now.
             writer.execute(f"pragma user_version = {SCHEMA_VERSION}")
-            reader = _connect(path, opened)
+            reader = connect(path, opened)
             (last,) = writer.execute("select coalesce(max(seq), 0) from entry").fetchone()
             known = {name for (name,) in writer.execute("select name from device")}
         except BaseException as exc:
@@ -120,7 +73,7 @@ class SqliteStore:
                 connection.close()
             lock.close()
             if isinstance(exc, sqlite3.Error):
-                raise _told(exc, path) from exc  # noqa: ASYNC104  an error of the store
+                raise told(exc, path) from exc  # noqa: ASYNC104  an error of the store
             raise
         return cls(path, writer, reader, lock, last, known)
 
@@ -150,7 +103,7 @@ class SqliteStore:
                 self._known = {name for (name,) in db.execute("select name from device")}
                 raise
         except sqlite3.Error as exc:
-            raise _told(exc, self.path) from exc
+            raise told(exc, self.path) from exc
         self.last_seq = seq
 
     def _number(
@@ -207,7 +160,7 @@ class SqliteStore:
                     db.execute("rollback")
                 raise
         except sqlite3.Error as exc:
-            raise _told(exc, self.path) from exc
+            raise told(exc, self.path) from exc
         return gone
 
     def _needless(self, readers: Sequence[str], most: int) -> int:
@@ -273,7 +226,7 @@ class SqliteStore:
         try:
             return self._reader.execute(sql, given).fetchall()
         except sqlite3.Error as exc:
-            raise _told(exc, self.path) from exc
+            raise told(exc, self.path) from exc
 
 
 @contextmanager
@@ -284,66 +237,10 @@ def reading(path: Path) -> Iterator[SqliteStore]:
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         with closing(db), open(os.devnull) as nothing:
-            _check_version(db, path)
+            check_version(db, path)
             yield SqliteStore(path, db, db, nothing, 0, set())
     except sqlite3.Error as exc:
-        raise _told(exc, path) from exc
-
-
-def _locked(path: Path) -> TextIO:
-    lock = open(path.with_name(path.name + ".lock"), "w")  # noqa: SIM115  held while the store is open
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise JournalError(
-            f"{path}: another gateway is using this store; stop it, or give this one its own"
-        ) from None
-    return lock
-
-
-def _connect(path: Path, opened: list[sqlite3.Connection]) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    opened.append(db)
-    db.executescript(
-        "pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 60000;"
-    )
-    return db
-
-
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    (version,) = db.execute("pragma user_version").fetchone()
-    for taken, step in enumerate(_STEPS[version:], version + 1):
-        db.executescript(f"begin; {step} pragma user_version = {taken}; commit;")
-    _check_version(db, path)
-
-
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    (version,) = db.execute("pragma user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise JournalError(
-            f"{path}: written by a newer gateway (schema {version}, this one knows"
-            f" {SCHEMA_VERSION}); install that version again, or give this one its own store"
-        )
-    if version < SCHEMA_VERSION:
-        raise JournalError(
-            f"{path}: written by an older gateway (schema {version}); start this one once to"
-            " bring it up to date"
-        )
-
-
-def _check_sound(db: sqlite3.Connection, path: Path) -> None:
-    """Tell of damage at the start, before anything is added to it.
-
-    Of a large store only the tables that decide about sessions are looked through.
-    """
-    whole = path.stat().st_size <= _CHECKED_WHOLE
-    checks = ["quick_check(1)"] if whole else [f"quick_check({name})" for name in _SMALL_TABLES]
-    for check in checks:
-        (found,) = db.execute(f"pragma {check}").fetchone()
-        if found != "ok":
-            why = found.splitlines()[-1]
-            raise JournalError(f"{path}: damaged: {why}; {_RESTORE}")
+        raise told(exc, path) from exc
 
 
 def _save_bookmark(db: sqlite3.Connection, bookmark: Bookmark) -> None:

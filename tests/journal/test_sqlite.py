@@ -8,9 +8,10 @@ from contextlib import closing
 import pytest
 import trio
 
-from gateway.journal import Bookmark, JournalError, sqlite
+from gateway.journal import Bookmark, JournalError, file
+from gateway.journal.file import STEPS
 from gateway.journal.groupcommit import open_sqlite
-from gateway.journal.sqlite import _STEPS, SqliteStore, reading
+from gateway.journal.sqlite import SqliteStore, reading
 
 from .test_contract import LATER, boots, settled, start
 
@@ -126,7 +127,7 @@ def test_reading_a_store_that_is_not_there_says_so(tmp_path):
 async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path):
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as db, db:
-        db.executescript(_STEPS[0])
+        db.executescript(STEPS[0])
         db.execute("pragma user_version = 1")
         db.execute("insert into tx values (7, 'CP', 1, 'TAG', '', '0', 3, 1)")
         db.execute("""insert into receipt values ('r', 1, 5, '{"transaction_id":7}')""")
@@ -155,7 +156,7 @@ async def test_of_a_large_store_what_decides_about_sessions_is_looked_through(
 ):
     """HC-136: all of it would keep charge points waiting, on a slow disk for minutes."""
     path = tmp_path / "journal.db"
-    monkeypatch.setattr(sqlite, "_CHECKED_WHOLE", 0)
+    monkeypatch.setattr(file, "_CHECKED_WHOLE", 0)
     async with open_sqlite(path) as journal:
         await journal.append(*[start(connector_id=number) for number in range(300)])
     async with open_sqlite(path) as journal:
