@@ -13,11 +13,14 @@ import pytest
 from gateway import config
 from gateway.cli import _parser
 from gateway.domain.tariff_file import read_tariffs
-from gateway.northbound import keys
+from gateway.northbound import keys, nodered
 from gateway.southbound.frames import CENTRAL_SYSTEM_ACTIONS
-from gateway.southbound.orders import CONNECTOR_METHODS
+from gateway.southbound.orders import CHARGE_POINT_METHODS, CONNECTOR_METHODS
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+from .northbound.test_nodered_frames import KEYS as KEYS_OF_THE_PROTOTYPE
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
 NAMED = set(re.findall(r"[\w.\-]+", " ".join(re.findall(r"`([^`\n]+)`", README))))
 
 
@@ -30,7 +33,7 @@ def test_every_key_that_is_published_is_explained(table):
 
 def test_every_method_is_named():
     assert CENTRAL_SYSTEM_ACTIONS <= NAMED
-    assert set(CONNECTOR_METHODS) <= NAMED
+    assert {*CONNECTOR_METHODS, *CHARGE_POINT_METHODS} <= NAMED
 
 
 def test_every_key_of_the_configuration_is_named():
@@ -47,3 +50,27 @@ def test_every_command_is_named():
 def test_every_tariff_shown_is_taken_as_it_stands(text):
     _, faults = read_tariffs(json.loads(text, parse_float=Decimal))
     assert faults == ()
+
+
+def promises() -> list[str]:
+    chapter = README.partition("## What is promised when things fail\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\* .*(?:\n  .*)*", chapter, re.MULTILINE)
+
+
+@pytest.mark.parametrize("promise", promises())
+def test_each_promise_names_the_tests_that_prove_it(promise):
+    named = re.findall(r"`(tests/[^`]+)`", promise)
+    assert named
+    for one in named:
+        file, _, test = one.partition("::")
+        text = (ROOT / file).read_text()
+        assert not test or re.search(rf"def {test}\(", text), one
+
+
+def test_the_chapter_of_promises_is_there():
+    assert len(promises()) > 50
+
+
+def test_every_key_of_the_prototype_has_its_place_in_the_chapter_for_those_who_come_from_it():
+    chapter = README.partition("## From the Node-RED prototype")[2].partition("\n## ")[0]
+    assert {*KEYS_OF_THE_PROTOTYPE, nodered.METHOD} <= set(re.findall(r"`([^`\n]+)`", chapter))
