@@ -30,9 +30,6 @@ the store is closed."""
 
 def parsed(arguments: Sequence[str]) -> Any:
     """The arguments as the command line reads them; the test fails where it does not."""
-    (commands,) = [action for action in _parser()._actions if isinstance(action.choices, dict)]
-    if arguments[0] == "thingsboard" and "thingsboard" not in commands.choices:
-        pytest.skip("this gateway has no installer")
     try:
         return _parser().parse_args(list(arguments))
     except SystemExit:

@@ -18,6 +18,7 @@ import yaml
 import gateway
 from gateway.simulation.thingsboard import ThingsBoard
 
+from ..thingsboard.board import PASSWORD, Board, served
 from .images import Image, built
 from .processes import ROOT, TOKEN, Site, charger, get, running
 
@@ -176,13 +177,12 @@ async def test_its_environment_is_judged_as_a_whole(container):
 
 
 async def test_the_install_step_of_compose_gives_the_gateway_its_token(container):
-    boards = pytest.importorskip("tests.thingsboard.board")
     token = container.state / "access_token"
     token.unlink()
-    (container.config / "tenant_password").write_text(boards.PASSWORD + "\n")
+    (container.config / "tenant_password").write_text(PASSWORD + "\n")
     install = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["install"]
-    board = boards.Board()
-    with boards.served(board) as url:
+    board = Board()
+    with served(board) as url:
         command = [
             argument.replace("http://thingsboard:8080", url).replace(
                 "/run/secrets/", "/etc/ocpp-gateway/"
