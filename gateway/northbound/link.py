@@ -144,6 +144,11 @@ class _Client(aiomqtt.Client):
             return worded(int(exc.rc.value), str(exc.rc))
         return str(exc)
 
+    def look_away(self) -> None:
+        """Nobody asks any more why it ended; asyncio complains of answers that nobody fetches."""
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            self._disconnected.exception()
+
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any = None
     ) -> None:
@@ -190,32 +195,48 @@ class _AioLink:
 async def open_link(broker: Broker, topics: Sequence[str]) -> AsyncIterator[Link]:
     """Connect (Clean Start) and subscribe.  Raises LinkLost, alone or in an ExceptionGroup.
 
-    What paho and trio-asyncio raise when a broker dies under them (EBADF out of the loop's
-    own tasks) comes out of here as it is: the caller guards each attempt as a whole.
+    What else paho and trio-asyncio raise when a broker dies under them comes out of here as it
+    is: the caller guards each attempt as a whole.
     """
-    version = aiomqtt.ProtocolVersion.V5 if broker.protocol == "5" else aiomqtt.ProtocolVersion.V311
-    clean: dict[str, Any] = (
-        {"clean_start": True} if broker.protocol == "5" else {"clean_session": True}
-    )
-    async with trio_asyncio.open_loop():
-        client = _Client(
-            broker.host,
-            broker.port,
-            username=broker.access_token,
-            identifier=broker.client_id,
-            protocol=version,
-            tls_context=broker.tls,
-            keepalive=KEEP_ALIVE,
-            timeout=CONNECT_TIMEOUT,
-            max_inflight_messages=IN_FLIGHT,
-            # Without it each publish waits for the peer's delayed ACK: 44 ms.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            **clean,
-        )
-        try:
+    client: _Client | None = None
+    try:
+        async with trio_asyncio.open_loop():
+            client = _client(broker)
             async with aio_as_trio(client):
                 if topics:
                     await aio_as_trio(client.subscribe)([(topic, 1) for topic in topics])
                 yield _AioLink(client)
-        except aiomqtt.MqttError as exc:
-            raise LinkLost(client.why(exc)) from exc
+    except* (aiomqtt.MqttError, OSError) as group:
+        # OSError: EBADF, out of the loop's own tasks, where paho has closed the socket already.
+        raise LinkLost(_words(group, client)) from group
+    finally:
+        if client is not None:
+            client.look_away()
+
+
+def _words(group: BaseExceptionGroup[BaseException], client: _Client | None) -> str:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first) if client is None else client.why(first)
+
+
+def _client(broker: Broker) -> _Client:
+    version = aiomqtt.ProtocolVersion.V5 if broker.protocol == "5" else aiomqtt.ProtocolVersion.V311
+    clean: dict[str, Any] = (
+        {"clean_start": True} if broker.protocol == "5" else {"clean_session": True}
+    )
+    return _Client(
+        broker.host,
+        broker.port,
+        username=broker.access_token,
+        identifier=broker.client_id,
+        protocol=version,
+        tls_context=broker.tls,
+        keepalive=KEEP_ALIVE,
+        timeout=CONNECT_TIMEOUT,
+        max_inflight_messages=IN_FLIGHT,
+        # Without it each publish waits for the peer's delayed ACK: 44 ms.
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        **clean,
+    )

@@ -29,6 +29,7 @@ from .rows import Row
 
 ATTEMPTS = 3  # at an entry that is refused, or lost alone, before it is set aside
 _JUST_ARRIVED = 5  # messages acknowledged before the end, the last of which may have been its cause
+_AFTERMATH = 0.3  # seconds in which a server that refuses and closes has closed
 _REMEMBERED = 100  # messages on their way or just arrived
 _FAILED = 0x80  # a PUBACK that tells of the server's state, as QUOTA does, and not of the message
 
@@ -58,7 +59,7 @@ class Suspects:
         lonely = last.lonely
         if lonely is not None and _at_fault(last.flying[-1][1]):
             self._alone |= lonely.seqs
-            if len(lonely.seqs) == 1:
+            if len(lonely.seqs) == 1 and last.alive.is_set():
                 self._lost.update(lonely.seqs)
                 (seq,) = lonely.seqs
                 log.info("the link ended at a message", seq=seq, times=self._lost[seq])
@@ -114,6 +115,8 @@ class Suspects:
     def acquit(self, parcel: Parcel) -> None:
         self._arrived |= parcel.told
         self._doubted -= parcel.told
+        for seq in parcel.seqs:
+            self._lost.pop(seq, None)
 
 
 class Watched:
@@ -169,6 +172,8 @@ class Watched:
             (code,) = await confirmed([delivery])
             if code < REFUSED:
                 self._suspects.acquit(parcel)
+            else:
+                await trio.sleep(_AFTERMATH)
             return delivery
         finally:
             self._over.set()

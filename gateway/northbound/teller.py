@@ -224,14 +224,16 @@ class Teller:
         for device in new:
             await self.pace.call()
             sent.append((device, await self._link.send(connect(device, self._session_log))))
-        await acknowledged([delivery for _, delivery in sent])
+        if not await acknowledged([delivery for _, delivery in sent]):
+            # Does it hang, or is it that device?  Answers come in order.
+            await publish(self._link, [connect(self._session_log, self._session_log)])
         self._announced.update(device for device, delivery in sent if delivery.code is not None)
         unanswered = {device for device, delivery in sent if delivery.code is None}
         if unanswered:
-            self._unanswered |= unanswered
-            if not self._announced or len(self._unanswered) > _MOST_UNANSWERED:
-                raise no_puback()
             log.warning("ThingsBoard does not let devices in", devices=sorted(unanswered))
+            self._unanswered |= unanswered
+            if len(self._unanswered) > _MOST_UNANSWERED:
+                raise no_puback()
 
     async def ask_limits(self) -> None:
         """Ask the server what it allows; returns when its answer has come to `pace`, or cannot."""
@@ -247,12 +249,16 @@ class Teller:
                 for device in (self._session_log, *self._fleet.devices)
                 if now - self._spoke.get(device, -_SIGN_EVERY) >= _SIGN_EVERY
             ]
-            for first in range(0, len(due), _SIGNS_AT_ONCE):
+            taken = [
                 await self._show(due[first : first + _SIGNS_AT_ONCE])
-            self._link.alive.set()
+                for first in range(0, len(due), _SIGNS_AT_ONCE)
+            ]
+            if any(taken) or not due:
+                self._link.alive.set()
             await trio.sleep(_SIGN_EVERY / 8)
 
-    async def _show(self, devices: Sequence[str]) -> None:
+    async def _show(self, devices: Sequence[str]) -> bool:
+        """Whether the server took any of it."""
         await self._announce(devices)
         devices = [device for device in devices if device not in self._unanswered]
         at = self._now()
@@ -265,9 +271,10 @@ class Teller:
                 self._announced.discard(device)
         packed = self._packed(signs, many_devices=self._many_devices)
         sent = [await self._send(parcel) for parcel in packed]
-        await confirmed([delivery for delivery in sent if delivery is not None])
+        codes = await confirmed([delivery for delivery in sent if delivery is not None])
         await self._announce(devices)
         self._note_spoke(devices)
+        return any(code < REFUSED for code in codes) or not codes
 
     def show_again(self) -> None:
         """Have every device heard of soon, as it is now."""
