@@ -382,6 +382,7 @@ async def test_a_broker_behind_tls_is_reached(tmp_path):
 
 @unclosed
 async def test_a_broker_with_a_certificate_of_somebody_else_is_refused(tmp_path):
+    """HC-129"""
     async with open_tls_broker(tmp_path) as (mosquitto, _):
         stranger = trusting(trustme.CA())
         why = await why_not(Broker(host="localhost", port=mosquitto.port, tls=stranger))
@@ -391,6 +392,7 @@ async def test_a_broker_with_a_certificate_of_somebody_else_is_refused(tmp_path)
 
 @unclosed
 async def test_a_broker_with_another_name_in_its_certificate_is_refused(tmp_path):
+    """HC-129"""
     async with open_tls_broker(tmp_path, "elsewhere.example") as (mosquitto, authority):
         why = await why_not(Broker(host="localhost", port=mosquitto.port, tls=trusting(authority)))
     gc.collect()
@@ -399,6 +401,7 @@ async def test_a_broker_with_another_name_in_its_certificate_is_refused(tmp_path
 
 @unclosed
 async def test_a_plain_broker_where_tls_was_meant_gets_no_plain_connection(tmp_path):
+    """HC-129: no fallback to plain."""
     async with open_mosquitto(tmp_path) as mosquitto:
         why = await why_not(
             Broker(host="localhost", port=mosquitto.port, tls=ssl.create_default_context())

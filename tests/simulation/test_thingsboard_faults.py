@@ -59,6 +59,16 @@ async def test_f4_puback_with_a_reason_for_what_matches(code):
     assert board.violations == []
 
 
+async def test_f4_puback_with_a_reason_and_then_close():
+    board = ThingsBoard()
+    async with open_client(board) as client:
+        await client.greet("CP-1")
+        board.faults.add(Fault(act=Act.REFUSE, code=0x83, closes=True))
+        assert await client.publish(TELEMETRY, ROW) == 0x83
+        assert await client.receive() is None
+    assert board.devices["CP-1"].latest == {}
+
+
 async def test_f5_the_same_puback_again():
     board = ThingsBoard()
     async with open_client(board) as client:

@@ -44,6 +44,7 @@ class Fault:
     code: of REFUSE and REFUSE_CONNECT; the latter in MQTT 5 numbers, an MQTT 3 client gets its own.
     seconds: of DELAY.
     count: PUBACKs in all for DUPLICATE_ACK.
+    closes: whether REFUSE also ends the connection, as where ThingsBoard's own code fails (BAD-R).
     stored: whether the message is stored all the same; None means not for REFUSE and RATE_LIMIT.
     """
 
@@ -56,6 +57,7 @@ class Fault:
     code: int = 0x80
     seconds: float = 10.0
     count: int = 2
+    closes: bool = False
     stored: bool | None = None
     hits: int = 0
     """How many packets it has met."""

@@ -311,7 +311,7 @@ def _misfortune(fault: Fault, outcome: Outcome) -> Outcome:
         case Act.NO_ACK:
             return Outcome(())
         case Act.REFUSE:
-            return Outcome((fault.code,))
+            return Outcome((fault.code,), close=fault.closes)
         case Act.RATE_LIMIT:
             return Outcome((_QUOTA_EXCEEDED,), close=True)
         case Act.DUPLICATE_ACK:
