@@ -19,6 +19,7 @@ from gateway.domain.fleet import Fleet
 from gateway.journal.memory import MemoryJournal
 from gateway.southbound.orders import Orders
 from gateway.southbound.registry import Registry
+from gateway.tap import Tap
 
 from ..conftest import Gateway, open_gateway
 from ..doors import EPOCH, FakeCharger
@@ -861,7 +862,7 @@ async def test_a_refused_start_does_not_outlast_what_a_slow_clock_says_next(gate
 async def test_an_order_to_a_connector_that_was_never_seen_tells_nothing_of_it():
     """As the prototype's `settest` may give, which means connector 1: telling would create it."""
     bus = EventBus(MemoryJournal(), Fleet())
-    orders = Orders(bus, Registry(), lambda: EPOCH)
+    orders = Orders(bus, Registry(), lambda: EPOCH, Tap(lambda: EPOCH))
     with bus.subscribe(CommandCarriedOut, overflow=Overflow.FORGET) as heard:
         command = Command(
             charge_point_id="CP-1", connector_id=1, method="setCharging", params=False
