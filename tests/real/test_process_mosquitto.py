@@ -123,6 +123,8 @@ async def test_a_whole_charge_over_a_plain_broker(tmp_path, protocol):
         answers = [body for topic, body in watcher.heard if topic == RPC and "id" in body]
         assert [body["id"] for body in answers] == [0, 1]
         assert await program.stop() == 0
+        risk = "with MQTT 3.1.1 ThingsBoard acknowledges what it refuses: data can be lost unseen"
+        assert (risk in program.complaint()) is (protocol == "3.1.1")
         await watcher.until(
             lambda *_: True if watcher.values("CP-1", "connected")[-1] is False else None
         )
