@@ -40,7 +40,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """A PUBACK that does not come is not waited for as long."""
-    monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 1.0)
+    monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 0.5)
 
 
 def link_lines(logs) -> list[tuple[str, str]]:
@@ -222,11 +222,11 @@ async def test_f1_a_server_that_takes_nothing_makes_nobody_guilty(profile):
     """As where its queue is down: it lets in, and closes at every telemetry for a while."""
     async with open_scene(profile) as scene:
         fault = scene.board.faults.add(
-            Fault(act=Act.CLOSE, topic=TELEMETRY_TOPIC, times=40, stored=False)
+            Fault(act=Act.CLOSE, topic=TELEMETRY_TOPIC, times=15, stored=False)
         )
         await two_charges(scene)
         await scene.all_told()
-        assert fault.hits == 40
+        assert fault.hits == 15
         assert await asides(scene) == ()
 
 
@@ -235,11 +235,11 @@ async def test_f1_a_server_that_takes_nothing_makes_nobody_guilty(profile):
 async def test_f4_a_server_that_fails_at_everything_for_a_while_makes_nobody_guilty(profile, code):
     async with open_scene(profile) as scene:
         fault = scene.board.faults.add(
-            Fault(act=Act.REFUSE, code=code, closes=True, topic=TELEMETRY_TOPIC, times=25)
+            Fault(act=Act.REFUSE, code=code, closes=True, topic=TELEMETRY_TOPIC, times=12)
         )
         await two_charges(scene)
         await scene.all_told(within=60)
-        assert fault.hits == 25
+        assert fault.hits == 12
         assert await asides(scene) == ()
 
 
@@ -311,7 +311,7 @@ async def test_f6_a_wrong_token_is_one_line_and_not_one_for_each_attempt(quiet_l
 async def test_a_device_that_is_no_gateway_is_one_line_and_all_is_told_once_it_is(
     profile, impatient, quiet_logs, monkeypatch
 ):
-    monkeypatch.setattr("gateway.northbound.north._LASTED", 3.0)
+    monkeypatch.setattr("gateway.northbound.north._LASTED", 1.5)
     async with open_scene(profile, gateway_flag=False) as scene:
         await scene.charge("CP-1")
         await wait_until(lambda: any("again" in log["event"] for log in quiet_logs))
@@ -521,7 +521,7 @@ async def test_f12_an_answer_too_large_for_a_packet_is_an_error_to_who_asked():
     [
         RateLimits(messages="40:1", telemetry_messages="40:1"),
         RateLimits(telemetry_data_points="100:1"),
-        RateLimits(telemetry_data_points="10:1"),
+        RateLimits(telemetry_data_points="20:1"),
     ],
     ids=["messages", "points", "fewer points than a row has"],
 )
@@ -529,7 +529,7 @@ async def test_f13_limits_that_are_told_are_kept_to_also_at_the_start(profile, l
     """A backlog is there when the link comes up, before anything is known of limits."""
     async with open_scene(profile, gateway_rate_limits=limits) as scene:
         refusing = scene.board.faults.add(Fault(act=Act.REFUSE_CONNECT, code=0x88, times=None))
-        await scene.charge("CP-1", samples=4)
+        await scene.charge("CP-1", samples=2)
         scene.board.faults.remove(refusing)
         await scene.all_told(within=60)
     assert [why for event, why in link_lines(quiet_logs) if "0x88" not in why and why] == []
