@@ -59,7 +59,7 @@ class Suspects:
         lonely = last.lonely
         if lonely is not None and _at_fault(last.flying[-1][1]):
             self._alone |= lonely.seqs
-            if len(lonely.seqs) == 1 and last.alive.is_set():
+            if len(lonely.seqs) == 1:
                 self._lost.update(lonely.seqs)
                 (seq,) = lonely.seqs
                 log.info("the link ended at a message", seq=seq, times=self._lost[seq])

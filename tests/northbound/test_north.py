@@ -21,7 +21,8 @@ from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
 from gateway.domain.fleet import Fleet
 from gateway.journal import Bookmark
 from gateway.journal.memory import MemoryJournal
-from gateway.northbound.limits import REQUEST
+from gateway.northbound.limits import ANSWER, REQUEST
+from gateway.northbound.link import Message
 from gateway.northbound.north import READER, NorthSettings, open_north
 from gateway.northbound.rpc import RPC_TOPIC
 
@@ -256,6 +257,22 @@ async def test_a_restart_between_publish_and_puback_loses_nothing():
     async with open_gateway(journal=gateway.journal) as second:
         await settled()
         assert second.board.values("CP-1", "firmware_status") == ["Installing"]
+
+
+async def test_nothing_is_told_before_the_limits_are_known_or_do_not_come():
+    """Else a backlog would break them at once, and ThingsBoard close the connection."""
+    for answered_after, told_from in ((2, 2), (None, 5)):
+        board = FakeThingsBoard()
+        board.limits = None
+        began = trio.current_time()
+        async with open_gateway(board=board) as gateway:
+            await gateway.house.bus.publish(firmware("x"))
+            if answered_after:
+                await trio.sleep(answered_after)
+                assert board.about(TELEMETRY) == []
+                board._send.send_nowait(Message(ANSWER, b"{}"))
+            await wait_until(lambda board=board: board.about(TELEMETRY))
+            assert told_from <= trio.current_time() - began <= told_from + 1
 
 
 # --- refusals ----------------------------------------------------------------------------------
