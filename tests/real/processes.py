@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ async def running(command: list[str], log: Path, **more: Any) -> AsyncIterator[P
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
-                **more,
+                # A shell that runs the tests in its background has them ignore SIGINT.
+                **{"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL), **more},
             )
         program = Program(process, log)
         nursery.start_soon(program.listen)
