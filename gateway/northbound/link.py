@@ -149,6 +149,12 @@ class _Client(aiomqtt.Client):
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()
 
+    def _on_disconnect(self, *args: Any, **kwargs: Any) -> None:
+        super()._on_disconnect(*args, **kwargs)
+        for subscribing in self._pending_subscribes.values():  # no SUBACK comes any more
+            if not subscribing.done():
+                subscribing.set_exception(aiomqtt.MqttError("the connection ended"))
+
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any = None
     ) -> None:
