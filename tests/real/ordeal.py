@@ -319,7 +319,9 @@ def _verify_receipts(
     receipts: list[Any], by_id: dict[int, tuple[str, Session]], about: str
 ) -> None:
     counted = Counter(receipt["transaction_id"] for receipt in receipts)
-    assert counted == Counter(by_id.keys()), about
+    missing = sorted(by_id.keys() - counted.keys())
+    doubled = sorted(number for number, times in counted.items() if times > 1)
+    assert (missing, doubled) == ([], []), f"{about}\n{missing=} {doubled=}"
     for receipt in receipts:
         name, session = by_id[receipt["transaction_id"]]
         wrong = f"{about}\n{receipt}"
