@@ -125,6 +125,7 @@ class Told:
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._more.wait()
+            await trio.sleep(0.1)  # counting all at each row would take longer than hearing it
 
     async def listen(self, board: ThingsBoard) -> None:
         with board.rows(buffer=1_000_000) as rows:
