@@ -47,7 +47,7 @@ async def test_a_full_disk_fells_it_and_nobody_was_told_what_is_not_stored(site)
     """HC-133: by a limit of size; with room again it goes on where it was."""
 
     def little_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (800_000, 800_000))
 
     begun, stopped = [], []
     async with charger(site.url, "CP-1", site.folder, connected=False) as one:
