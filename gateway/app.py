@@ -98,25 +98,25 @@ async def run(
     ledger = Ledger(book, software=settings.software)
     tap = Tap(now)
     orders = Orders(bus, registry, now, tap, settings.default_id_tag, settings.start_timeout)
-    await _tell_absent(bus, now)
     closing = Closing()
-    async with (
-        open_retention(journal, settings.keep, now),
-        # hears everyone, leaves last
-        open_north(
-            open_link, bus, orders.carry_out, now, settings.north, closing, tap.for_thingsboard
-        ) as north,
-        # hears the charge points, tells the north
-        open_accountant(bus, ledger, now, settings.stale_after) as books,
-        # hears the accountant, tells the drivers
-        open_displays(bus, registry, ledger, now) if settings.driver_display else nullcontext(),
-        # tells everyone, leaves first
-        open_southbound(listeners, bus, registry, now, settings.door, tap) as south,
-    ):
-        house = House(bus, registry, ledger, north, south, books, tap)
-        task_status.started(house)
-        await wait_stop(house)
-        closing.begin()
+    async with open_retention(journal, settings.keep, now):
+        await _tell_absent(bus, now)
+        async with (
+            # hears everyone, leaves last
+            open_north(
+                open_link, bus, orders.carry_out, now, settings.north, closing, tap.for_thingsboard
+            ) as north,
+            # hears the charge points, tells the north
+            open_accountant(bus, ledger, now, settings.stale_after) as books,
+            # hears the accountant, tells the drivers
+            open_displays(bus, registry, ledger, now) if settings.driver_display else nullcontext(),
+            # tells everyone, leaves first
+            open_southbound(listeners, bus, registry, now, settings.door, tap) as south,
+        ):
+            house = House(bus, registry, ledger, north, south, books, tap)
+            task_status.started(house)
+            await wait_stop(house)
+            closing.begin()
 
 
 async def _tell_absent(bus: EventBus, now: Now) -> None:

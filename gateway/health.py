@@ -8,15 +8,13 @@ from .values import Address
 
 _WITHIN = 4.0  # seconds for each step: health checks give 5 s in all
 
-_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  listens on all: ask on loopback
-
 
 def ask(listen: Address, path: str) -> tuple[bool, str]:
     """(whether all is well, what was said)
 
     listen: where the gateway's admin port is.  path: `/healthz` or `/readyz`.
     """
-    host = _EVERY.get(listen.host, listen.host)
+    host = listen.reachable_host
     connection = http.client.HTTPConnection(host, listen.port, timeout=_WITHIN)
     try:
         connection.request("GET", path)

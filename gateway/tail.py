@@ -15,7 +15,6 @@ from .values import Address
 
 _TIMEOUT = 10.0  # seconds to connect and to be answered
 _SILENCE = 60.0  # seconds without a sign of life of a gateway that gives one every ten
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where it listens -> how to reach it
 
 
 class TailError(Exception):
@@ -32,10 +31,9 @@ async def tail(admin: Address, charge_points: Sequence[str], show: Show) -> None
     Returns never; raises TailError when there is nothing to show any more.
     """
     query = urlencode([("charge_point", name) for name in charge_points])
-    host = _EVERYWHERE.get(admin.host, admin.host)
     try:
         with trio.fail_after(_TIMEOUT):
-            stream = await trio.open_tcp_stream(host, admin.port)
+            stream = await trio.open_tcp_stream(admin.reachable_host, admin.port)
     except (OSError, trio.TooSlowError) as exc:
         raise TailError(f"no gateway answers on {admin}: {exc or 'it is silent'}") from exc
     async with stream:

@@ -81,7 +81,10 @@ class Watch:
         self._waiting.append(traced)
         self._characters += len(traced.frame)
         while len(self._waiting) > _MOST_WAITING or self._characters > _MOST_CHARACTERS_WAITING:
-            self._missed[self._take().charge_point_id] += 1
+            dropped = self._take().charge_point_id
+            # A stranger may call itself anything: beyond so many names they share one.
+            known = dropped in self._missed or len(self._missed) < _MOST_WAITING
+            self._missed[dropped if known else ""] += 1
         self._something.set()
 
     def _take(self) -> Traced:

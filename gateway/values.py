@@ -25,6 +25,11 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def reachable_host(self) -> str:
+        """Where to ask, on the same machine, for what listens here: all addresses are none."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
 
 def text(value: object) -> str:
     if not isinstance(value, str):

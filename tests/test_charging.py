@@ -93,7 +93,7 @@ def valid(action: str, reply: Any) -> bool:
 
 @pytest.mark.parametrize("action", REQUESTS)
 async def test_every_request_gets_an_answer_that_its_schema_allows(gateway, action):
-    """The Core profile, and what the security extension adds (octt-csms.md: 077, 079-081)."""
+    """The Core profile, and what the security extension adds (OCTT TC_077, 079 to 081)."""
     async with gateway.charger("CP-1") as charger:
         assert valid(action, await charger.ask(action, **REQUESTS[action]))
 
@@ -132,7 +132,7 @@ async def test_a_certificate_cannot_be_signed_here(gateway):
     ],
 )
 async def test_a_data_transfer_is_told_what_is_known_of_it(gateway, payload, status):
-    """octt-csms.md 064."""
+    """OCTT TC_064."""
     async with gateway.charger("CP-1") as charger:
         assert await charger.ask("DataTransfer", **payload) == {"status": status}
 
@@ -167,7 +167,7 @@ def with_tags() -> Any:
 
 @pytest.mark.parametrize(("tag", "info"), JUDGED)
 async def test_a_tag_is_judged_alike_by_authorize_start_and_stop(tag, info):
-    """HC-80, octt-csms.md 023, 037_3, 053: a refused start is a transaction all the same."""
+    """HC-80, OCTT TC_023, 037_3, 053: a refused start is a transaction all the same."""
     async with with_tags() as gateway, gateway.charger("CP-1") as charger:
         assert (await charger.ask("Authorize", idTag=tag))["idTagInfo"] == info
         started = await charger.ask(

@@ -1,4 +1,4 @@
-"""hard-cases.md's group D: what is made of registers and values, through the doors.
+"""The hard cases' group D: what is made of registers and values, through the doors.
 
 Each case is answered with a CALLRESULT (`ask` raises else).  What decides is tried one by one in
 tests/domain/test_metering.py.

@@ -1,4 +1,4 @@
-"""surface.md's table of frames, and hard-cases.md's group B, over the wire.
+"""What frames are answered, and the hard cases' group B, over the wire.
 
 Each case ends with a Heartbeat on the same connection: whatever was said, it is served on.
 """

@@ -1,4 +1,4 @@
-"""hard-cases.md's group D: which message belongs to which transaction, whatever comes.
+"""The hard cases' group D: which message belongs to which transaction, whatever comes.
 
 Retries through a restart and the loss of an answer are in tests/real/test_process.py, values and
 registers in test_hard_cases_metering.py.

@@ -39,7 +39,8 @@ async def test_a_long_standing_surplus_goes_at_the_start():
         await journal.append(ChargePointBooted(charge_point_id="CP-1", received_at=now()))
     for reader in (ACCOUNTANT, THINGSBOARD):
         await journal.append(bookmark=Bookmark(reader, 5_000))
-    await trio.sleep(48 * HOUR)
+    await trio.sleep(72 * HOUR)
+    await journal.append(ChargePointBooted(charge_point_id="CP-1", received_at=now()))
     async with open_retention(journal, timedelta(days=1), now):
         await trio.sleep(60)
         assert len(await journal.read(after=0, limit=10_000)) == 1
@@ -48,3 +49,20 @@ async def test_a_long_standing_surplus_goes_at_the_start():
 def test_keep_days_is_what_the_configuration_says(tmp_path):
     config, _ = load(None, {"OCPP_GATEWAY_STORAGE_KEEP_DAYS": "30"})
     assert settings_of(config).keep == timedelta(days=30)
+
+
+async def test_a_wall_clock_years_ahead_takes_nothing_away():
+    """What a wrong clock takes, nothing brings back (HC-135)."""
+    journal, ahead = MemoryJournal(), timedelta(0)
+    for _ in range(2_000):
+        await journal.append(ChargePointBooted(charge_point_id="CP-1", received_at=now()))
+    for reader in (ACCOUNTANT, THINGSBOARD):
+        await journal.append(bookmark=Bookmark(reader, 2_000))
+    async with open_retention(journal, timedelta(days=30), lambda: now() + ahead):
+        await trio.sleep(HOUR)
+        ahead = timedelta(days=800)
+        await trio.sleep(48 * HOUR)
+        assert len(await journal.read(after=0, limit=10_000)) == 2_000
+    async with open_retention(journal, timedelta(days=30), lambda: now() + ahead):
+        await trio.sleep(HOUR)
+        assert len(await journal.read(after=0, limit=10_000)) == 2_000

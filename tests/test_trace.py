@@ -11,7 +11,7 @@ import trio
 
 from gateway.domain.events import Event
 from gateway.northbound.link import Delivery
-from gateway.tap import MOST_TRACED
+from gateway.tap import MOST_TRACED, REFUSED, Tap
 
 from .conftest import open_gateway
 from .doors import TELEMETRY, now
@@ -350,3 +350,13 @@ async def test_a_password_that_a_charge_point_tells_is_not_told_on(gateway, read
     told = answer if readonly is False else answer["error"]["details"]
     assert told["configurationKey"] == [keys[0] | {"value": "***"}, keys[1]]
     assert "0123456789abcdef" not in json.dumps(gateway.board.published)
+
+
+async def test_names_that_strangers_make_up_fill_no_memory():
+    """Who looks on at everybody and reads slowly is told how much was missed, by 500 names."""
+    tap = Tap(now)
+    with tap.watch(lambda _: True) as watch:
+        for n in range(5_000):
+            tap.note(f"CP-{n}", REFUSED, reason="password")
+        assert len(watch._missed) <= 501
+        assert watch._missed.total() == 4_500

@@ -9,14 +9,14 @@ from typing import Any
 import attrs
 import trio
 
+from ..domain.accounting import ACCOUNTED
+from ..domain.clock import milliseconds
 from ..domain.events import Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import Fleet
 from . import Aside, Bookmark, Entry, Hear, OpenTransaction, Statistics
 from .rules import (
-    ACCOUNTED,
     StartKey,
     is_dated,
-    milliseconds,
     receipt_key,
     retired,
     start_key,

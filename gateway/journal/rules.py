@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from ..domain import events
 from ..domain.session import trusted
-
-ACCOUNTED = (
-    events.TransactionStarted,
-    events.MeterSampled,
-    events.TransactionStopped,
-    events.TransactionClosed,
-    events.ConnectorStatusChanged,
-    events.DataTransferred,
-    events.ChargePointBooted,
-    events.TransactionOpened,
-    events.TransactionSettled,
-)
-"""What the accountant reads again to restore the transactions of a charge point."""
 
 StartKey = tuple[str, int, str, str, str]
 
@@ -51,7 +36,3 @@ def is_dated(event: events.TransactionStarted) -> bool:
 
 def receipt_key(event: events.TransactionSettled) -> str:
     return str(event.receipt["receipt_id"])
-
-
-def milliseconds(at: datetime) -> int:
-    return int(at.timestamp() * 1000)

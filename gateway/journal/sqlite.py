@@ -17,12 +17,14 @@ from typing import Any, TextIO
 
 import attrs
 
+from ..domain.accounting import ACCOUNTED
+from ..domain.clock import milliseconds
 from ..domain.events import Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import patches
 from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
 from .codec import dump, dump_object, load, load_object
 from .file import SCHEMA_VERSION, check_sound, check_version, connect, locked, migrate, told
-from .rules import ACCOUNTED, is_dated, milliseconds, receipt_key, retired, start_key
+from .rules import is_dated, receipt_key, retired, start_key
 
 
 @attrs.define(eq=False)
@@ -131,11 +133,14 @@ class SqliteStore:
         for name, patch in patches(event):
             if patch or name not in self._known:
                 self._known.add(name)
-                self._writer.execute(
-                    "insert into device values (?, ?) on conflict (name)"
-                    " do update set state = json_patch(state, excluded.state)",
-                    (name, dump_object(patch)),
-                )
+                # Key by key: json_patch would keep what is inside of a value that is replaced.
+                keys = ", ".join(f"'$.{key}', json(?)" for key in patch)
+                values = [dump_object(value) for value in patch.values()]
+                insert = "insert into device values (?, json_object()) on conflict do nothing"
+                self._writer.execute(insert, (name,))
+                if patch:
+                    update = f"update device set state = json_set(state, {keys}) where name = ?"  # noqa: S608
+                    self._writer.execute(update, (*values, name))
 
     def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
         """See `Journal.trim`.  Rows that go leave room in the file for those that come."""

@@ -1,8 +1,9 @@
 """Who has come in and not finished a handshake yet.
 
 Its law: an address holds a bounded number of such connections.  One more takes the place of the
-oldest, for who means it asks at once: so those who say nothing or trickle cannot keep out others,
-not even from their own address (a whole fleet may come back from behind one router).
+oldest that has asked for nothing yet, for who means it asks at once: so those who say nothing or
+trickle cannot keep out others, not even from their own address (a whole fleet may come back from
+behind one router, and its passwords take a while to be checked).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Arrivals:
         """The scope of one handshake: cancelled when it takes too long, or must make room."""
         here = self._by_address.setdefault(address, {})
         if len(here) >= self._most:
-            oldest = next(iter(here))
+            oldest = next((scope for scope in here if scope in self._silent), next(iter(here)))
             del here[oldest]
             oldest.cancel()
         with trio.move_on_after(self._timeout) as scope:

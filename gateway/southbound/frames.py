@@ -150,7 +150,9 @@ def read_result(action: str, payload: Any) -> dict[str, Any]:
         raise InvalidAnswer(f"{action}: the answer is no JSON object", payload)
     for error in _RESPONSES[action].iter_errors(payload):
         if error.schema_path[-1] != "additionalProperties":
-            raise InvalidAnswer(f"{action}: {_where(error)}{error.message}", payload)
+            # The validator's own words would repeat the value, which may be a password.
+            rule = f"breaks its schema's rule for {error.schema_path[-1]}"
+            raise InvalidAnswer(f"{action}: {_where(error)}{rule}", payload)
     return payload
 
 

@@ -20,7 +20,7 @@ from ..domain.events import (
     TransactionStarted,
 )
 from ..domain.fleet import device_name
-from ..domain.shown import value_without_secrets
+from ..domain.shown import value_without_secrets, without_secrets
 from ..tap import LONGEST, Tap, TooManyTraces
 from .desk import Now
 from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall
@@ -111,7 +111,8 @@ class Orders:
         except (TooManyCalls, TooManyTraces) as exc:
             return Failed("Busy", str(exc))
         except ChargePointRefused as exc:
-            return Failed("CallError", str(exc), exc.code, exc.details)
+            details = value_without_secrets(exc.details)
+            return Failed("CallError", without_secrets(str(exc)), exc.code, details)
         except InvalidAnswer as exc:
             return Failed("CallError", str(exc), None, value_without_secrets(exc.payload))
 

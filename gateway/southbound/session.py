@@ -17,6 +17,7 @@ import trio
 from ..histogram import Histogram
 from ..tap import IN, OUT, Tap
 from .frames import (
+    TRANSACTION_ACTIONS,
     FrameError,
     InvalidAnswer,
     Refusal,
@@ -237,7 +238,7 @@ class ChargePointSession:
     def _judge(self, message: Request | Result | Refusal) -> None:
         """Raises FrameError for what can be read but is not taken."""
         if isinstance(message, Request):
-            exempt = message.action.endswith(("Transaction", "Values"))
+            exempt = message.action in TRANSACTION_ACTIONS
             if message.bent and not self._lenient and not exempt:
                 raise FrameError("FormationViolation", message.bent[0], message.unique_id)
         elif self._pending is None or self._pending.unique_id != message.unique_id:

@@ -213,6 +213,15 @@ async def test_devices_are_what_the_events_made_of_them(journal):
     assert devices["CP/2"] == {}
 
 
+async def test_what_is_told_anew_of_a_device_replaces_all_that_was_told_before(journal):
+    """A boot without a serial number must not keep the one of the hardware before."""
+    about = {"charge_point_id": "CP", "received_at": EPOCH, "vendor": "v"}
+    await journal.append(
+        ChargePointBooted(**about, serial_number="0042"), ChargePointBooted(**about)
+    )
+    assert (await journal.devices())["CP"]["charger"] == {"vendor": "v"}
+
+
 async def test_accounts_are_read_by_charge_point_and_hold_what_matters(journal):
     status = ConnectorStatusChanged(
         charge_point_id="CP", received_at=EPOCH, connector_id=1, status="Charging"

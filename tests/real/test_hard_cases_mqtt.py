@@ -1,4 +1,4 @@
-"""hard-cases group F, the MQTT side, between the real house and real sockets.
+"""The hard cases' group F, the MQTT side, between the real house and real sockets.
 
 HC-125 is among the faults (`test_thingsboard_faults`), HC-129 at the link (`test_mqtt_link`).
 """
@@ -167,7 +167,7 @@ async def test_hc_122_a_broker_that_answers_by_the_byte_slows_no_charger():
 
 
 async def test_hc_124_after_a_reconnect_every_device_is_connected_again_also_of_chargers_away():
-    """surface.md: one that is away stays connected, so that orders to it are answered."""
+    """One that is away stays connected, so that orders to it are answered."""
     async with open_scene() as scene, scene.gateway.charger("CP-1") as here:
         await here.boot()
         await here.status("Preparing")

@@ -313,6 +313,16 @@ async def test_a_request_that_waits_for_its_answer_also_makes_room_but_not_at_a_
             assert second.cancel_called
 
 
+async def test_who_has_asked_makes_room_after_those_who_have_not():
+    """Passwords take a while to be checked: those in that queue mean it, and the silent do not."""
+    arrivals = Arrivals(2, 10.0)
+    with arrivals.arriving("A") as asked:
+        arrivals.heard(asked)
+        with arrivals.arriving("A") as silent, arrivals.arriving("A") as newcomer:
+            assert (asked.cancel_called, silent.cancel_called) == (False, True)
+            assert not newcomer.cancel_called
+
+
 async def test_many_from_one_address_who_mean_it_all_get_in():
     """HC-141: a fleet behind one router, all at once."""
     async with open_gateway() as gateway, AsyncExitStack() as stack:

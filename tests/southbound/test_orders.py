@@ -222,7 +222,7 @@ async def test_a_message_of_ocpp_goes_through_and_its_answer_comes_back(
 
 
 def test_every_message_of_the_surface_was_tried():
-    """surface.md, RPC on the charger device."""
+    """README, what operators can order of a charger."""
     assert len({action for action, _, _ in MESSAGES}) == 26
 
 
@@ -452,6 +452,27 @@ async def test_a_callerror_is_told_however_many_elements_it_has(gateway, operato
         assert told["message"]
         operator.order("CP-1", "ClearCache")
         await charger.hear()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [3, {"configurationKey": {"key": "AuthorizationKey", "value": "s3cret"}}],
+        [3, {"configurationKey": [{"key": "AuthorizationKey", "value": "s3cret", "readonly": 5}]}],
+        [4, "InternalError", "AuthorizationKey: s3cret", {"AuthorizationKey": "s3cret"}],
+    ],
+    ids=["no list", "no bool", "an error"],
+)
+async def test_a_password_is_not_told_with_an_answer_that_is_wrong(gateway, operator, answer):
+    """HC-114: neither as it came nor in the words about it."""
+    async with plugged(gateway) as charger:
+        operator.order("CP-1", "GetConfiguration")
+        unique_id, _, _ = await charger.hear()
+        await charger.send([answer[0], unique_id, *answer[1:]])
+        await operator.has_heard()
+        told = operator.answers[0]
+        assert told["error"]["code"] == "CallError"
+        assert "s3cret" not in json.dumps(told)
 
 
 @pytest.mark.parametrize(
