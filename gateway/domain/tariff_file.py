@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -78,13 +78,16 @@ def _book(
         with faults.at(name):
             faults.warn("is not known here: ignored")
     tariffs: dict[str, Tariff] = {}
+    faulty: set[str] = set()  # the ids of those that are told of already
     with faults.at("tariffs"):
         for index, item in parts.objects(document.get("tariffs", []), faults):
             with faults.at(index):
                 tariff = tariff_of(item, faults)
-                if tariff is not None and tariff.id in tariffs:
+                if tariff is None:
+                    faulty.add(str(item.get("id")))
+                elif tariff.id in tariffs:
                     faults.error(f'the id "{tariff.id}" is another tariff\'s')
-                elif tariff is not None:
+                else:
                     tariffs[tariff.id] = tariff
                     warn_of(tariff, faults)
     if document.get("policy") is not None and not isinstance(document["policy"], dict):
@@ -105,7 +108,7 @@ def _book(
         with faults.at("time_zone"):
             faults.error("is missing: a tariff's times of day mean nothing without it")
     return TariffBook(
-        assignments=_assignments(document.get("assign"), tariffs, faults),
+        assignments=_assignments(document.get("assign"), tariffs, faulty, faults),
         policy=policy,
         time_zone=time_zone,
         zones=dict(zones),
@@ -114,7 +117,7 @@ def _book(
 
 
 def _assignments(
-    value: object, tariffs: Mapping[str, Tariff], faults: Faults
+    value: object, tariffs: Mapping[str, Tariff], faulty: Set[str], faults: Faults
 ) -> tuple[Assignment, ...]:
     if value is None:  # one list for everybody
         return (Assignment(default=True, tariffs=tuple(tariffs.values())),) if tariffs else ()
@@ -122,7 +125,7 @@ def _assignments(
     with faults.at("assign"):
         for index, item in parts.objects(value, faults):
             with faults.at(index):
-                assignment = _assignment(Node(item, faults), tariffs)
+                assignment = _assignment(Node(item, faults), tariffs, faulty)
                 _judge_overlap(assignment, found, faults)
                 found.append((index, assignment))
     assigned = {tariff.id for _, assignment in found for tariff in assignment.tariffs}
@@ -146,7 +149,7 @@ def _judge_overlap(
             return
 
 
-def _assignment(node: Node, tariffs: Mapping[str, Tariff]) -> Assignment:
+def _assignment(node: Node, tariffs: Mapping[str, Tariff], faulty: Set[str]) -> Assignment:
     faults = node.faults
     for name in node.value.keys() - {"charge_point", "connector", "default", "tariffs"}:
         with faults.at(name):
@@ -164,10 +167,10 @@ def _assignment(node: Node, tariffs: Mapping[str, Tariff]) -> Assignment:
         for index, name in enumerate(ids):
             with faults.at(index):
                 tariff = tariffs.get(name) if isinstance(name, str) else None
-                if tariff is None:
-                    faults.error(f"there is no tariff {parts.shown(name)}")
-                else:
+                if tariff is not None:
                     chosen.append(tariff)
+                elif not isinstance(name, str) or name not in faulty:
+                    faults.error(f"there is no tariff {parts.shown(name)}")
     return Assignment(
         charge_point=charge_point or "*",
         connector_id=node.get("connector", parts.whole_number),

@@ -340,3 +340,16 @@ def float_tariff():
         "currency": "EUR",
         "elements": [{"price_components": [{"type": "ENERGY", "price": 0.1}]}],
     }
+
+
+def test_a_faulty_tariff_is_told_of_once_and_not_where_it_is_assigned():
+    """Who reads "there is no tariff" would look for a slip of the pen in its name."""
+    document = {
+        "tariffs": [{"id": "A", "currency": "XXQ", "elements": []}],
+        "assign": [{"default": True, "tariffs": ["A", "B"]}],
+        "time_zone": "UTC",
+    }
+    _, faults = read_tariffs(document)
+    told = [(fault.where, fault.what) for fault in faults if fault.fatal]
+    assert ("assign[0].tariffs[1]", 'there is no tariff "B"') in told
+    assert all(where.startswith("tariffs[0]") for where, _ in told[:-1])
