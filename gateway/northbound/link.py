@@ -151,6 +151,8 @@ class _Client(aiomqtt.Client):
 
     def _on_disconnect(self, *args: Any, **kwargs: Any) -> None:
         super()._on_disconnect(*args, **kwargs)
+        if not self._connected.done():  # no CONNACK, or one that paho keeps to itself (3.1.1: 1, 2)
+            self._connected.set_exception(MqttConnectError(args[3]))
         for subscribing in self._pending_subscribes.values():  # no SUBACK comes any more
             if not subscribing.done():
                 subscribing.set_exception(aiomqtt.MqttError("the connection ended"))

@@ -21,6 +21,9 @@ _UNKNOWN_TO_IT = (
 _NOT_NOW = "nothing to do here: it is tried again until ThingsBoard is ready"
 
 _CONNACK: Mapping[int, str] = {
+    0x80: "the connection ended before it was answered: is this an MQTT server, and of this port?",
+    0x82: "the server takes no client of this version of MQTT, or none without an id: compare"
+    " [thingsboard] protocol and access_token",
     0x84: 'the server does not speak this version of MQTT: set [thingsboard] protocol = "3.1.1"'
     " if it must be, at the risk of data that is lost unseen",
     0x85: "the server does not take our client id, as ThingsBoard does not without an access"

@@ -158,6 +158,16 @@ async def test_nobody_there_is_told_in_words():
     assert "refused" in (await why_not(Broker(host="127.0.0.1", port=port))).lower()
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_server_that_closes_instead_of_answering_is_not_waited_for(protocol):
+    async with open_board() as board:
+        board.faults.add(Fault(act=Act.DROP_CONNECT))
+        broker = Broker(host="127.0.0.1", port=board.port, access_token="x", protocol=protocol)
+        began = trio.current_time()
+        assert "before it was answered" in await why_not(broker)
+        assert trio.current_time() - began < link_module.CONNECT_TIMEOUT / 2
+
+
 @pytest.mark.parametrize("kind", ["mute", "double"])
 async def test_a_broker_that_never_answers_is_given_up(monkeypatch, kind):
     monkeypatch.setattr(link_module, "CONNECT_TIMEOUT", 0.5)
