@@ -582,6 +582,7 @@ async def test_f14_a_device_that_thingsboard_never_lets_in_blocks_no_other(profi
 async def test_f15_a_publish_on_a_topic_that_nobody_subscribed_to(profile):
     async with open_scene(profile, first_downlink_id=65_530) as scene:
         await scene.charge("CP-1")
+        await scene.all_told()  # there is a link to send them on
         for topic in ("v1/gateway/disconnect", "v1/gateway/attributes", "what/ever"):
             for payload in (b'{"device":"CP-1"}', b"\xff\x00", b""):
                 scene.board.publish_unasked(topic, payload)
