@@ -38,9 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `ocpp-gateway sessions | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unheard()
+    except BaseExceptionGroup as group:  # `ocpp-gateway demo --json | head`
+        if group.split(BrokenPipeError)[1] is not None:
+            raise
+        return _unheard()
     return status
+
+
+def _unheard() -> int:
+    """Who reads what we print has left, which is no fault."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -203,6 +212,7 @@ def _fell(group: BaseExceptionGroup[BaseException]) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from .export.party import party_of, says_anything
     from .service import open_book
 
     config, faults = judge(arguments.config, os.environ)
@@ -210,6 +220,11 @@ def _check(arguments: argparse.Namespace) -> int:
         faults += open_book(config)[1]
     except ConfigError as exc:
         faults += exc.faults
+    if says_anything(config.party):
+        try:
+            party_of(config.party)
+        except ValueError as exc:
+            faults.append(Fault(f"{arguments.config}: party", str(exc)))
     _tell(faults)
     if any(fault.fatal for fault in faults):
         return 2

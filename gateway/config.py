@@ -55,7 +55,7 @@ class Ocpp:
     stale_session_h: float = _key(values.number(1, 8_760, float), 72.0)
     max_message_bytes: int = _key(values.number(4_096, 67_108_864), 262_144)
     max_messages_per_s: float = _key(values.number(1, 100_000, float), 200.0)
-    max_handshakes_per_address: int = _key(values.number(1, 1_000_000), 500)
+    max_handshakes_per_address: int = _key(values.number(1, 1_000_000), 2_000)
     unknown_charge_points: str = _key(values.one_of("accept", "pending", "reject"), "accept")
     unknown_id_tags: str = _key(values.one_of("accept", "reject"), "accept")
     concurrent_tx: str = _key(values.one_of("accept", "reject"), "accept")

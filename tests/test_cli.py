@@ -128,6 +128,26 @@ def test_check_is_2_with_every_fault_on_a_line(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("party", "what"),
+    [
+        ('country_code = "NL"\nparty_id = "TNM"', "location.id is missing"),
+        (
+            'country_code = "NLX"\nparty_id = "TNM"\nlocation = {id = "1", address = "a",'
+            ' city = "c", country = "NLD", latitude = 1.0, longitude = 2.0}',
+            "country_code must be like NL",
+        ),
+        ('country_code = "NL"\nparty_id = "TNM"\nzz = 1', "location.id is missing"),
+    ],
+)
+def test_check_looks_at_the_party_of_cdrs_too(tmp_path, capsys, party, what):
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"[party]\n{party}\n")
+    assert main(["check", "--config", str(path)]) == 2
+    assert f"{path}: party: " in (said := capsys.readouterr().err)
+    assert what in said
+
+
 def test_check_without_a_file_judges_the_environment(monkeypatch, capsys):
     monkeypatch.setenv("OCPP_GATEWAY_ADMIN_LISTEN", "nowhere")
     assert main(["check"]) == 2
@@ -184,6 +204,20 @@ def test_output_that_nobody_reads_is_no_fault(site):
 
 
 # --- sessions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [["--json"], []])
+def test_a_demo_that_nobody_watches_any_more_ends_without_a_fault(how):
+    arguments = ["demo", "--seconds", "6", "--speed", "500", *how]
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as demo:
+        assert demo.stdout.readline()
+        demo.stdout.close()
+        assert demo.stderr.read() == b""
+        assert demo.wait(30) == 0
 
 
 @pytest.mark.parametrize("which", [[], ["--open"], ["--json"], ["--open", "--json"]])

@@ -63,7 +63,7 @@ def test_without_a_file_the_promised_defaults_hold():
     assert (ocpp.ping_interval_s, ocpp.call_timeout_s) == (30, 30)
     assert (ocpp.grace_s, ocpp.handshake_timeout_s, ocpp.stale_session_h) == (10, 10, 72)
     assert ocpp.max_message_bytes == 262144
-    assert (ocpp.max_messages_per_s, ocpp.max_handshakes_per_address) == (200, 500)
+    assert (ocpp.max_messages_per_s, ocpp.max_handshakes_per_address) == (200, 2_000)
     assert (ocpp.unknown_charge_points, ocpp.unknown_id_tags) == ("accept", "accept")
     assert ocpp.concurrent_tx == "accept"
     assert (ocpp.require_subprotocol, ocpp.lenient, ocpp.listen_tls) == (False, True, None)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from .ocpi import CONNECTOR_FORMATS, CONNECTOR_TYPES, POWER_TYPES, identifier, is_string
+
+T = TypeVar("T")
 
 _NO_ALNUM = re.compile(r"[^A-Z0-9]")
 
@@ -120,6 +122,13 @@ class Party:
         return given or identifier(derived, 48)
 
 
+def says_anything(document: Mapping[str, Any]) -> bool:
+    """Whether more than the heads of tables is there."""
+    return any(
+        says_anything(value) if isinstance(value, Mapping) else True for value in document.values()
+    )
+
+
 def party_of(document: Mapping[str, Any]) -> Party:
     """The party from configuration: its fields by name, `location` and `locations` as tables.
 
@@ -128,13 +137,35 @@ def party_of(document: Mapping[str, Any]) -> Party:
     try:
         given = dict(document)
         base = dict(given.pop("location", {}))
-        others = {
-            name: Location(**{**base, **_table(own)})
-            for name, own in _table(given.pop("locations", {})).items()
-        }
-        return Party(location=Location(**base), locations=others, **given)
-    except TypeError as exc:  # a field that is missing or not known
-        raise ValueError(str(exc).partition("() ")[2] or str(exc)) from exc
+        others = _table(given.pop("locations", {}))
+        location = _made(Location, base, "location.")
+        return _made(
+            Party,
+            {
+                **given,
+                "location": location,
+                "locations": {
+                    name: _made(Location, {**base, **_table(own)}, f"locations.{name}.")
+                    for name, own in others.items()
+                },
+            },
+        )
+    except TypeError as exc:  # not even text
+        raise ValueError(str(exc)) from exc
+
+
+def _made(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
+    """Raises ValueError, which names each field that is missing or not known, or is wrong."""
+    fields = attrs.fields_dict(kind)  # type: ignore[arg-type]  # no bound for attrs classes
+    wrong = [f"{where}{name} is not known here" for name in given if name not in fields]
+    wrong += [
+        f"{where}{name} is missing"
+        for name, field in fields.items()
+        if field.default is attrs.NOTHING and name not in given
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return kind(**given)
 
 
 def _table(value: Any) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ NO_PUBACK = (
 CONNECTION_CLOSED = "the broker closed the connection"
 
 _UNKNOWN_TO_IT = (
-    "ThingsBoard does not know this access token: compare [thingsboard] access_token with"
+    "ThingsBoard does not know this access token; compare [thingsboard] access_token with"
     ' "Manage credentials" of the gateway device'
 )
 _NOT_NOW = "nothing to do here: it is tried again until ThingsBoard is ready"
@@ -27,7 +27,7 @@ _CONNACK: Mapping[int, str] = {
     0x84: 'the server does not speak this version of MQTT: set [thingsboard] protocol = "3.1.1"'
     " if it must be, at the risk of data that is lost unseen",
     0x85: "the server does not take our client id, as ThingsBoard does not without an access"
-    " token: set [thingsboard] access_token",
+    " token; set [thingsboard] access_token",
     0x86: _UNKNOWN_TO_IT,
     0x87: _UNKNOWN_TO_IT,
     0x88: f"the server is unavailable; {_NOT_NOW}",
@@ -44,7 +44,7 @@ _DISCONNECT: Mapping[int, str] = {
     0x87: _UNKNOWN_TO_IT,
     0x8B: f"the server shuts down; {_NOT_NOW}",
     0x8D: "nothing was heard of the other side for too long: the server, or the way to it, hangs",
-    0x8E: "the session was taken over by another client with the same access token: is a second"
+    0x8E: "the session was taken over by another client with the same access token; is a second"
     " gateway running?  Each needs a device, and a token, of its own",
     0x95: "a packet of ours was larger than the server takes: please report it",
     0x96: "the server finds our rate too high; it is tried again more slowly",

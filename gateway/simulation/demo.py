@@ -238,6 +238,12 @@ class _JsonLines(_Display):
         return super().take(device, ts, values)
 
 
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever looked on has left: whoever called us knows what that means (rich would exit)."""
+        raise BrokenPipeError
+
+
 class _Lines(_Display):
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -286,5 +292,5 @@ class _Table(_Lines):
 def _display(options: DemoOptions) -> _Display:
     if options.json_lines:
         return _JsonLines()
-    console = Console()
+    console = _Stdout()
     return _Table(console) if console.is_terminal else _Lines(console)

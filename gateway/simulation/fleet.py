@@ -115,6 +115,8 @@ async def run_guarded(charger: SimulatedCharger) -> None:
     """Run one so that a fault of its own is its own failure, and the others go on."""
     try:
         await charger.run()
+    except BrokenPipeError:  # nobody reads what is printed any more: that ends all
+        raise
     except Exception as exc:
         log.exception("simulated charger failed", charger=charger.charge_point_id)
         charger.failures.append(f"{charger.charge_point_id}: a fault of the simulation: {exc!r}")

@@ -55,7 +55,7 @@ class DoorSettings:
     max_message_bytes: int = 262_144
     frames_per_second: float = 200.0
     most_connections: int = 10_000
-    most_arriving: int = 500
+    most_arriving: int = 2_000
     require_subprotocol: bool = False
     reject_unknown: bool = False
     lenient: bool = True

@@ -225,6 +225,7 @@ class ChargePointSession:
                 self._tap.note(self.charge_point_id, IN, text, str(exc))
             self._count(exc)
             if exc.unique_id is not None:
+                self._tally.requests["?", "refused"] += 1  # its action may be anything
                 await self._send(encode_error(exc.unique_id, exc.code, exc.why))
             return
         if self._tap.looked_at:
