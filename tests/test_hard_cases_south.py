@@ -230,3 +230,18 @@ async def test_a_refused_call_leaves_no_trace_in_the_books(gateway):
         await gateway.settled()
     assert gateway.events(ConnectorStatusChanged) == []
     assert gateway.board.latest("CP-1")["rejected_frames"] == 1
+
+
+@pytest.mark.parametrize("number", ["1e999999999", "-1e999999999", "1e-999999999", "0e999999999"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '[2,"m","StartTransaction",{"connectorId":%s,"idTag":"A","meterStart":%s,"timestamp":"x"}]',
+        '[2,"m","MeterValues",{"connectorId":%s,"transactionId":%s,"meterValue":[]}]',
+        '[2,"m","StopTransaction",{"transactionId":%s,"meterStop":%s,"timestamp":"x"}]',
+    ],
+)
+async def test_a_number_that_no_arithmetic_holds_is_answered_too(gateway, frame, number):
+    """HC-56, HC-54: an exponent of nine digits overflows where it is only made positive."""
+    ((kind, *_),) = await answers(gateway, frame % (number, number))
+    assert kind == 3

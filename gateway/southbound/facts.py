@@ -46,7 +46,11 @@ def integer_of(value: object) -> int | None:
     """An int64, also where it is spelled as text or as 1.0; None where it is none."""
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
-    elif isinstance(value, Decimal) and abs(value) < _INT64 and value == value.to_integral_value():
+    elif (
+        isinstance(value, Decimal)
+        and -_INT64 <= value < _INT64  # before all arithmetic, which may overflow: 1e999999999
+        and value == value.to_integral_value()
+    ):
         number = int(value)
     elif isinstance(value, str) and _INTEGER.fullmatch(text := value.strip()):
         number = int(text)

@@ -88,6 +88,8 @@ async def test_a_store_that_is_locked_for_half_a_minute(site):
         charger(site.url, "CP-1", site.folder) as one,
         charger(site.url, "CP-2", site.folder) as two,
     ):
+        for each in (one, two):  # that they have come is in the store by now
+            await each.ask("Heartbeat")
         with closing(sqlite3.connect(site.store, isolation_level=None)) as db:
             db.execute("begin immediate")
             await one.say("Authorize", id_tag="TAG")
