@@ -7,6 +7,7 @@ place in the journal are saved in one commit: each fact is told once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -64,12 +65,18 @@ class Books:
 
 @asynccontextmanager
 async def open_accountant(
-    bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_after: timedelta
+    bus: EventBus,
+    ledger: Ledger,
+    now: Callable[[], datetime],
+    stale_after: timedelta,
+    grace: float = math.inf,
 ) -> AsyncIterator[Books]:
     """Account for all that is published; on leaving the block, first finish what there is.
 
     stale_after: how old the newest word of a transaction may be whose charge point is away, or
         knows nothing of it.
+    grace: seconds for finishing.  What they do not suffice for is done after the next start: the
+        place in the journal is saved with what follows from the entries before it.
     """
     bookmark = await bus.journal.bookmark(READER)
     await restore(ledger, bus.journal, bookmark.seq)
@@ -83,6 +90,7 @@ async def open_accountant(
                 # That the subscription closes first is what ends the books.
                 nursery.start_soon(_keep_books, entries, bus, ledger, books)  # noqa: ASYNC111
                 yield books
+            nursery.cancel_scope.deadline = trio.current_time() + grace
         ticking.cancel_scope.cancel()
 
 

@@ -30,6 +30,7 @@ from .southbound.session import Tally
 from .tap import Tap
 
 Now = Callable[[], datetime]
+_BOOKS = 0.25  # of the grace: what charge points left of it, and before ThingsBoard's part
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +108,9 @@ async def run(
                 open_link, bus, orders.carry_out, now, settings.north, closing, tap.for_thingsboard
             ) as north,
             # hears the charge points, tells the north
-            open_accountant(bus, ledger, now, settings.stale_after) as books,
+            open_accountant(
+                bus, ledger, now, settings.stale_after, _BOOKS * settings.north.grace
+            ) as books,
             # hears the accountant, tells the drivers
             open_displays(bus, registry, ledger, now) if settings.driver_display else nullcontext(),
             # tells everyone, leaves first
