@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import argon2
 import trio
 
-_IDENTITY = re.compile(r"[A-Za-z0-9 _.:@*=-]{1,48}")
+_IDENTITY = re.compile(r"(?! )[A-Za-z0-9 _.:@*=-]{1,48}(?<! )")
 _MOST_HASHING = 2  # argon2 wants 64 MiB and a core each
 
 
@@ -23,7 +23,8 @@ def identity_of(path: str) -> str | None:
 
     The last of at least two segments, percent-decoded; one trailing slash and the query do
     not count.  Nothing beyond `A-Z a-z 0-9 blank _ . : @ * = -` and 48 characters: an id
-    becomes part of device names, log lines and receipts.
+    becomes part of device names, log lines and receipts.  No blank at either end: ThingsBoard
+    takes no blank name (thingsboard-contract section 5).
     """
     segments = path.partition("?")[0].removesuffix("/").split("/")[1:]
     try:
