@@ -28,7 +28,8 @@ _AROUND_A_ROW = 64  # bytes: braces, brackets, "ts", "values", and the largest o
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-Told = tuple[str, int | None, int]  # a row: its device, its instant, and the entry it is of
+# A row, or what a message holds of it: its device, its instant, the entry it is of, and its keys.
+Told = tuple[str, int | None, int, tuple[str, ...]]
 
 
 @attrs.define
@@ -134,29 +135,29 @@ class _Box:
         around = _AROUND_A_ROW + 6 * len(device)  # as JSON a character has no more than 6
         if len(values) > 1 and (len(body) + around > self._most or len(values) > most_values):
             for part in _parts(values, most_values, self._most - around):
-                yield from self._put(device, ts, self._body(ts, part), len(part), seqs)
+                yield from self._put(device, ts, self._body(ts, part), tuple(part), seqs)
         else:
-            yield from self._put(device, ts, body, len(values), seqs)
+            yield from self._put(device, ts, body, tuple(values), seqs)
 
     @staticmethod
     def _body(ts: int | None, values: Mapping[str, Any]) -> bytes:
         return _encoder.encode(values if ts is None else {"ts": ts, "values": values})
 
     def _put(
-        self, device: str, ts: int | None, body: bytes, values: int, seqs: Iterable[int]
+        self, device: str, ts: int | None, body: bytes, keys: tuple[str, ...], seqs: Iterable[int]
     ) -> Iterator[Parcel]:
         here = device in self._devices
         # Of attributes a device has one object in a message, of telemetry a whole array.
         other = self._devices and (ts is None if here else not self._many)
         heavy = self._size + self._cost(device, body) > self._most
-        many = self._values + values > (self._most_values or math.inf)
+        many = self._values + len(keys) > (self._most_values or math.inf)
         if self._devices and (other or heavy or many):
             yield from self.empty()
-        self._values += values
+        self._values += len(keys)
         self._size += self._cost(device, body)
         self._devices.setdefault(device, []).append(body)
         self._seqs.update(seqs)
-        self._told.extend([(device, ts, seq) for seq in seqs])
+        self._told.extend([(device, ts, seq, keys) for seq in seqs])
 
     def _cost(self, device: str, body: bytes) -> int:
         """Bytes that the item adds, with the device's name where it is the first of it."""

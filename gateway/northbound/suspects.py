@@ -3,21 +3,22 @@
 A server may end the connection at a message that it does not like, acknowledged or not, and would
 do so for ever if all were sent again as before.  Laws:
 1. What was on its way when a link was lost, or had just arrived, is doubted: on the next link each
-   message with a doubted row flies alone, so that its fate is its own.
-2. A message lost alone makes each of its entries go alone; an entry lost alone as often as an
-   entry may be refused is not sent any more, but refused here, and so set aside.
-3. A doubted row that was acknowledged is not sent again: a server that acknowledges and then ends
-   the connection is told everything once, link by link.
-4. An entry that was lost is only tried again where the server has just acknowledged signs of
-   life: one that takes nothing makes nobody guilty.
+   message of a doubted entry flies alone, so that its fate is its own.
+2. A message lost alone makes each of its entries go alone; what is of one entry and was lost alone
+   as often as an entry may be refused is not sent any more, but refused here, and so set aside.
+3. What flew alone and was acknowledged is not sent again, value by value: a server that
+   acknowledges and then ends the connection is told everything once, link by link.
+4. A loss counts, and an entry that was lost is tried again, only where the server has just
+   acknowledged signs of life: one that takes nothing makes nobody guilty.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+import attrs
 import structlog
 import trio
 
@@ -41,10 +42,10 @@ class Suspects:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._doubted: set[Told] = set()
-        self._arrived: set[Told] = set()  # doubted once, and acknowledged
-        self._alone: set[int] = set()  # entries that go alone
-        self._lost: Counter[int] = Counter()
+        self._doubted: set[int] = set()  # entries
+        self._alone: set[int] = set()  # of which no two share a message
+        self._arrived: dict[tuple[str, int | None, int], set[str]] = {}  # keys of a row
+        self._lost: Counter[Told] = Counter()
         self._last: Watched | None = None
 
     def watch(self, link: Link, place: Place) -> Watched:
@@ -59,64 +60,65 @@ class Suspects:
         lonely = last.lonely
         if lonely is not None and _at_fault(last.flying[-1][1]):
             self._alone |= lonely.seqs
-            if len(lonely.seqs) == 1:
-                self._lost.update(lonely.seqs)
+            if len(lonely.seqs) == 1 and last.alive.is_set():
+                self._lost.update(lonely.told)
                 (seq,) = lonely.seqs
-                log.info("the link ended at a message", seq=seq, times=self._lost[seq])
-        flown = [(told, delivery) for told, delivery in last.flying if told]
-        arrived = [told for told, delivery in flown if delivery.code is not None]
-        for told, delivery in flown:
+                log.info("the link ended at a message", seq=seq)
+        arrived = [seqs for seqs, delivery in last.flying if seqs and delivery.code is not None]
+        for seqs, delivery in last.flying:
             if delivery.code is None:
-                self._doubted |= told
+                self._doubted |= seqs
             elif delivery.code == QUOTA:
                 self._pace.hit()
             elif delivery.code >= REFUSED and delivery.code != _FAILED:
-                self._doubted |= told
-                self._alone.update(seq for _, _, seq in told)
+                self._alone |= seqs
         self._doubted.update(*arrived[-_JUST_ARRIVED:])
-        self._doubted -= self._arrived
 
     def _forget(self, place: Place) -> None:
-        self._doubted = {told for told in self._doubted if not place.has(told[2])}
-        self._arrived = {told for told in self._arrived if not place.has(told[2])}
+        self._doubted = {seq for seq in self._doubted if not place.has(seq)}
         self._alone = {seq for seq in self._alone if not place.has(seq)}
-        self._lost = Counter({seq: n for seq, n in self._lost.items() if not place.has(seq)})
+        self._arrived = {row: keys for row, keys in self._arrived.items() if not place.has(row[2])}
+        self._lost = Counter({told: n for told, n in self._lost.items() if not place.has(told[2])})
 
     def untold(self, told: Iterable[tuple[int, Row]]) -> list[tuple[int, Row]]:
         """Without what has arrived already."""
         if not self._arrived:
             return list(told)
-        return [(seq, row) for seq, row in told if (row.device, row.ts, seq) not in self._arrived]
+        left = []
+        for seq, row in told:
+            arrived = self._arrived.get((row.device, row.ts, seq), ())
+            values = {key: value for key, value in row.values.items() if key not in arrived}
+            if values:
+                left.append((seq, attrs.evolve(row, values=values)))
+        return left
 
-    def apart(self, told: list[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    def apart(self, told: Sequence[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
         """In order, cut where what is doubted begins or ends."""
         if not self._doubted and not self._alone:
-            yield told
+            yield list(told)
             return
-        for _, some in groupby(told, self._doubt):
+        for _, some in groupby(told, lambda item: self._doubt(item[0])):
             yield list(some)
 
-    def _doubt(self, item: tuple[int, Row]) -> int:
-        """0 for none, -1 for a doubted row, the entry's number for one that goes alone."""
-        seq, row = item
+    def _doubt(self, seq: int) -> int:
+        """0 for none, -1 for a doubted entry, its number for one that goes alone."""
         if seq in self._alone:
             return seq
-        return -1 if (row.device, row.ts, seq) in self._doubted else 0
+        return -1 if seq in self._doubted else 0
 
     def doubts(self, parcel: Parcel) -> bool:
-        return not (self._doubted.isdisjoint(parcel.told) and self._alone.isdisjoint(parcel.seqs))
+        return not (self._doubted.isdisjoint(parcel.seqs) and self._alone.isdisjoint(parcel.seqs))
 
     def has_lost(self, parcel: Parcel) -> bool:
         return not self._alone.isdisjoint(parcel.seqs)
 
     def condemned(self, parcel: Parcel) -> bool:
-        return any(self._lost[seq] >= ATTEMPTS for seq in parcel.seqs)
+        return any(self._lost[told] >= ATTEMPTS for told in parcel.told)
 
     def acquit(self, parcel: Parcel) -> None:
-        self._arrived |= parcel.told
-        self._doubted -= parcel.told
-        for seq in parcel.seqs:
-            self._lost.pop(seq, None)
+        for device, ts, seq, keys in parcel.told:
+            self._arrived.setdefault((device, ts, seq), set()).update(keys)
+            self._lost.pop((device, ts, seq, keys), None)
 
 
 class Watched:
@@ -126,7 +128,7 @@ class Watched:
         self._link = link
         self._suspects = suspects
         self._over: trio.Event | None = None  # set when the message that flies alone has arrived
-        self.flying: list[tuple[frozenset[Told], Delivery]] = []
+        self.flying: list[tuple[frozenset[int], Delivery]] = []
         self.lonely: Parcel | None = None  # the last message, where it flew alone
         self.alive = trio.Event()  # the server has acknowledged signs of life
 
@@ -145,19 +147,19 @@ class Watched:
     async def send_parcel(self, parcel: Parcel) -> Delivery:
         """Raises LinkLost."""
         if not self._suspects.doubts(parcel):
-            return await self._sent(parcel.publication, parcel.told)
+            return await self._sent(parcel.publication, parcel.seqs)
         if self._suspects.condemned(parcel):
             return refusal(f"the connection ended {ATTEMPTS} times when it was told")
         if self._suspects.has_lost(parcel):
             await self.alive.wait()
         return await self._sent_alone(parcel)
 
-    async def _sent(self, publication: Publication, told: frozenset[Told]) -> Delivery:
+    async def _sent(self, publication: Publication, seqs: frozenset[int]) -> Delivery:
         while self._over is not None:
             await self._over.wait()
         self.lonely = None
         delivery = await self._link.send(publication)
-        self._remember(told, delivery)
+        self._remember(seqs, delivery)
         return delivery
 
     async def _sent_alone(self, parcel: Parcel) -> Delivery:
@@ -165,9 +167,10 @@ class Watched:
             await self._over.wait()
         self._over = trio.Event()
         try:
-            await confirmed([delivery for _, delivery in self.flying])
+            # Not for a `connect`: some servers never answer one (thingsboard-contract section 9).
+            await confirmed([delivery for seqs, delivery in self.flying if seqs])
             delivery = await self._link.send(parcel.publication)
-            self._remember(parcel.told, delivery)
+            self._remember(parcel.seqs, delivery)
             self.lonely = parcel
             (code,) = await confirmed([delivery])
             if code < REFUSED:
@@ -179,8 +182,8 @@ class Watched:
             self._over.set()
             self._over = None
 
-    def _remember(self, told: frozenset[Told], delivery: Delivery) -> None:
-        self.flying.append((told, delivery))
+    def _remember(self, seqs: frozenset[int], delivery: Delivery) -> None:
+        self.flying.append((seqs, delivery))
         if len(self.flying) > _REMEMBERED:
             last = self.flying[-_JUST_ARRIVED:]
             before = self.flying[:-_JUST_ARRIVED]

@@ -135,7 +135,7 @@ class Teller:
         """None for what is too large to be sent."""
         if len(parcel.publication.payload) > self.pace.most_bytes:
             return None
-        if any(device in self._unanswered for device, _, _ in parcel.told):
+        if any(device in self._unanswered for device, *_ in parcel.told):
             return refusal("ThingsBoard does not let the device in: is a limit of devices reached?")
         await self.pace.telemetry(parcel.cost, urgent=urgent)
         return await self._link.send_parcel(parcel)
@@ -249,12 +249,9 @@ class Teller:
                 for device in (self._session_log, *self._fleet.devices)
                 if now - self._spoke.get(device, -_SIGN_EVERY) >= _SIGN_EVERY
             ]
-            taken = [
-                await self._show(due[first : first + _SIGNS_AT_ONCE])
-                for first in range(0, len(due), _SIGNS_AT_ONCE)
-            ]
-            if any(taken) or not due:
-                self._link.alive.set()
+            for first in range(0, len(due), _SIGNS_AT_ONCE):
+                if await self._show(due[first : first + _SIGNS_AT_ONCE]):
+                    self._link.alive.set()
             await trio.sleep(_SIGN_EVERY / 8)
 
     async def _show(self, devices: Sequence[str]) -> bool:
