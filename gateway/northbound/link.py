@@ -28,7 +28,13 @@ PUBACK_TIMEOUT = 20.0  # seconds; ThingsBoard takes 10 to refuse a bad device na
 KEEP_ALIVE = 30  # seconds between pings on an idle link
 IN_FLIGHT = 50  # publishes without a PUBACK; ThingsBoard closes beyond 100
 REFUSED = 0x80  # a PUBACK reason code from here on (MQTT 5 §3.4.2.1)
+FAILED = 0x80  # the PUBACK of a server that could not, whatever the message
 QUOTA = 0x97  # the PUBACK to what exceeds a limit
+
+
+def tells_of_server(code: int) -> bool:
+    """Whether a PUBACK tells of the server's state, and not of the message."""
+    return code in (FAILED, QUOTA)
 
 
 class LinkLost(Exception):

@@ -21,6 +21,7 @@ from ..tap import Watch
 from .limits import ANSWER, ANSWERS, Pace
 from .link import Link, LinkLost, Publication
 from .outbox import READER, Outbox, Translate
+from .patience import Patience
 from .place import Place
 from .rows import Row, rows
 from .rpc import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
@@ -157,6 +158,7 @@ class _North:
         self._trouble = Trouble(statistics)
         self._pace = Pace()
         self._suspects = Suspects(self._pace)
+        self._patience = Patience()
 
     # --- the link ------------------------------------------------------------------------------
 
@@ -207,12 +209,14 @@ class _North:
     async def _with_link(self, link: Link) -> None:
         settings = self._settings
         newest = self._bus.journal.statistics().last_seq
+        self._patience.forget(self.statistics.told)
         teller = Teller(
             self._suspects.watch(link, self.statistics.told),
             self._bus.fleet,
             self._now,
             self.statistics,
             self._pace,
+            self._patience,
             session_log=settings.session_log,
             many_devices=settings.many_devices,
         )

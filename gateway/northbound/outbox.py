@@ -117,13 +117,17 @@ class Outbox:
                         await trio.sleep(_REST)
 
     async def _settle(self, teller: Teller, told: trio.MemoryReceiveChannel[Batch]) -> None:
-        """Move the place over what is acknowledged, and aside what is refused."""
+        """Move the place over what is acknowledged, and aside what is refused.
+
+        What is put off stays undone behind it, and is told on the next link.
+        """
         async for batch in told:
-            aside = await teller.settle(batch)
+            settled = await teller.settle(batch)
             place = self._place
-            place.done(*batch.span)
-            if batch.told:  # a step past what nobody is told is saved with the next that is
-                self._bus.publish_soon(bookmark=Bookmark(READER, place.seq, place.ahead, aside))
+            place.done_but(*batch.span, settled.put_off)
+            if not batch.is_empty:  # a step past what nobody is told is saved with the next that is
+                bookmark = Bookmark(READER, place.seq, place.ahead, settled.aside)
+                self._bus.publish_soon(bookmark=bookmark)
 
     async def _rows(self, entries: Sequence[Entry]) -> list[tuple[int, Row]]:
         told: list[tuple[int, Row]] = []

@@ -6,7 +6,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..journal import Span
 
@@ -31,6 +31,19 @@ class Place:
             else:
                 runs.append((begin, end))
         self.ahead = tuple(runs)
+
+    def done_but(self, first: int, last: int, undone: Collection[int]) -> None:
+        """Note that the entries from `first` to `last` are dealt with, except some."""
+        for seq in sorted(undone):
+            if first < seq:
+                self.done(first, seq - 1)
+            first = seq + 1
+        if first <= last:
+            self.done(first, last)
+
+    def is_overtaken(self, seq: int) -> bool:
+        """Whether a later entry is dealt with."""
+        return bool(self.ahead) and seq < self.ahead[-1][1]
 
     def has(self, seq: int) -> bool:
         return seq <= self.seq or any(first <= seq <= last for first, last in self.ahead)

@@ -23,7 +23,16 @@ import structlog
 import trio
 
 from .limits import Pace
-from .link import QUOTA, REFUSED, Delivery, Link, Publication, confirmed
+from .link import (
+    QUOTA,
+    REFUSED,
+    Delivery,
+    Link,
+    LinkLost,
+    Publication,
+    confirmed,
+    tells_of_server,
+)
 from .parcels import Parcel, Told
 from .place import Place
 from .rows import Row
@@ -32,7 +41,6 @@ ATTEMPTS = 3  # at an entry that is refused, or lost alone, before it is set asi
 _JUST_ARRIVED = 5  # messages acknowledged before the end, the last of which may have been its cause
 _AFTERMATH = 0.3  # seconds in which a server that refuses and closes has closed
 _REMEMBERED = 100  # messages on their way or just arrived
-_FAILED = 0x80  # a PUBACK that tells of the server's state, as QUOTA does, and not of the message
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +66,7 @@ class Suspects:
 
     def _judge(self, last: Watched) -> None:
         lonely = last.lonely
-        if lonely is not None and _at_fault(last.flying[-1][1]):
+        if lonely is not None and not last.given_up and _at_fault(last.flying[-1][1]):
             self._alone |= lonely.seqs
             if len(lonely.seqs) == 1 and last.alive.is_set():
                 self._lost.update(lonely.told)
@@ -70,7 +78,7 @@ class Suspects:
                 self._doubted |= seqs
             elif delivery.code == QUOTA:
                 self._pace.hit()
-            elif delivery.code >= REFUSED and delivery.code != _FAILED:
+            elif delivery.code >= REFUSED and not tells_of_server(delivery.code):
                 self._alone |= seqs
         self._doubted.update(*arrived[-_JUST_ARRIVED:])
 
@@ -131,6 +139,12 @@ class Watched:
         self.flying: list[tuple[frozenset[int], Delivery]] = []
         self.lonely: Parcel | None = None  # the last message, where it flew alone
         self.alive = trio.Event()  # the server has acknowledged signs of life
+        self.given_up = False  # by us: no message made it end
+
+    def give_up(self, why: str) -> LinkLost:
+        """To be raised by who ends the link."""
+        self.given_up = True
+        return LinkLost(why)
 
     def untold(self, told: Iterable[tuple[int, Row]]) -> list[tuple[int, Row]]:
         """Without what has arrived already."""
@@ -193,7 +207,7 @@ class Watched:
 def _at_fault(delivery: Delivery) -> bool:
     """Whether the end of the link that followed is to be laid at the message's door."""
     code = delivery.code
-    return code is None or (code >= REFUSED and code not in (_FAILED, QUOTA))
+    return code is None or (code >= REFUSED and not tells_of_server(code))
 
 
 def refusal(why: str) -> Delivery:

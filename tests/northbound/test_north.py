@@ -278,7 +278,7 @@ async def test_nothing_is_told_before_the_limits_are_known_or_do_not_come():
 # --- refusals ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [0x80, 0x83, 0x97, 0x99])
+@pytest.mark.parametrize("code", [0x83, 0x99])
 @pytest.mark.parametrize("many_devices", [True, False])
 async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, many_devices):
     settings = Settings(north=NorthSettings(many_devices=many_devices))

@@ -36,3 +36,20 @@ def test_what_is_saved_of_it_is_all_of_it_and_as_short_as_can_be(seq, runs):
     assert (again.seq, again.ahead) == (place.seq, place.ahead)
     ends = [place.seq, *(end for run in place.ahead for end in run)]
     assert all(first > last + 1 for last, first in zip(ends[::2], ends[1::2], strict=False))
+
+
+@given(st.integers(0, 6), _RUNS, st.integers(1, 9), st.integers(0, 9), st.sets(st.integers(1, 20)))
+def test_what_is_put_off_is_left_and_the_rest_is_done(seq, runs, first, length, put_off):
+    place, last = Place(seq), first + length
+    for run in runs:
+        place.done(*run)
+    before = {n for n in range(1, 41) if place.has(n)}
+    undone = {n for n in put_off if first <= n <= last}
+    place.done_but(first, last, undone)
+    after = {n for n in range(1, 41) if place.has(n)}
+    assert after == before | ({*range(first, last + 1)} - undone)
+    assert all(
+        place.is_overtaken(n) is any(later > n for later in after)
+        for n in range(1, 37)
+        if n not in after
+    )
