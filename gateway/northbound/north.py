@@ -157,8 +157,8 @@ class _North:
         self.statistics = statistics
         self._trouble = Trouble(statistics)
         self._pace = Pace()
-        self._suspects = Suspects(self._pace)
         self._patience = Patience()
+        self._suspects = Suspects(self._pace, self._patience)
 
     # --- the link ------------------------------------------------------------------------------
 

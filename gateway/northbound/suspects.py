@@ -24,6 +24,7 @@ import trio
 
 from .limits import Pace
 from .link import (
+    FAILED,
     QUOTA,
     REFUSED,
     Delivery,
@@ -34,6 +35,7 @@ from .link import (
     tells_of_server,
 )
 from .parcels import Parcel, Told
+from .patience import Patience
 from .place import Place
 from .rows import Row
 
@@ -48,8 +50,9 @@ log = structlog.get_logger(__name__)
 class Suspects:
     """Owns: the doubts, over all links.  What it remembers is bounded by what flew at a loss."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, patience: Patience) -> None:
         self._pace = pace
+        self._patience = patience
         self._doubted: set[int] = set()  # entries
         self._alone: set[int] = set()  # of which no two share a message
         self._arrived: dict[tuple[str, int | None, int], set[str]] = {}  # keys of a row
@@ -69,8 +72,11 @@ class Suspects:
         if lonely is not None and not last.given_up and _at_fault(last.flying[-1][1]):
             self._alone |= lonely.seqs
             if len(lonely.seqs) == 1 and last.alive.is_set():
-                self._lost.update(lonely.told)
                 (seq,) = lonely.seqs
+                if last.flying[-1][1].code == FAILED:  # it may be the server, so that takes longer
+                    self._patience.count(seq)
+                else:
+                    self._lost.update(lonely.told)
                 log.info("the link ended at a message", seq=seq)
         arrived = [seqs for seqs, delivery in last.flying if seqs and delivery.code is not None]
         for seqs, delivery in last.flying:
@@ -205,9 +211,8 @@ class Watched:
 
 
 def _at_fault(delivery: Delivery) -> bool:
-    """Whether the end of the link that followed is to be laid at the message's door."""
-    code = delivery.code
-    return code is None or (code >= REFUSED and not tells_of_server(code))
+    """Whether the end of the link that followed may be laid at the message's door."""
+    return delivery.code is None or (delivery.code >= REFUSED and delivery.code != QUOTA)
 
 
 def refusal(why: str) -> Delivery:

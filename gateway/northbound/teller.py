@@ -143,12 +143,15 @@ class Teller:
         return Batch(span, timely, sent, kept, timeless)
 
     async def _send_all(self, told: _Told, *, urgent: bool = True) -> tuple[_Sent, _Told]:
-        """What was sent, and what was kept, for its device is not let in."""
+        """What was sent, and what was kept: not let in, or put off as often as anything is."""
         await self._announce(dict.fromkeys(row.device for _, row in told))
-        kept = [item for item in told if item[1].device not in self._admission.let_in]
-        here = [item for item in told if item[1].device in self._admission.let_in] if kept else told
+        kept = [item for item in told if not self._may_go(*item)]
+        here = [item for item in told if self._may_go(*item)] if kept else told
         packed = self._packed(here, many_devices=self._many_devices)
         return [(parcel, await self._send(parcel, urgent=urgent)) for parcel in packed], kept
+
+    def _may_go(self, seq: int, row: Row) -> bool:
+        return row.device in self._admission.let_in and not self._patience.is_over(seq)
 
     async def tell(self, loose: Sequence[Row]) -> None:
         """Tell what is no entry of the journal, when nothing else waits; returns when it is told.
@@ -244,6 +247,8 @@ class Teller:
     async def _guilt(self, told: _Told) -> str | None:
         """Why an entry is given up; empty where it is told, None where it is put off."""
         seq = told[0][0]
+        if self._patience.is_over(seq):
+            return "ThingsBoard failed at it for minutes, each time (0x80 or 0x97)"
         here = [item for item in told if item[1].device in self._admission.let_in]
         refused = [_Refusal(parcel, "") for parcel in self._packed(here, many_devices=False)]
         for _ in range(ATTEMPTS):

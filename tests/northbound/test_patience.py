@@ -189,6 +189,47 @@ async def test_a_server_that_fails_at_all_telemetry_for_a_while_makes_nobody_gui
         assert {*board.values("CP-1", "firmware_status")} == {f"S{n}" for n in range(30)}
 
 
+async def test_what_a_server_fails_and_closes_at_each_time_is_set_aside_after_minutes():
+    """As its queue does at a record that is too large for it, whatever else it takes."""
+
+    class Board(Choosy):
+        async def send(self, publication):
+            delivery = await super().send(publication)
+            if delivery.code == 0x80:
+                self.cut()
+            return delivery
+
+    board = Board()
+    board.codes["Poison"] = 0x80
+    async with open_door(board) as (bus, journal, statistics):
+        (poison,) = await bus.publish(firmware("Poison"))
+        await bus.publish(firmware("Behind", after=1))
+        await trio.sleep(60)
+        assert await journal.asides(READER) == ()
+        await wait_until(lambda: all_told(statistics, journal))
+        assert await asides_of(journal) == {poison.seq}
+        assert board.values("CP-1", "firmware_status") == ["Behind"]
+
+
+async def test_a_rate_that_is_too_high_makes_nobody_guilty_however_often_the_link_ends():
+    class Board(Choosy):
+        async def send(self, publication):
+            delivery = await super().send(publication)
+            if delivery.code == 0x97:
+                self.cut()
+            return delivery
+
+    board = Board()
+    board.codes["S1"] = 0x97
+    async with open_door(board) as (bus, journal, statistics):
+        await bus.publish(firmware("S1"))
+        await trio.sleep(900)
+        board.codes.clear()
+        await wait_until(lambda: all_told(statistics, journal))
+        assert await journal.asides(READER) == ()
+        assert board.values("CP-1", "firmware_status") == ["S1"]
+
+
 async def test_many_that_a_server_fails_at_hold_up_nobody_for_good():
     board = Choosy()
     board.codes["Poison"] = 0x80
