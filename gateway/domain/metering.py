@@ -5,15 +5,18 @@ Rule 1: a register only climbs.  A reading below the one before is a dip (the ne
         zero; what flowed unseen before the reset is never guessed).
 Rule 2: more than the connector can deliver cannot have flowed.
 Rule 3: what follows may overrule the newest point (it was a spike), never the one before it.
+Rule 4: except that a register which comes back to where it fell from was never reset, however
+        many readings lie between: they were one long dip, and the curve goes straight over it.
 
 `Course` is the fold over readings in the order of their time; by rule 3 everything up to
-`Course.before` is settled, so whoever prices the curve has to price that part only once.
+`Course.before` is settled, so whoever prices the curve has to price that part only once.  By
+rule 4 it may be unsettled all the same, which `add` tells by None: then `tracing` goes back.
 (OCPP 1.6 §7.31: register values of one transaction "MUST be monotonically increasing".)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 import attrs
@@ -32,6 +35,8 @@ FROM_INTERVALS = "energy_from_intervals"
 
 _NOWHERE = len(LOCATIONS)
 _NO_FLAGS: Set[str] = frozenset()
+_FROM_PHASES: Set[str] = frozenset({FROM_PHASES})
+_FROM_NEUTRAL: Set[str] = frozenset({FROM_NEUTRAL})
 
 
 class Point(NamedTuple):
@@ -74,6 +79,8 @@ class Course:
     settled: the points that the newest step has settled, the last of them being `before`.
     low: a reading below `last` that the next one will explain; repeated until `low_until`.
     newest: time of the newest reading with energy; None before the first.
+    fallen: the course as it stood before the newest reset; None before the first reset.  The
+        registers that resets fell from only ever get lower, from one `fallen` to the next.
     """
 
     policy: Policy
@@ -95,6 +102,7 @@ class Course:
     broken: bool = False
     phases: Mapping[str, int] | None = None
     flags: frozenset[str] = frozenset()
+    fallen: Course | None = attrs.field(default=None, repr=False, eq=False)
 
     @classmethod
     def opened(cls, start: int, base: int | None, policy: Policy) -> Course:
@@ -135,8 +143,46 @@ class Course:
         gained = low.nwh if self.policy.plausible(low.nwh, low.at - self.last.at) else 0
         nwh = self.last.nwh + gained
         flags = self.flags | {RESET}
-        reset = self._with(zero=low.nwh - nwh, broken=True, flags=flags)
+        fallen = self._with(low=None, settled=())
+        reset = self._with(zero=low.nwh - nwh, broken=True, flags=flags, fallen=fallen)
         return reset.landed(low, nwh, before=self.last, settled=(self.last,))
+
+    def recovered(self, register: int | None, at: int) -> Course | None:
+        """The course before the fall that this register, nWh, shows to have been no reset; of
+        several falls the first.  None where there is none."""
+        found, fallen = None, self.fallen
+        while fallen is not None and register is not None:
+            assert fallen.zero is not None  # noqa: S101  for the type checker: registers fell
+            gained = register - fallen.zero - fallen.last.nwh
+            if gained < 0:
+                break
+            if self.policy.plausible(gained, at - fallen.last.at):
+                found = fallen
+            fallen = fallen.fallen
+        if found is None:
+            return None
+        flags = found.flags | {DIP} | (self.flags & {FROM_PHASES, FROM_NEUTRAL})
+        return attrs.evolve(
+            found,
+            newest=self.newest,
+            lines=self.lines,
+            neutral=self.neutral,
+            phases=self.phases,
+            flags=flags,
+        )
+
+    def over_the_dip(self, entry: Entry) -> Course | None:
+        """The course with one more, newer entry that ends a dip of several readings; None where
+        it does not.  Of the points up to `before`, only those before `before` still hold."""
+        value = self.reading(entry)
+        course = None if value is None else self.recovered(value, entry.at)
+        return None if course is None else course.add(entry)
+
+    def reading(self, entry: Entry) -> int | None:
+        """The register that an entry's marks, all at one location, come to, nWh."""
+        if not entry.registers:
+            return None
+        return self._heard(entry.registers, entry.registers[0].location)[0]
 
     # --- steps ---
 
@@ -179,6 +225,23 @@ class Course:
     def _based(self, begin: int) -> Course:
         return self._with(base=begin, zero=begin)
 
+    def _heard(
+        self, marks: tuple[Mark, ...], location: int
+    ) -> tuple[int | None, bool, Mapping[str, int] | None, Set[str]]:
+        """The register at an instant, None where only a neutral is heard that does not count;
+        whether it is that of lines; what each phase said last; the flags that it earns."""
+        by_phase = chosen(marks, location)
+        value = by_phase.get("")
+        if value is not None:
+            return value, True, self.phases, _NO_FLAGS
+        heard = {phase: nwh for phase, nwh in by_phase.items() if phase != "N"}
+        if heard:
+            phases = {**self.phases, **heard} if self.phases else heard
+            return sum(phases.values()), True, phases, _FROM_PHASES
+        if self.lines:
+            return None, True, self.phases, _NO_FLAGS
+        return by_phase["N"], False, self.phases, _FROM_NEUTRAL
+
     def _add_registers(self, entry: Entry) -> Course | None:
         marks = entry.registers
         location = marks[0].location
@@ -190,21 +253,9 @@ class Course:
                 # is never mixed in.
                 return None if location < self.location else self
             return self._with(location=location).add(entry)
-        by_phase = chosen(marks, location)
-        value = by_phase.get("")
-        more = _NO_FLAGS
-        lines, phases = True, self.phases
+        value, lines, phases, more = self._heard(marks, location)
         if value is None:
-            heard = {phase: nwh for phase, nwh in by_phase.items() if phase != "N"}
-            if heard:
-                phases = {**phases, **heard} if phases else heard
-                value = sum(phases.values())
-                more = {FROM_PHASES}
-            elif self.lines:
-                return self
-            else:
-                value, lines = by_phase["N"], False
-                more = {FROM_NEUTRAL}
+            return self
         if lines and self.neutral:
             return None
         course = self
@@ -215,6 +266,8 @@ class Course:
             and course.base is not None
             and (value >= course.base or not course.may_be_relative)
         ):
+            return None
+        if course.fallen is not None and course.recovered(value, entry.at) is not None:
             return None
         settled: tuple[Point, ...] = ()
         # A meter that fell silent for a while says 0 more than once: the same word is no news.
@@ -252,6 +305,7 @@ class Course:
             broken=course.broken,
             phases=phases,
             flags=course.flags if more <= course.flags else course.flags | more,
+            fallen=course.fallen,
         )
 
     def _first(self, at: int, value: int) -> Course:
@@ -304,66 +358,3 @@ class Course:
             intervals=True,
             flags=flags,
         )
-
-
-def trace(
-    entries: Sequence[Entry],
-    *,
-    start: int,
-    base: int | None,
-    policy: Policy,
-    end: int | None = None,
-    stop: int | None = None,
-) -> tuple[Course, list[Point]]:
-    """The course over all entries, and its points up to and including `Course.before`.
-
-    entries: in the order of time, one for an instant.
-    start, end: the session's, us; end is None while it is open.  stop: meterStop, nWh.
-    """
-    if base is None:
-        base = next((entry.begin for entry in entries if entry.begin is not None), None)
-    within = [e for e in entries if e.at >= start and (end is None or e.at <= end)]
-    counting = _of_one_kind(within)
-    course = Course.opened(start, base, policy)
-    if stop is None or base is None or stop >= base:
-        found = _follow(course, counting)
-        if found is not None:
-            return found
-    # Not below meterStart throughout: then a first reading below it was a dip or a reset.
-    found = _follow(attrs.evolve(course, may_be_relative=False), counting)
-    assert found is not None  # noqa: S101  nothing is left that could start it anew
-    return found
-
-
-def _follow(course: Course, entries: Iterable[Entry]) -> tuple[Course, list[Point]] | None:
-    points = [course.before]
-    for entry in entries:
-        following = course.add(entry)
-        if following is None:
-            return None
-        course = following
-        points += course.settled
-    return course, points
-
-
-def _of_one_kind(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries cut down to what counts: registers if there are any, at the best location,
-    and neutral only where nothing else was ever sent."""
-    with_registers = any(entry.registers for entry in entries)
-    marks = [m for e in entries for m in (e.registers if with_registers else e.intervals)]
-    if not marks:
-        return []
-    location = min(mark.location for mark in marks)
-    lines = any(mark.phase != "N" for mark in marks if mark.location == location)
-    kept = []
-    for entry in entries:
-        heard = tuple(
-            mark
-            for mark in (entry.registers if with_registers else entry.intervals)
-            if mark.location == location and (mark.phase != "N" or not lines)
-        )
-        if heard and with_registers:
-            kept.append(Entry(entry.at, registers=heard))
-        elif heard:
-            kept.append(Entry(entry.at, intervals=heard))
-    return kept

@@ -17,9 +17,10 @@ from .dimensions import PARKING_TIME, TIME
 from .energy import harvest
 from .events import Reading, Sample
 from .exact import microseconds
-from .metering import Course, Entry, Point, trace
+from .metering import Course, Entry, Point
 from .pricing import Run, States
 from .tariff import Terms
+from .tracing import trace
 
 REORDERED = "samples_reordered"
 REJECTED = "sample_rejected"

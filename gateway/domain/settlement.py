@@ -1,7 +1,9 @@
 """How much energy a session comes to, and what it costs: at its end, or as if it ended now.
 
 meterStop - meterStart is the energy, unless it is missing, below zero, more than can have
-flowed, or less than the samples prove; the samples then stand in for it.
+flowed, or less than the samples prove; the samples then stand in for it.  So they do where the
+register was reset; but never without review for more than a meterStop - meterStart that is not
+against reason.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import attrs
 
 from .bill import Bill, bill
 from .energy import LOCATIONS
-from .metering import RESET, Course, Point, trace
+from .metering import RESET, Course, Point
 from .pricing import Run, States
 from .session import Session, Stop, entries, priced, states_after, walked
+from .tracing import closed, trace, trace_below
 
 NEEDS_REVIEW = "needs_review"
 NO_TARIFF = "no_tariff"
@@ -128,27 +131,44 @@ def final(session: Session, *, end: int | None = None) -> Outcome:
 
 
 def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | None]:
-    """The course with its last reading explained by meterStop, and its points where they had to
+    """The course with its last readings explained by meterStop, and its points where they had to
     be traced anew."""
-    course = session.course
-    newest = course.newest
+    opening, course = session.opening, session.course
+    policy, newest, register = opening.terms.policy, course.newest, stop.register
+    late = newest is not None and newest > stop.at
     relative_after_all = (
         course.relative
-        and stop.register is not None
+        and register is not None
         and course.base is not None
-        and stop.register < course.base
+        and register < course.base
     )
-    if (newest is not None and newest > stop.at) or relative_after_all:
+    points = None
+    if late or relative_after_all or course.recovered(register, stop.at) is not None:
         course, points = trace(
             entries(session.history),
-            start=session.opening.start,
+            start=opening.start,
             end=stop.at,
-            stop=stop.register,
-            base=session.opening.meter_start,
-            policy=session.opening.terms.policy,
+            stop=register,
+            base=opening.meter_start,
+            policy=policy,
         )
-        return course.decided(stop.register), points
-    return course.decided(stop.register), None
+        course, points = closed(course, points, register, stop.at)
+    else:
+        course = course.decided(register)
+    if RESET not in course.flags or register is None or course.base is None:
+        return course, points
+    metered = register - course.base
+    if metered < 0 or not policy.plausible(metered, stop.at - opening.start):
+        return course, points
+    below = trace_below(
+        entries(session.history),
+        start=opening.start,
+        end=stop.at,
+        stop=register,
+        base=course.base,
+        policy=policy,
+    )
+    return (course, points) if below is None else below
 
 
 def _prefix(session: Session, points: list[Point] | None, nwh: int) -> Run:
@@ -171,6 +191,8 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
     """nWh of the whole session, what it rests on, and the flags that it earns."""
     policy, last, register = course.policy, course.last, stop.register
     flags: list[str] = []
+    most = None
+    nwh = last.nwh
     if register is None:
         if not stop.inferred:
             flags.append("meter_stop_missing")
@@ -184,7 +206,7 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
             elif not policy.plausible(metered, stop.at - start):
                 flags.append("meter_stop_implausible")
             elif course.broken:
-                pass
+                most = metered
             elif course.intervals:
                 if metered or not last.nwh:
                     return metered, "meter_stop", ()
@@ -195,10 +217,12 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
         if course.broken and course.zero is not None:
             more = register - course.zero - last.nwh
             if more >= 0 and policy.plausible(more, stop.at - last.at):
-                return last.nwh + more, "samples", tuple(flags)
+                nwh += more
+    if most is not None and nwh > most:
+        flags.append(NEEDS_REVIEW)
     if course.newest is None:
         return 0, "unknown", (*flags, "energy_unknown")
-    return last.nwh, "intervals" if course.intervals else "samples", tuple(flags)
+    return nwh, "intervals" if course.intervals else "samples", tuple(flags)
 
 
 def _flags(

@@ -170,6 +170,76 @@ def test_a_register_that_climbs_from_zero_was_reset_however_long_it_stood_there(
     assert [line["quantity"] for line in found["lines"]] == ["1", "2.3", "1"]
 
 
+def run(start, values, stop):
+    """One reading every ten minutes, and the stop ten minutes after the last."""
+    meters = [CP.meter(10 * number, value) for number, value in enumerate(values.split(), 1)]
+    return energy(CP.start(start), *meters, CP.stop(10 * len(meters) + 10, stop))
+
+
+@pytest.mark.parametrize(
+    ("start", "values", "stop", "wh"),
+    [
+        pytest.param("10000", "11000 8000 8100 13000", "13000", "3000", id="back at a reading"),
+        pytest.param("10000", "11000 8000 8100 8200", "13000", "3000", id="back at the stop"),
+        pytest.param("10000", "11000 8000 8100 11000", "11000", "1000", id="back where it was"),
+        pytest.param("26108", "27.321 28.376 28957", "29136", "3028", id="kWh without a unit"),
+        pytest.param("10000", "11000 8000 8100 3000 3100 13000", "13000", "3000", id="fell twice"),
+        pytest.param("10000", "11000 8000 8100 9 9 10 8200 8300", "12000", "2000", id="two steps"),
+        pytest.param("10000", "11000 80 81 12000 70 71 13000", "14000", "4000", id="two dips"),
+        pytest.param("500000", "501000 7 8 502000", "503000", "3000", id="more than could flow"),
+    ],
+)
+def test_a_register_that_comes_back_was_not_reset(start, values, stop, wh):
+    """However many readings lie below.  Counted from zero they would be billed once more."""
+    assert run(start, values, stop) == (wh, {"dip_ignored"})
+
+
+def test_the_curve_goes_straight_over_a_dip_of_several_readings():
+    """11000 at 16:40 and 17000 at 17:10: 4 of these 6 kWh before 17:00."""
+    events = [CP.meter(10, "11000"), CP.meter(20, "8000"), CP.meter(30, "8100")]
+    events.append(CP.meter(40, "17000"))
+    facts = posted(book(LIVE), CP.start("10000"), *events, CP.stop(60, "17000"))
+    lines = facts[-1].receipt["lines"]
+    assert [line["quantity"] for line in lines if line["dimension"] == "ENERGY"] == ["5", "2"]
+    *_, running, ended = (f.progress for f in facts if hasattr(f, "progress"))
+    assert running.cost_total == ended.cost_total
+
+
+def test_a_register_that_comes_back_to_more_than_can_have_flowed_was_reset():
+    """501000 would be 497 kWh after half an hour."""
+    found = run("500000", "504000 300 2300 1004000", "4300")
+    assert found == ("8300", {"register_reset", "spike_ignored"})
+
+
+@pytest.mark.parametrize(
+    ("start", "values", "stop", "wh"),
+    [
+        pytest.param("1948", "4473 6635 4253", "4275", "2327", id="from meterStart on"),
+        pytest.param("1948", "4473 6635 4253 4260", "4275", "2327", id="two readings after them"),
+        pytest.param("1000", "2000 7000 8000 9000 2000", "3000", "2000", id="from a reading on"),
+        pytest.param("0", "1500 3000 3200 1800", "2500", "2500", id="from zero, but counting"),
+        pytest.param("1000", "7000 8000 1500 9000 9500 2000", "3000", "2000", id="highs twice"),
+    ],
+)
+def test_highs_above_meter_stop_were_spikes_where_the_register_goes_on_as_before(
+    start, values, stop, wh
+):
+    assert run(start, values, stop) == (wh, {"spike_ignored"})
+
+
+@pytest.mark.parametrize(
+    ("start", "values", "stop", "wh"),
+    [
+        pytest.param("0", "1500 3000 500", "2500", "5500", id="a register from zero, restarted"),
+        pytest.param("0", "3000 4000 500", "2500", "6500", id="of which no reading tells before"),
+        pytest.param("1000", "2000 5000 6000 500", "1800", "6800", id="below where it stood"),
+    ],
+)
+def test_a_reset_that_bills_more_than_the_registers_differ_is_reviewed(start, values, stop, wh):
+    """Highs and a restart look the same there."""
+    assert run(start, values, stop) == (wh, {"register_reset", "needs_review"})
+
+
 def test_the_newest_of_two_dips_does_not_hide_a_spike():
     """4000 was a spike over 2000, which the next two readings climb on from."""
     found = energy(
