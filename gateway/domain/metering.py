@@ -27,6 +27,7 @@ from .policy import Policy
 DIP = "dip_ignored"
 SPIKE = "spike_ignored"
 RESET = "register_reset"
+BACKWARDS = "register_backwards"
 RELATIVE = "register_session_relative"
 REBASED = "register_rebased"
 FROM_PHASES = "energy_from_phases"
@@ -143,6 +144,8 @@ class Course:
         gained = low.nwh if self.policy.plausible(low.nwh, low.at - self.last.at) else 0
         nwh = self.last.nwh + gained
         flags = self.flags | {RESET}
+        if 2 * low.nwh > self.last.nwh + self.zero:  # nothing that restarts from zero is so high
+            flags |= {BACKWARDS}
         fallen = self._with(low=None, settled=())
         reset = self._with(zero=low.nwh - nwh, broken=True, flags=flags, fallen=fallen)
         return reset.landed(low, nwh, before=self.last, settled=(self.last,))

@@ -14,7 +14,7 @@ import attrs
 
 from .bill import Bill, bill
 from .energy import LOCATIONS
-from .metering import RESET, Course, Point
+from .metering import BACKWARDS, RESET, Course, Point
 from .pricing import Run, States
 from .session import Session, Stop, entries, priced, states_after, walked
 from .tracing import closed, trace, trace_below
@@ -30,6 +30,7 @@ _REVIEWED = frozenset(
         "meter_stop_below_start",
         "meter_stop_implausible",
         "meter_stop_missing",
+        BACKWARDS,
         "register_rebased",
         "stop_before_start",
         "stop_inferred",

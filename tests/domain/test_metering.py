@@ -463,3 +463,10 @@ def test_the_same_signed_value_twice_is_one():
     signed = Sample("ab", format="SignedData")
     found = receipt(BOOK, CP.start("0"), CP.meter(9, signed), CP.meter(9, signed), CP.stop(9, "0"))
     assert len(found["signed"]) == 1
+
+
+def test_a_register_that_only_falls_is_billed_to_nobody_without_review():
+    """Nobody sets a register to 4900 of 5000; to 300 of 504000, as after a power cut, they do."""
+    _, flags = run("5000", "5000 4900 4800", "4700")
+    assert flags >= {"register_reset", "register_backwards", "needs_review"}
+    assert run("500000", "502000 504000 300 2300", "4300") == ("8300", {"register_reset"})
