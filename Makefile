@@ -15,7 +15,8 @@ demo: $(VENV)/installed  ## gateway, ThingsBoard stand-in and cars in one proces
 	@$(RUN)ocpp-gateway demo
 
 test: $(VENV)/tools tools  ## all tests, with a real broker
-	@$(RUN)pytest -q
+	@$(RUN)pytest -q -n 4 -m waits
+	@$(RUN)pytest -q -m 'not waits and not container and not soak'
 
 test-container: $(VENV)/tools  ## build the image and charge through it: Debian, as root
 	@sh deploy/need.sh buildah

@@ -28,7 +28,7 @@ from .boards import LOG, TOKEN, Scene, instant, open_scene, stamp
 from .brokers import free_port, open_mosquitto
 from .test_mqtt_link import wait_until
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from gateway.simulation.thingsboard import Act, Fault, RateLimits, ThingsBoard
 
 from .brokers import open_mosquitto, open_mute_broker
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
 CONNECT = Publication("v1/gateway/connect", b'{"device":"CP-1","type":"EV charger"}')
 NOW = datetime.now(UTC)

@@ -22,7 +22,7 @@ from gateway.simulation.thingsboard import Act, Fault, RateLimits, RpcNoSession,
 from .boards import LOG, TOKEN, Scene, open_scene
 from .test_mqtt_link import wait_until
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
 PROFILES = ("3.8", "4.2.1", "4.3")
 on_each = pytest.mark.parametrize("profile", PROFILES)
