@@ -34,7 +34,7 @@ _AT_A_STRETCH = 25  # without letting others run
 _GATHER = 0.02  # seconds between two batches: what comes meanwhile costs one commit, not one each
 _MOST_WAITING = 2_000  # appends that may wait for the disk before we do
 END = 2**62  # beyond every entry
-_TICK = 60.0  # seconds between two prices of idle time
+_TICK = 10.0  # seconds between two looks for what time alone has changed
 
 log = structlog.get_logger(__name__)
 
@@ -173,12 +173,17 @@ async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:
 async def _tick(
     bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_after: timedelta
 ) -> None:
-    """What time alone brings: idle minutes that cost, and transactions that nobody will end."""
+    """What time alone brings: minutes that cost, and transactions that nobody will end."""
     while True:
         await trio.sleep(_TICK)
         at = now()
-        if facts := (*ledger.tick(at), *_given_up(bus, ledger, at, stale_after)):
-            await bus.publish(*facts)
+        due = ledger.due(at)
+        for first in range(0, len(due), _AT_A_STRETCH):
+            several = due[first : first + _AT_A_STRETCH]
+            if facts := [fact for one in several for fact in ledger.tick(one, at)]:
+                await bus.publish(*facts)
+        if closed := tuple(_given_up(bus, ledger, at, stale_after)):
+            await bus.publish(*closed)
 
 
 def _given_up(

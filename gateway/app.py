@@ -124,8 +124,13 @@ async def run(
 
 async def _tell_absent(bus: EventBus, now: Now) -> None:
     """Nobody is connected at a start, whatever was last known before a crash."""
+    last_seq = bus.journal.statistics().last_seq
+    newest = await bus.journal.read(after=last_seq - 1, limit=1)
     gone = partial(
-        ChargePointDisconnected, received_at=now(), reason="the gateway stopped unexpectedly"
+        ChargePointDisconnected,
+        received_at=now(),
+        reason="the gateway stopped unexpectedly",
+        last_heard_at=newest[-1].event.received_at if newest else None,
     )
     absent = [
         gone(charge_point_id=name, connectors=bus.fleet.connectors(name))

@@ -17,6 +17,7 @@ import attrs
 
 from .domain.accounting import Ledger
 from .domain.bill import ADJUSTMENT, text
+from .domain.charge_point_clock import ChargePointClock
 from .domain.clock import parse_timestamp
 from .domain.dimensions import UNITS
 from .domain.events import Event, MessageOrphaned, TransactionStarted
@@ -187,20 +188,26 @@ def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
         and isinstance(frame[2], dict)
         and isinstance(frame[2].get("transactionId"), int)
     }
+    clock = ChargePointClock()
     numbers: dict[tuple[Any, ...], int] = {}
     for at, frame in lines:
         if frame[0] != 2 or len(frame) != 4 or not isinstance(frame[2], str):
             continue
         payload = frame[3] if isinstance(frame[3], dict) else {}
         event = event_of(frame[2], payload, charge_point_id=CHARGE_POINT, received_at=at)
+        clock.heard(at)
+        if event is not None:
+            event = clock.judged(event)
         if isinstance(event, TransactionStarted):
             key = (event.connector_id, event.id_tag, event.timestamp, event.meter_start)
-            number = given.get(frame[1]) or numbers.get(key)
+            known = None if event.new_transaction else numbers.get(key)
+            number = given.get(frame[1]) or known
             if number is None:
                 number = max(numbers.values(), default=0) + 1
             repeated = number in numbers.values()
             numbers[key] = number
             event = attrs.evolve(event, transaction_id=number, repeated=repeated)
+            clock.started(event)
         if event is not None:
             yield at, event
 

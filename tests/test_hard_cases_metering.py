@@ -120,6 +120,7 @@ CASES = [
 @pytest.mark.parametrize(("start", "meter", "stop", "wh", "flags", "more"), CASES)
 async def test_a_session_comes_to(gateway, start, meter, stop, wh, flags, more):
     async with gateway.charger("CP-1") as charger:
+        await trio.sleep(3_600)  # all is told afterwards, but nothing before it was
         begun = {"connectorId": 1, "idTag": "T", "meterStart": start, "timestamp": clock(0)}
         tx = (await charger.ask("StartTransaction", **begun))["transactionId"]
         for value in meter:
@@ -200,7 +201,11 @@ NIGHTS = {  # when it begins, and how many hours are day and night
 @pytest.mark.parametrize("every", [360, 45, 7, 1])
 async def test_a_night_costs_the_same_however_it_is_sampled(begun, by_day, by_night, every):
     """Six hours at 6 kW: to midnight by day's price, then by night's, whatever the clock does."""
-    async with open_gateway(book=book_of(DAY_AND_NIGHT)) as gateway:
+
+    def next_morning():
+        return begun + timedelta(hours=10, seconds=trio.current_time())
+
+    async with open_gateway(book=book_of(DAY_AND_NIGHT), now=next_morning) as gateway:
         async with gateway.charger("CP-1") as charger:
 
             def at(minute):

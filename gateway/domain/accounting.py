@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from .clock import parse_timestamp
+from .clock import instant_of, parse_timestamp
 from .events import (
     ChargePointBooted,
     ConnectorStatusChanged,
@@ -27,20 +27,18 @@ from .events import (
     TransactionStarted,
     TransactionStopped,
 )
-from .exact import WH, instant, microseconds
+from .exact import SECOND, WH, instant, microseconds
 from .orphans import orphan
 from .session import (
     Session,
     Stop,
-    may_be_idle,
     priced,
-    trusted,
     unplugged_at,
     with_status,
     with_terms,
 )
 from .settlement import NO_TARIFF, final, so_far
-from .statements import idle_costs, opened_fact, progressed_fact, settled_fact
+from .statements import opened_fact, progressed_fact, settled_fact
 from .tariff import TariffBook
 from .tariff_file import terms_of
 from .transitions import (
@@ -71,6 +69,7 @@ ACCOUNTED: tuple[type[Event], ...] = (
 REPLACED = "charger_replaced"
 _COSTMSG = "org.openchargealliance.costmsg"
 _GREATEST_ID = 2**31 - 1
+_UNTOLD = 50 * SECOND
 
 Connector = tuple[str, int]
 Outcomes = tuple[list[Session], list[Event]]  # sessions to keep, facts to tell
@@ -108,6 +107,7 @@ class Ledger:
         self._closed: dict[Connector, list[int]] = {}  # more than one only while restoring
         self._guest: int | None = None  # the one older transaction that was adopted last
         self._statuses: dict[Connector, tuple[int, str]] = {}
+        self._ticked: dict[int, int] = {}  # when time alone was told of last
         self._handlers: Mapping[type[Event], Callable[[Any, bool], Outcomes]] = {
             TransactionStarted: self._started,
             MeterSampled: self._sampled,
@@ -143,21 +143,28 @@ class Ledger:
             if handler is not None:
                 self._commit(event, handler(event, False)[0])
 
-    def tick(self, now: datetime) -> tuple[Event, ...]:
-        """How the transactions stand whose idle time costs money at this moment."""
-        facts: list[Event] = []
+    def due(self, now: datetime) -> list[int]:
+        """The open transactions that nothing was told of for nearly a minute: time and what it
+        costs go on where no frame comes."""
         end = microseconds(now)
-        for transaction_id in self._open.values():
-            session = self._sessions[transaction_id]
-            if end <= session.newest or not may_be_idle(session):
-                continue
-            if session.run is None:
-                session = attrs.evolve(session, run=priced(session))
-                self._sessions[transaction_id] = session
-            outcome = so_far(session, end)
-            if idle_costs(outcome):
-                facts.append(progressed_fact(outcome, now))
-        return tuple(facts)
+        return [
+            transaction_id
+            for transaction_id in self._open.values()
+            if end - max(self._sessions[transaction_id].newest, self._ticked.get(transaction_id, 0))
+            >= _UNTOLD
+        ]
+
+    def tick(self, transaction_id: int, now: datetime) -> tuple[Event, ...]:
+        """How an open transaction stands at this moment; nothing where it has ended."""
+        session = self._sessions.get(transaction_id)
+        end = microseconds(now)
+        if session is None or session.closed or end <= session.newest:
+            return ()
+        if session.run is None:
+            session = attrs.evolve(session, run=priced(session))
+            self._sessions[transaction_id] = session
+        self._ticked[transaction_id] = end
+        return (progressed_fact(so_far(session, end), now, by_clock=True),)
 
     # --- what is held ---
 
@@ -217,8 +224,7 @@ class Ledger:
         sessions: list[Session] = []
         facts: list[Event] = []
         key = event.charge_point_id, event.connector_id
-        at, _ = trusted(event.timestamp, event.received_at)
-        terms = self.book.terms(event.charge_point_id, event.connector_id, at)
+        terms = self.book.terms(event.charge_point_id, event.connector_id, event.at)
         status = self._statuses.get(key)
         if key in self._open:  # a new start proves the old one's end, which was never told
             old = ended(self._sessions[self._open[key]], "Inferred")
@@ -236,7 +242,7 @@ class Ledger:
         session = self._own(event.transaction_id, event)
         if session is None:
             return [], [orphan(event)]
-        turn = sampled(session, event, event.readings)
+        turn = sampled(session, event, event.timed_readings())
         return self._after(turn, event.received_at, tell, with_power=True)
 
     def _sampled_by_connector(self, event: MeterSampled, tell: bool) -> Outcomes:
@@ -252,9 +258,9 @@ class Ledger:
             session = self._sessions[transaction_id]
             end = None if session.stop is None else session.stop.at
             readings = tuple(
-                reading
-                for reading in event.readings
-                for at in (microseconds(trusted(reading.timestamp, event.received_at)[0]),)
+                timed
+                for timed in event.timed_readings()
+                for at in (microseconds(timed.at),)
                 if session.opening.start <= at and (end is None or at <= end)
             )
             if readings:
@@ -274,8 +280,7 @@ class Ledger:
         transaction_id = self._open.get((event.charge_point_id, event.connector_id))
         if transaction_id is None:
             return [], []
-        at = microseconds(trusted(event.timestamp, event.received_at)[0])
-        turn = status_changed(self._sessions[transaction_id], event.status, at)
+        turn = status_changed(self._sessions[transaction_id], event)
         return self._after(turn, event.received_at, tell)
 
     def _data(self, event: DataTransferred, tell: bool) -> Outcomes:
@@ -283,8 +288,11 @@ class Ledger:
         session = None if told is None else self._own(told[0], event)
         if told is None or session is None:
             return [], []
-        when, _ = trusted(parse_timestamp(told[1]), event.received_at)
-        return self._after(unplugged(session, microseconds(when)), event.received_at, tell)
+        when, _ = instant_of(parse_timestamp(told[1]), event.received_at)
+        at = microseconds(when)
+        if at < session.opening.start:  # nothing of a transaction is before its start
+            at = microseconds(event.received_at)
+        return self._after(unplugged(session, at), event.received_at, tell)
 
     def _booted(self, event: ChargePointBooted, tell: bool) -> Outcomes:
         """Transactions outlive a boot (OCPP 1.6 §4.10, PowerLoss), but not the hardware."""
@@ -339,7 +347,7 @@ class Ledger:
         for session in sessions:
             self._keep(session)
         if isinstance(event, ConnectorStatusChanged):
-            at = microseconds(trusted(event.timestamp, event.received_at)[0])
+            at = microseconds(event.at)
             self._statuses[event.charge_point_id, event.connector_id] = (at, event.status)
 
     def _keep(self, session: Session) -> None:
@@ -349,6 +357,7 @@ class Ledger:
             self._open[key] = transaction_id
         elif self._open.get(key) == transaction_id:
             del self._open[key]
+            self._ticked.pop(transaction_id, None)
             self._statuses.pop(key, None)  # it was that session's, and says nothing of the next
             self._closed.setdefault(key, []).append(transaction_id)
 

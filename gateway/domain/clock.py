@@ -1,22 +1,69 @@
-"""Which of a charge point's timestamps can be believed, and by whom."""
+"""Times as charge points write them, and the instants that they stand for."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import NamedTuple
 
-_FIRST_BELIEVED = datetime(2015, 1, 1, tzinfo=UTC)
-_AHEAD = timedelta(seconds=60)
+import attrs
+
+EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
+"""No timestamp before it is believed: OCPP 1.6 is of October 2015."""
+AHEAD = timedelta(seconds=60)
+"""How far a timestamp may lie ahead of its receipt.  ThingsBoard keeps a value from the future as
+the latest one until that future comes, and time that has not happened must not be billed."""
 
 
-def believed(timestamp: datetime | None, received_at: datetime) -> datetime:
-    """The instant that telemetry carries: the charge point's own, or that of receipt.
+class TimeSource(Enum):
+    """What an instant rests on."""
 
-    Believed from 2015-01-01 to 60 s after receipt: a clock that was never set says 1970, and
-    ThingsBoard keeps a value from the future as the latest one until that future comes.
+    OWN = "own"  # the charge point's timestamp
+    CORRECTED = "corrected"  # that and the steady offset of its clock
+    RECEIPT = "receipt"  # the time at which we heard of it
+
+
+class Instant(NamedTuple):
+    at: datetime
+    source: TimeSource
+
+
+@attrs.frozen(kw_only=True)
+class ClockJudgement:
+    """How the timestamps of one message are to be read, where one of them is not simply right.
+
+    offset_us: what to add to a corrected one for the true instant.
+    corrected, untimed: which they are: 0 the message's own, n that of its n-th reading, from 1.
     """
-    if timestamp is None or not _FIRST_BELIEVED <= timestamp <= received_at + _AHEAD:
-        return received_at
-    return timestamp
+
+    offset_us: int = 0
+    corrected: tuple[int, ...] = ()
+    untimed: tuple[int, ...] = ()
+
+
+def instant_of(
+    timestamp: datetime | None,
+    received_at: datetime,
+    judgement: ClockJudgement | None = None,
+    place: int = 0,
+) -> Instant:
+    """When it happened, by the charge point's word as far as that can be believed.
+
+    judgement: of `charge_point_clock`; None where each timestamp may count from `EARLIEST` to
+        `AHEAD` after its receipt, as in events of old journals.
+    """
+    if timestamp is None:
+        return Instant(received_at, TimeSource.RECEIPT)
+    if judgement is not None:
+        if place in judgement.untimed:
+            return Instant(received_at, TimeSource.RECEIPT)
+        if place in judgement.corrected:
+            offset = timedelta(microseconds=judgement.offset_us)
+            return Instant(timestamp + offset, TimeSource.CORRECTED)
+        return Instant(timestamp, TimeSource.OWN)
+    if EARLIEST <= timestamp <= received_at + AHEAD:
+        return Instant(timestamp, TimeSource.OWN)
+    return Instant(received_at, TimeSource.RECEIPT)
 
 
 def milliseconds(at: datetime) -> int:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
-from .clock import believed
+from .clock import ClockJudgement, Instant, TimeSource, instant_of
 
 
 @attrs.frozen(kw_only=True)
@@ -22,17 +22,24 @@ class Event:
     charge_point_id: the last path segment of the charge point's WebSocket URL.
     received_at: when the gateway heard of it, or (for a derived fact) concluded it; aware.
     timestamp: the charge point's own word for when it happened, aware; None where it gave
-        none that can be read.  It may be absurd: `at` and the accountant judge it.
+        none that can be read.  It may be absurd: `instant` says what it stands for.
+    clock: how the message's timestamps are to be read (see `charge_point_clock`); None where
+        they are right.
     """
 
     charge_point_id: str
     received_at: datetime
     timestamp: datetime | None = None
+    clock: ClockJudgement | None = None
+
+    def instant(self) -> Instant:
+        """When it happened, and what says so: for telemetry, accounting and ids alike."""
+        return instant_of(self.timestamp, self.received_at, self.clock)
 
     @property
     def at(self) -> datetime:
-        """When it happened, as telemetry tells it (see `clock.believed`)."""
-        return believed(self.timestamp, self.received_at)
+        """When it happened."""
+        return self.instant().at
 
 
 # --- from charge points ---------------------------------------------------------------------
@@ -43,19 +50,25 @@ class ChargePointConnected(Event):
     """security_profile: 0 none, 1 password, 2 TLS and password, 3 TLS with a client certificate.
 
     connectors: those seen of it so far, which are reached again with it.
+    away: when it was not connected, from and to in ms since 1970, as far as that is kept.
     """
 
     remote_address: str
     security_profile: int = 0
     connectors: tuple[int, ...] = ()
+    away: tuple[tuple[int, int], ...] = ()
 
 
 @attrs.frozen(kw_only=True)
 class ChargePointDisconnected(Event):
-    """connectors: those seen of it so far, which are out of reach with it."""
+    """connectors: those seen of it so far, which are out of reach with it.
+
+    last_heard_at: of its last frame; None: no later than this was received.
+    """
 
     reason: str
     connectors: tuple[int, ...] = ()
+    last_heard_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -130,8 +143,30 @@ class Reading:
     samples: tuple[Sample, ...]
 
 
+class TimedReading(NamedTuple):
+    """A reading, when it was taken, and what says so."""
+
+    reading: Reading
+    at: datetime
+    source: TimeSource
+
+
 @attrs.frozen(kw_only=True)
-class MeterSampled(Event):
+class MeterMessage(Event):
+    """A message that carries meter values."""
+
+    readings: tuple[Reading, ...] = ()
+
+    def timed_readings(self) -> tuple[TimedReading, ...]:
+        """The readings with the instants that their timestamps stand for."""
+        return tuple(
+            TimedReading(reading, *instant_of(reading.timestamp, self.received_at, self.clock, n))
+            for n, reading in enumerate(self.readings, 1)
+        )
+
+
+@attrs.frozen(kw_only=True)
+class MeterSampled(MeterMessage):
     """MeterValues (OCPP 1.6 §4.7).
 
     transaction_id: as the charge point gave it, also where it means nothing (-1, 0, 2^63-1);
@@ -140,7 +175,6 @@ class MeterSampled(Event):
 
     connector_id: int
     transaction_id: int | None = None
-    readings: tuple[Reading, ...] = ()
     defects: tuple[str, ...] = ()
 
 
@@ -151,6 +185,8 @@ class TransactionStarted(Event):
     transaction_id: given by the journal when it is appended (0 until then), the same for a
         retried request; positive int32.
     repeated: the journal knew this transaction already: the request is a retry.
+    new_transaction: it is none, though it equals an earlier request: the clock was not set, and
+        the charge point has heard of that one's id, or has booted, since.
     meter_start: the register at the start as the charge point wrote it, meant to be Wh;
         None where it was missing.
     id_tag_status: what the charge point was answered; only "Accepted" means it may charge,
@@ -163,13 +199,14 @@ class TransactionStarted(Event):
     meter_start: str | None
     transaction_id: int = 0
     repeated: bool = False
+    new_transaction: bool = False
     id_tag_status: str = "Accepted"
     reservation_id: int | None = None
     defects: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
-class TransactionStopped(Event):
+class TransactionStopped(MeterMessage):
     """StopTransaction (OCPP 1.6 §4.10).
 
     transaction_id: as the charge point gave it; None where it was missing or unreadable.
@@ -182,7 +219,6 @@ class TransactionStopped(Event):
     meter_stop: str | None
     reason: str | None = None
     id_tag: str | None = None
-    readings: tuple[Reading, ...] = ()
     defects: tuple[str, ...] = ()
 
 
@@ -325,6 +361,9 @@ class TransactionOpened(TransactionFact):
 
 @attrs.frozen(kw_only=True)
 class TransactionProgressed(TransactionFact):
+    """by_clock: no message came; it is time alone that went on."""
+
+    by_clock: bool = False
     started_at: datetime
     progress: Progress
 

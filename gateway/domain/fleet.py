@@ -39,9 +39,10 @@ def patches(event: Event) -> tuple[Patch, ...]:
     """What an event changes about devices; a device of a first patch is new.
 
     Charge point: connected (bool), reason, remote_address, security_profile, charger (JSON of
-    BootNotification), status, error_code.  Connector: connected (its charge point is), status,
-    error_code, since_ms, tx (the id of its open transaction or None), tx_tag, tx_tag_status
-    (what its start was answered), tx_ms (when ThingsBoard was last told of `tx`).
+    BootNotification), status, error_code, away (see `ChargePointConnected`), gone_ms (of the last
+    that was heard of it).  Connector: connected (its charge point is), status, error_code,
+    since_ms, tx (the id of its open transaction or None), tx_tag, tx_tag_status (what its start
+    was answered), tx_start_ms, tx_ms (when ThingsBoard was last told of `tx`).
     """
     name = event.charge_point_id
     match event:
@@ -54,13 +55,21 @@ def patches(event: Event) -> tuple[Patch, ...]:
                         "reason": "",
                         "remote_address": event.remote_address,
                         "security_profile": event.security_profile,
+                        "away": event.away,
                     },
                 ),
                 *_each(name, event.connectors, {"connected": True}),
             )
         case events.ChargePointDisconnected():
             return (
-                (name, {"connected": False, "reason": event.reason}),
+                (
+                    name,
+                    {
+                        "connected": False,
+                        "reason": event.reason,
+                        "gone_ms": milliseconds(event.last_heard_at or event.received_at),
+                    },
+                ),
                 *_each(name, event.connectors, {"connected": False}),
             )
         case events.ChargePointBooted():
@@ -85,6 +94,7 @@ def patches(event: Event) -> tuple[Patch, ...]:
                 "tx": event.transaction_id,
                 "tx_tag": event.id_tag,
                 "tx_tag_status": event.id_tag_status,
+                "tx_start_ms": milliseconds(event.at),
             }
             return _of_connector(name, connector, {} if event.repeated else begun)
         case events.MeterSampled(connector_id=connector) if connector:

@@ -22,6 +22,7 @@ class Policy:
     min_billable_wh: below it a session costs nothing.
     max_power_kw, plausibility_slack_wh: more than the one over time plus the other cannot flow.
     stop_tolerance_wh: how far meterStop may lie below the last sample.
+    max_session_h: a longer session is reviewed.
     """
 
     suspended_evse: str = TIME
@@ -34,6 +35,7 @@ class Policy:
     max_power_kw: Decimal = Decimal(500)
     plausibility_slack_wh: Decimal = Decimal(1000)
     stop_tolerance_wh: Decimal = Decimal(1)
+    max_session_h: Decimal = Decimal(72)
     rounding: str = "HALF_UP"
 
     # The same as whole numbers, for the work on every message.
@@ -42,6 +44,7 @@ class Policy:
     tolerance: int = attrs.field(init=False, repr=False, eq=False)
     power: int = attrs.field(init=False, repr=False, eq=False)  # nWh in an hour
     idle: int = attrs.field(init=False, repr=False, eq=False)  # nWh in an hour
+    longest: int = attrs.field(init=False, repr=False, eq=False)
 
     @grace.default
     def _grace(self) -> int:
@@ -62,6 +65,10 @@ class Policy:
     @idle.default
     def _idle(self) -> int:
         return int(self.idle_power_w * WH)
+
+    @longest.default
+    def _longest(self) -> int:
+        return int(self.max_session_h * HOUR)
 
     def plausible(self, nwh: int, us: int) -> bool:
         """Whether so much energy can flow in that time."""

@@ -7,16 +7,17 @@ thousand came before it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import attrs
 
-from .dimensions import PARKING_TIME, TIME
-from .energy import harvest
-from .events import Reading, Sample
-from .exact import microseconds
+from .clock import AHEAD, TimeSource
+from .dimensions import TIME
+from .energy import Harvest, harvest
+from .events import Sample, TimedReading
+from .exact import SECOND, microseconds
 from .metering import Course, Entry, Point
 from .pricing import Run, States
 from .tariff import Terms
@@ -26,9 +27,15 @@ REORDERED = "samples_reordered"
 REJECTED = "sample_rejected"
 LATE = "late_samples"
 UNTIMED = "timestamp_from_receipt"
+CORRECTED = "timestamp_corrected"
+TIME_FLAGS: Mapping[TimeSource, frozenset[str]] = {
+    TimeSource.OWN: frozenset(),
+    TimeSource.CORRECTED: frozenset({CORRECTED}),
+    TimeSource.RECEIPT: frozenset({UNTIMED}),
+}
 
-_EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
-_DAY = timedelta(days=1)
+BEFORE = int(AHEAD.total_seconds()) * SECOND
+"""us that something of a session may lie before its start: two clocks, or one that was set."""
 
 History: TypeAlias = "tuple[Entry, History] | None"
 
@@ -37,7 +44,7 @@ History: TypeAlias = "tuple[Entry, History] | None"
 class Opening:
     """What StartTransaction said, and on which terms.
 
-    start: us.  meter_start: nWh.
+    start: us.  timed: it is the charge point's own word.  meter_start: nWh.
     meter_gap: nWh, what the register has moved since the stop before; None where that is unknown.
     """
 
@@ -50,13 +57,16 @@ class Opening:
     meter_start: int | None
     terms: Terms
     meter_gap: int | None = None
+    timed: bool = True
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class Stop:
     """How it ended.
 
-    at: us, never before the start.  register: meterStop in nWh.
+    at: us, never before the start.  timed: it is the charge point's own word.
+    told_at: us, as the charge point wrote it; None where it wrote none.
+    register: meterStop in nWh.
     inferred: nobody told us; it ended at the last reading.
     unplugged: us; None while the cable may still be in, where that matters.
     """
@@ -66,6 +76,8 @@ class Stop:
     reason: str
     inferred: bool = False
     unplugged: int | None = None
+    told_at: int | None = None
+    timed: bool = True
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -138,19 +150,9 @@ def opened(opening: Opening, *, flags: frozenset[str], priced: bool) -> Session:
     )
 
 
-def trusted(timestamp: datetime | None, received_at: datetime) -> tuple[datetime, bool]:
-    """The time to account by, and whether it is the charge point's own.
-
-    Not before 2010 and not more than a day ahead of receipt: else the time of receipt.
-    """
-    if timestamp is None or not _EARLIEST <= timestamp <= received_at + _DAY:
-        return received_at, False
-    return timestamp, True
-
-
 def with_readings(
     session: Session,
-    readings: Iterable[Reading],
+    readings: Iterable[TimedReading],
     received_at: datetime,
     *,
     at_stop: bool = False,
@@ -165,14 +167,17 @@ def with_readings(
     own_run = rebuild = False
     tariff = session.opening.terms.tariff
     by_current = tariff is not None and tariff.by_current
-    for reading in readings:
-        when, own = trusted(reading.timestamp, received_at)
-        if not own:
-            flags |= {UNTIMED}
+    for reading, when, source in readings:
+        found = harvest(reading.samples, with_current=by_current)
+        if source is not TimeSource.RECEIPT and _is_later_than_said(session, when, found):
+            when, source = received_at, TimeSource.RECEIPT
         at = microseconds(when)
+        if source is TimeSource.RECEIPT:
+            at = max(at, session.opening.start)
+        if source is not TimeSource.OWN:
+            flags |= TIME_FLAGS[source]
         if at > newest:
             newest = at
-        found = harvest(reading.samples, with_current=by_current)
         if found.rejected and REJECTED not in flags:
             flags |= {REJECTED}
         power_sampled = power_sampled or found.power
@@ -279,16 +284,6 @@ def priced(session: Session) -> Run:
     return walked(session, points, session.states)
 
 
-def may_be_idle(session: Session) -> bool:
-    """Whether idle time may be running up a price, judged without pricing anything."""
-    terms = session.opening.terms
-    if terms.tariff is None or PARKING_TIME not in terms.tariff.dimensions:
-        return False
-    if session.stop is not None or terms.policy.idle_detection == "power":
-        return True
-    return bool(session.states) and session.states[-1][1] == PARKING_TIME
-
-
 def walked(session: Session, points: Iterable[Point], states: States) -> Run:
     """A new run along all of these points."""
     run = Run(session.opening.terms, session.opening.start)
@@ -347,6 +342,15 @@ def _states(terms: Terms, statuses: Sequence[tuple[int, str]]) -> tuple[tuple[in
             states.append((at, now))
             before = now
     return tuple(states)
+
+
+def _is_later_than_said(session: Session, when: datetime, found: Harvest) -> bool:
+    """Whether a reading from before the start shows energy of the session: nothing of it can be
+    so old, so the clock was wrong.  One that shows none is of the time before the session."""
+    opening = session.opening
+    if opening.meter_start is None or microseconds(when) >= opening.start - BEFORE:
+        return False
+    return any(mark.nwh > opening.meter_start for mark in found.registers)
 
 
 def _told_energy(course: Course) -> int:

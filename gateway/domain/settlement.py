@@ -21,6 +21,7 @@ from .tracing import closed, trace, trace_below
 
 NEEDS_REVIEW = "needs_review"
 NO_TARIFF = "no_tariff"
+TOO_LONG = "session_too_long"
 
 _REVIEWED = frozenset(
     {
@@ -35,6 +36,7 @@ _REVIEWED = frozenset(
         "stop_before_start",
         "stop_inferred",
         NO_TARIFF,
+        TOO_LONG,
     }
 )
 
@@ -85,7 +87,7 @@ def so_far(session: Session, end: int | None = None) -> Outcome:
         source="intervals" if course.intervals else "samples",
         run=run,
         bill=found,
-        flags=_flags(session, course, found, ()),
+        flags=_flags(session, course, found, (), end),
     )
 
 
@@ -124,7 +126,7 @@ def final(session: Session, *, end: int | None = None) -> Outcome:
         source=source,
         run=run,
         bill=found,
-        flags=_flags(session, course, found, flags),
+        flags=_flags(session, course, found, flags, stop.at),
     )
 
 
@@ -227,7 +229,7 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
 
 
 def _flags(
-    session: Session, course: Course, found: Bill | None, more: tuple[str, ...]
+    session: Session, course: Course, found: Bill | None, more: tuple[str, ...], end: int
 ) -> tuple[str, ...]:
     flags = session.flags
     if course.flags:
@@ -242,6 +244,9 @@ def _flags(
         flags = flags | {"stop_inferred"}
     if session.unconfirmed:
         flags = flags | {"unconfirmed"}
+    opening = session.opening
+    if end - opening.start > opening.terms.policy.longest:
+        flags = flags | {TOO_LONG}
     if not flags:
         return ()
     if flags & _REVIEWED or any(flag.startswith("defect_") for flag in flags):

@@ -37,12 +37,15 @@ def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
 
 
 def progressed_fact(
-    outcome: Outcome, received_at: datetime, *, with_power: bool = False
+    outcome: Outcome, received_at: datetime, *, with_power: bool = False, by_clock: bool = False
 ) -> TransactionProgressed:
-    """with_power: derive the power, where none is sampled."""
+    """with_power: derive the power, where none is sampled.  by_clock: no message came."""
     so_far = progress(outcome, with_power=with_power)
     return TransactionProgressed(
-        **_about(outcome.session, received_at), timestamp=so_far.as_of, progress=so_far
+        **_about(outcome.session, received_at),
+        timestamp=so_far.as_of,
+        progress=so_far,
+        by_clock=by_clock,
     )
 
 
@@ -112,19 +115,6 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
         price_min=price_now(tariff, rates.time, TIME),
         price_idle_min=price_now(tariff, rates.parking, PARKING_TIME),
         flags=outcome.flags,
-    )
-
-
-def idle_costs(outcome: Outcome) -> bool:
-    """Whether idle time costs money at the outcome's end."""
-    run, found = outcome.run.ahead(), outcome.bill
-    parking = run.rates.parking
-    return (
-        found is not None
-        and run.kind == PARKING_TIME
-        and not run.in_grace
-        and parking >= 0
-        and found.tariff.components[parking].incl > 0
     )
 
 

@@ -8,16 +8,23 @@ from typing import NamedTuple
 
 import attrs
 
-from .events import MeterSampled, Reading, TransactionStarted, TransactionStopped
-from .exact import microseconds, scaled
+from .clock import TimeSource
+from .events import (
+    ConnectorStatusChanged,
+    MeterSampled,
+    TimedReading,
+    TransactionStarted,
+    TransactionStopped,
+)
+from .exact import SECOND, microseconds, scaled
 from .session import (
+    BEFORE,
     LATE,
-    UNTIMED,
+    TIME_FLAGS,
     Opening,
     Session,
     Stop,
     opened,
-    trusted,
     with_readings,
     with_status,
 )
@@ -63,11 +70,10 @@ def started(
     status: of its connector, and since when (us); None where it is not known.
     priced: begin to keep a priced prefix.
     """
-    started_at, own = trusted(event.timestamp, event.received_at)
+    started_at, source = event.instant()
     meter_start = None if event.meter_start is None else scaled(event.meter_start, 9)
     flags = _defects(event.defects, "meterStart")
-    if not own:
-        flags |= {UNTIMED, NEEDS_REVIEW}
+    flags |= _time_flags(source)
     if meter_start is None:
         flags |= {METER_START_MISSING}
     if event.repeated:
@@ -89,6 +95,7 @@ def started(
         meter_start=meter_start,
         terms=terms,
         meter_gap=gap,
+        timed=source is not TimeSource.RECEIPT,
     )
     session = opened(opening, flags=flags, priced=priced)
     if status is not None and status[1] in _TELLING:
@@ -108,7 +115,7 @@ def started_again(session: Session) -> Session:
     return attrs.evolve(session, flags=session.flags | {DUPLICATE_START})
 
 
-def sampled(session: Session, event: MeterSampled, readings: Iterable[Reading]) -> Turn:
+def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReading]) -> Turn:
     """readings: those of the event that are this session's."""
     flags = session.flags
     if event.defects:
@@ -131,14 +138,14 @@ def stopped(session: Session, event: TransactionStopped) -> Turn:
     stop, flags = _stop_of(session, event)
     if session.stop is not None and not session.stop.inferred:
         # The first one holds.  A retry says the same; people should see one that does not.
-        same = (stop.at, stop.register) == (session.stop.at, session.stop.register)
+        same = _same_stop(stop, session.stop)
         quiet = same or not session.closed or session.disputed
         flags = session.flags | {DUPLICATE_STOP}
         session = attrs.evolve(session, flags=flags, disputed=session.disputed or not same)
         return Turn(session, Then.NOTHING if quiet else Then.SETTLE)
     if session.closed:
         flags |= {STOP_LATE}
-    session = with_readings(session, event.readings, event.received_at, at_stop=True)
+    session = with_readings(session, event.timed_readings(), event.received_at, at_stop=True)
     waits = session.opening.terms.policy.post_stop_parking and not session.closed
     out = _known_unplugged(session, stop.at) if waits else None
     session = attrs.evolve(
@@ -150,9 +157,17 @@ def stopped(session: Session, event: TransactionStopped) -> Turn:
     return Turn(session, Then.PROGRESS if waits and out is None else Then.SETTLE)
 
 
-def status_changed(session: Session, status: str, at: int) -> Turn:
-    """at: us."""
+def status_changed(session: Session, event: ConnectorStatusChanged) -> Turn:
+    """A status that is told in the session but stamped before it counts from when it was told."""
+    status, (when, source) = event.status, event.instant()
+    at = microseconds(when)
+    if at < session.opening.start:
+        told = microseconds(event.received_at)
+        if told > session.opening.start:
+            at, source = told, TimeSource.RECEIPT
     session = with_status(session, status, at)
+    if source is not TimeSource.OWN:
+        session = attrs.evolve(session, flags=session.flags | TIME_FLAGS[source])
     if session.stop is not None and status == "Available":
         return _unplugged_at(session, max(at, session.stop.at))
     return Turn(session, Then.PROGRESS)
@@ -196,18 +211,39 @@ def _unplugged_at(session: Session, at: int) -> Turn:
 
 
 def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozenset[str]]:
-    when, own = trusted(event.timestamp, event.received_at)
+    when, source = event.instant()
     at = microseconds(when)
     flags = _defects(event.defects, "meterStop", "transactionData", "sampledValue")
     if event.timestamp is not None:
         flags -= {"defect_timestamp"}  # it is a reading's time that is missing
-    if not own:
-        flags |= {UNTIMED, NEEDS_REVIEW}
     if at < session.opening.start:
-        at = session.opening.start
         flags |= {STOP_BEFORE_START}
-    register = None if event.meter_stop is None else scaled(event.meter_stop, 9)
-    return Stop(at=at, register=register, reason=event.reason or "Local"), flags
+        if at < session.opening.start - BEFORE:  # no clock is set so far back in a session
+            at, source = microseconds(event.received_at), TimeSource.RECEIPT
+        at = max(at, session.opening.start)
+    flags |= _time_flags(source)
+    stop = Stop(
+        at=at,
+        register=None if event.meter_stop is None else scaled(event.meter_stop, 9),
+        reason=event.reason or "Local",
+        told_at=None if event.timestamp is None else microseconds(event.timestamp),
+        timed=source is not TimeSource.RECEIPT,
+    )
+    return stop, flags
+
+
+def _time_flags(source: TimeSource) -> frozenset[str]:
+    """Of a session's beginning or end, on which time and price rest."""
+    flags = TIME_FLAGS[source]
+    return flags | {NEEDS_REVIEW} if source is TimeSource.RECEIPT else flags
+
+
+def _same_stop(one: Stop, other: Stop) -> bool:
+    """Whether a repeated StopTransaction says the same: some charge points write the time anew,
+    with or without its milliseconds, and leave the reason out."""
+    if one.told_at is None or other.told_at is None:
+        return one.told_at == other.told_at and one.register == other.register
+    return abs(one.told_at - other.told_at) < SECOND and one.register == other.register
 
 
 def _known_unplugged(session: Session, stop: int) -> int | None:

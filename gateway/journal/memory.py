@@ -16,7 +16,7 @@ from ..domain.fleet import Fleet
 from . import Aside, Bookmark, Entry, Hear, OpenTransaction, Statistics
 from .rules import (
     StartKey,
-    is_dated,
+    is_retry,
     receipt_key,
     retired,
     start_key,
@@ -70,7 +70,7 @@ class MemoryJournal:
     def _begun(self, event: TransactionStarted, seq: int) -> TransactionStarted:
         key = start_key(event)
         known = self._started.get(key)
-        if known and known.transaction_id in self._settled and not is_dated(event):
+        if known and not is_retry(event, settled=known.transaction_id in self._settled):
             self._started[retired(key, known.transaction_id)] = known
             known = None
         if known is None:

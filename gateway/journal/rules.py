@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..domain import events
-from ..domain.session import trusted
+from ..domain.clock import TimeSource
 
 StartKey = tuple[str, int, str, str, str]
 
@@ -28,10 +28,15 @@ def retired(key: StartKey, transaction_id: int) -> StartKey:
 def is_dated(event: events.TransactionStarted) -> bool:
     """Whether the charge point says when it started, as far as that can be believed.
 
-    A clock that was never set says 1970 each time.  Such a start repeats another one only while
-    that is open: else all sessions of a tag would be taken for the first one.
+    A clock that was never set says 1970 each time, or 2014.  Such a start repeats another one
+    only while that is open: else all sessions of a tag would be taken for the first one.
     """
-    return trusted(event.timestamp, event.received_at)[1]
+    return event.instant().source is not TimeSource.RECEIPT
+
+
+def is_retry(event: events.TransactionStarted, *, settled: bool) -> bool:
+    """Whether a start that equals an earlier one repeats it.  settled: the earlier one is."""
+    return not event.new_transaction and (is_dated(event) or not settled)
 
 
 def receipt_key(event: events.TransactionSettled) -> str:

@@ -24,7 +24,7 @@ from ..domain.fleet import patches
 from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
 from .codec import dump, dump_object, load, load_object
 from .file import SCHEMA_VERSION, check_sound, check_version, connect, locked, migrate, told
-from .rules import is_dated, receipt_key, retired, start_key
+from .rules import is_retry, receipt_key, retired, start_key
 
 
 @attrs.define(eq=False)
@@ -266,7 +266,7 @@ def _begun(db: sqlite3.Connection, event: TransactionStarted, seq: int) -> Trans
     found = db.execute(f"select id, settled from tx where {where}", key).fetchone()  # noqa: S608
     if found is not None:
         known, over = found
-        if is_dated(event) or not over:
+        if is_retry(event, settled=bool(over)):
             return attrs.evolve(event, transaction_id=known, repeated=True)
         _, _, _, started, _ = retired(key, known)
         db.execute("update tx set started = ? where id = ?", (started, known))

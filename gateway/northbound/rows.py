@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from ..domain import events
-from ..domain.clock import believed, milliseconds
+from ..domain.clock import milliseconds
 from ..domain.events import Event, Progress
 from ..domain.fleet import MOST_CONNECTORS, device_name, patches
 from ..domain.measurands import instantaneous
@@ -165,11 +165,11 @@ def _sampled(event: events.MeterSampled) -> Iterator[Row]:
     if not 0 < event.connector_id <= MOST_CONNECTORS:  # 0: the main meter of the charge point
         return
     device = device_name(event.charge_point_id, event.connector_id)
-    for reading in event.readings:
+    for reading, at, _ in event.timed_readings():
         values: dict[str, Any] = {**instantaneous(reading.samples)}
         if "power_w" in values:
             values["power_source"] = "measured"
-        yield Row(device, milliseconds(believed(reading.timestamp, event.received_at)), values)
+        yield Row(device, milliseconds(at), values)
 
 
 def _opened(event: events.TransactionOpened) -> Iterable[Row]:

@@ -17,6 +17,7 @@ import trio
 
 from ..bus import EventBus, JournalError
 from ..domain import events, refusals
+from ..domain.charge_point_clock import ChargePointClock
 from ..domain.fleet import charger_attributes, device_name, is_another
 from ..domain.tags import TagList
 from .facts import event_of
@@ -56,12 +57,22 @@ class Desk:
     """
 
     def __init__(
-        self, charge_point_id: str, bus: EventBus, now: Now, rules: Rules, *, known: bool
+        self,
+        charge_point_id: str,
+        bus: EventBus,
+        now: Now,
+        rules: Rules,
+        clock: ChargePointClock,
+        present: Callable[[], datetime | None],
+        *,
+        known: bool,
     ) -> None:
         self._charge_point_id = charge_point_id
         self._bus = bus
         self._now = now
         self._rules = rules
+        self._clock = clock
+        self._present = present
         self.waiting = rules.pending and not known
         self.booted = trio.Event()
         self._rejected_told_at = -math.inf
@@ -182,6 +193,7 @@ class Desk:
         self._count_refusals(info["status"])
         started = entry.event
         assert isinstance(started, events.TransactionStarted)  # noqa: S101  as it went in
+        self._clock.started(started)
         return {"transactionId": started.transaction_id, "idTagInfo": info}
 
     def _count_refusals(self, status: str) -> None:
@@ -229,7 +241,7 @@ class Desk:
         )
         if fact is None:
             raise TypeError(f"no fact in a {request.action}")
-        return fact
+        return self._clock.judged(fact, self._present())
 
 
 def _iso(at: datetime) -> str:

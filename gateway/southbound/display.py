@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -125,6 +126,7 @@ class _Display:
         self._waiting: dict[int | None, Shown] = {}
         self._news = trio.lowlevel.ParkingLot()
         self._starts: dict[int, datetime] = {}  # when they were received
+        self._costs: dict[int, tuple[Decimal | None, bool]] = {}  # newest, and whether idle
         self._dark = False
 
     def heed(self, event: Event) -> None:
@@ -140,15 +142,21 @@ class _Display:
                 self._put(None, event)
             case TransactionOpened():
                 self._starts[event.transaction_id] = event.received_at
+                self._costs[event.transaction_id] = event.progress.cost_total, event.progress.idle
                 price = self._waiting.get(None)
                 if isinstance(price, IdTagPresented) and _same(price.id_tag, event.id_tag):
                     del self._waiting[None]  # it comes too late
                 self._heed_cost(event)
             case TransactionProgressed():
-                self._heed_cost(event)
+                costs = event.progress.cost_total, event.progress.idle
+                known = self._costs.get(event.transaction_id, costs)
+                self._costs[event.transaction_id] = costs
+                if not event.by_clock or costs != known:
+                    self._heed_cost(event)
             case TransactionSettled():
                 self._heed_cost(event)
                 self._starts.pop(event.transaction_id, None)
+                self._costs.pop(event.transaction_id, None)
 
     def _heed_cost(self, event: Told) -> None:
         start_told_at = self._starts.get(event.transaction_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -14,7 +15,10 @@ from trio_websocket import HandshakeError
 from wsproto.utilities import LocalProtocolError
 
 from ..bus import EventBus, JournalError
+from ..domain.charge_point_clock import ChargePointClock, first_absence, with_absence
+from ..domain.clock import AHEAD
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
+from ..domain.fleet import device_name
 from ..tap import CONNECTED, DISCONNECTED, REFUSED, Tap
 from .arrivals import Arrivals
 from .credentials import PasswordBook, identity_of, password_of
@@ -126,6 +130,8 @@ class _Door:
         self._inside = 0
         self._arrivals = Arrivals(settings.most_arriving, settings.handshake_timeout)
         self._served: set[ChargePointSession] = set()  # also those that lost their seat
+        self._clocks: dict[str, ChargePointClock] = {}
+        self._started = now(), trio.current_time()
         self._closing = False
 
     async def accept(self, listener: trio.abc.Listener[Any], chargers: trio.Nursery) -> None:
@@ -276,11 +282,14 @@ class _Door:
     ) -> None:
         """A charge point that was let in, until it leaves."""
         settings = self._settings
+        clock = self._clock_of(charge_point_id)
         desk = Desk(
             charge_point_id,
             self._bus,
             self._now,
             settings.rules,
+            clock,
+            self._present,
             known=charge_point_id in settings.known,
         )
         session = ChargePointSession(
@@ -311,6 +320,7 @@ class _Door:
                         remote_address=where,
                         security_profile=profile,
                         connectors=self._bus.fleet.connectors(charge_point_id),
+                        away=clock.absences,
                     )
                 )
                 if not desk.waiting:
@@ -324,7 +334,7 @@ class _Door:
                     self._tap.note(charge_point_id, DISCONNECTED, reason=reason or session.why())
                 if self._registry.is_seated(session):
                     # It shields itself.
-                    await self._tell_left(charge_point_id, reason or session.why())  # noqa: ASYNC102
+                    await self._tell_left(session, reason or session.why())  # noqa: ASYNC102
         log.info("charge point left", charge_point=charge_point_id, why=reason)
         farewell = session.farewell
         # Half of the grace at most: the other half is for ThingsBoard to be told.
@@ -333,15 +343,40 @@ class _Door:
                 farewell.code if farewell else NORMAL, farewell.reason if farewell else ""
             )
 
-    async def _tell_left(self, charge_point_id: str, reason: str) -> None:
+    def _present(self) -> datetime | None:
+        """What our clock would say if it had not been set back since the start; else None."""
+        started_at, since = self._started
+        steady = started_at + timedelta(seconds=trio.current_time() - since)
+        return steady if steady - self._now() > AHEAD else None
+
+    def _clock_of(self, charge_point_id: str) -> ChargePointClock:
+        """What is known of the clock of a charge point that has just come back."""
+        fleet, back_at = self._bus.fleet, self._now()
+        about = fleet.about(charge_point_id)
+        clock = self._clocks.get(charge_point_id)
+        if clock is None:
+            connectors = fleet.connectors(charge_point_id)
+            clock = self._clocks[charge_point_id] = ChargePointClock.of(
+                about, {n: fleet.about(device_name(charge_point_id, n)) for n in connectors}
+            )
+        if "gone_ms" in about:
+            gone_at = datetime.fromtimestamp(about["gone_ms"] / 1000, UTC)
+            clock.absences = with_absence(clock.absences, gone_at, back_at)
+        elif not clock.absences:  # new here, or known from before absences were kept
+            clock.absences = first_absence(back_at)
+        return clock
+
+    async def _tell_left(self, session: ChargePointSession, reason: str) -> None:
         # Shielded: that a charge point is gone must be known also where its task is cancelled.
+        now = self._now()
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await self._bus.publish(
                 ChargePointDisconnected(
-                    charge_point_id=charge_point_id,
-                    received_at=self._now(),
+                    charge_point_id=session.charge_point_id,
+                    received_at=now,
                     reason=reason[:200],
-                    connectors=self._bus.fleet.connectors(charge_point_id),
+                    connectors=self._bus.fleet.connectors(session.charge_point_id),
+                    last_heard_at=now - timedelta(seconds=session.silent_for(trio.current_time())),
                 )
             )
 

@@ -347,6 +347,10 @@ class ChargePointSession:
 
     # --- signs of life -------------------------------------------------------------------------
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since the newest frame.  now: Trio's time."""
+        return max(0.0, now - self._socket.heard_at)
+
     def check(self, now: float, *, silence: float, ping_interval: float) -> str | None:
         """What this connection needs now: "abort", "gone", "ping" or nothing.
 

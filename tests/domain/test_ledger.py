@@ -312,24 +312,40 @@ def test_nothing_changes_if_an_event_cannot_be_accounted():
 # --- idle time --------------------------------------------------------------------------------
 
 
-def test_a_tick_tells_the_cost_of_idle_time_and_nothing_else():
+def ticked(ledger: Ledger, minute: int):
+    """What a look at the clock tells, of all transactions that nothing was told of for long."""
+    return tuple(fact for one in ledger.due(at(minute)) for fact in ledger.tick(one, at(minute)))
+
+
+def test_time_that_costs_is_told_by_the_clock_where_no_frame_comes():
     ledger = Ledger(book(TIME_AND_PARKING))
     ledger.post(CP.start("1000"))
-    assert ledger.tick(at(10)) == ()
+    assert ticked(ledger, 0) == ()
+    (fact,) = ticked(ledger, 10)
+    assert (fact.timestamp, fact.progress.duration_s) == (at(10), 600)
     ledger.post(CP.status(10, "SuspendedEV"))
-    assert ledger.tick(at(10)) == ()
-    (fact,) = ledger.tick(at(20))
+    assert ticked(ledger, 10) == ()
+    (fact,) = ticked(ledger, 20)
     assert (fact.timestamp, fact.progress.cost_idle) == (at(20), Decimal("1.00"))
     assert ledger.post(CP.stop(10, "1000"))[0].progress.cost_idle == 0
 
 
+def test_time_is_told_of_once_a_minute_and_of_no_session_that_speaks():
+    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger.post(CP.start("1000"))
+    assert [len(ticked(ledger, minute)) for minute in (1, 1, 2, 3, 3)] == [1, 0, 1, 1, 0]
+    ledger.post(CP.meter(4, "2000"))
+    assert ticked(ledger, 4) == ()
+    assert len(ticked(ledger, 5)) == 1
+    ledger.post(CP.stop(6, "2000"))
+    assert ticked(ledger, 9) == ()
+
+
 def test_a_tick_sees_idle_time_that_only_power_tells():
     ledger = Ledger(book(TIME_AND_PARKING, idle_detection="power"))
-    for event in (CP.start("0"), CP.meter(10, "3000")):
+    for event in (CP.start("0"), CP.meter(10, "3000"), CP.meter(20, "3000")):
         ledger.post(event)
-    assert ledger.tick(at(20)) == ()
-    ledger.post(CP.meter(20, "3000"))
-    (fact,) = ledger.tick(at(30))
+    (fact,) = ticked(ledger, 30)
     assert fact.progress.cost_idle == Decimal("2.00")
 
 
@@ -338,15 +354,15 @@ def test_a_tick_after_a_restart_tells_what_it_would_have_told():
     for event in (CP.start("0"), CP.meter(5, "500"), CP.status(10, "SuspendedEV")):
         for entry in (event, *ledger.post(event)):
             reborn.restore(entry)
-    assert reborn.tick(at(30)) == reborn.tick(at(30)) == ledger.tick(at(30)) != ()
+    assert ticked(reborn, 30) == ticked(ledger, 30) != ()
 
 
-def test_a_tick_is_silent_during_grace():
+def test_a_tick_counts_no_idle_cost_during_grace():
     ledger = Ledger(book(TIME_AND_PARKING, idle_grace_s=600))
     for event in (CP.start("1000"), CP.status(10, "SuspendedEV")):
         ledger.post(event)
-    assert ledger.tick(at(19)) == ()
-    assert len(ledger.tick(at(20))) == 1
+    costs = [ticked(ledger, minute)[0].progress.cost_idle for minute in (19, 20, 30)]
+    assert costs == [0, 0, Decimal("1.00")]
 
 
 def test_idle_time_after_the_stop_counts_until_the_connector_is_available():
@@ -355,7 +371,7 @@ def test_idle_time_after_the_stop_counts_until_the_connector_is_available():
     (waiting,) = ledger.post(CP.stop(60, "10000"))
     assert isinstance(waiting, TransactionProgressed)
     assert [open_.stopped for open_ in ledger.open_transactions()] == [True]
-    assert ledger.tick(at(70))[0].progress.cost_idle == Decimal("1.00")
+    assert ticked(ledger, 70)[0].progress.cost_idle == Decimal("1.00")
     (settled,) = ledger.post(CP.status(85, "Available"))
     assert settled.receipt["total_incl_vat"] == "5.50"
     assert settled.receipt["stopped_at"] == "2026-01-14T16:55:00Z"
@@ -615,8 +631,10 @@ def test_an_unplugging_may_name_the_transaction_as_text():
     assert settled.receipt["total_incl_vat"] == "4.00"
 
 
-def test_idle_time_without_a_price_is_not_told_again_and_again():
+def test_time_without_a_price_is_told_as_time():
     ledger = Ledger(TariffBook.empty())
     for event in (CP.start("0"), CP.status(10, "SuspendedEV")):
         ledger.post(event)
-    assert ledger.tick(at(30)) == ()
+    (fact,) = ticked(ledger, 30)
+    assert (fact.progress.duration_s, fact.progress.idle_s) == (1_800, 1_200)
+    assert fact.progress.cost_total is None

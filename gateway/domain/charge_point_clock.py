@@ -1,0 +1,314 @@
+"""Which of a charge point's timestamps can be believed, judged by what is known of it.
+
+A clock that was never set says 1970, 2014 or 2023; one that runs on local time is hours ahead; a
+charge point that was offline tells weeks of transactions at once, after its boot and its status.
+No fixed window tells these apart, but relations do:
+
+1. Nothing has happened more than `AHEAD` after it was received.
+2. A stamp that agrees with its receipt is right.
+3. A stamp from long ago needs a charge point that can have been away so long: it was not connected
+   then, or it is new here and `NEW_BACKLOG` is enough.  Readings and stops may also reach back to
+   the start of their transaction.
+4. A start is not before the stop before it on its connector, nor a stop before its start.
+5. A steady offset, seen where a message is sent at once (StatusNotification, OCPP 1.6 §4.9), is
+   added to what the charge point says.  A stamp ahead of its receipt proves one by itself; one
+   behind it may be old, so it takes two that agree.  A boot ends it: the charge point sets its
+   clock by our answer (OCPP 1.6 §4.2).
+6. Where nothing helps, the time of receipt stands in, and the session is reviewed.
+
+The judgement is made once, when the message comes in, and is journaled with the event: telemetry,
+accounting, transaction ids and the choice of a tariff all rest on the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import attrs
+
+from . import events
+from .clock import AHEAD, EARLIEST, ClockJudgement, TimeSource, milliseconds
+
+AGREES = timedelta(seconds=60)
+"""A stamp this near to its receipt is that of a clock that is right."""
+STEADY = timedelta(seconds=10)
+"""Two offsets that differ by no more are one."""
+DELAYED = timedelta(minutes=15)
+"""A message that is sent at once may wait or be repeated for so long."""
+GATHERED = timedelta(hours=24)
+"""Readings may be gathered for so long before they are sent."""
+NEW_BACKLOG = timedelta(weeks=5)
+"""What a charge point that is new here may have kept of its past."""
+SILENT = timedelta(minutes=5)
+"""Where nobody tells of connections, silence of this length may have been an absence."""
+_MOST_ABSENCES = 8
+_MOST_TRANSACTIONS = 64
+
+Absence = tuple[int, int]
+"""From, to: ms since 1970."""
+
+_AnyEvent = TypeVar("_AnyEvent", bound=events.Event)
+
+
+@attrs.define
+class _Start:
+    """An untimed start.  over: an equal one that follows is another transaction's."""
+
+    transaction_id: int
+    over: bool = False
+
+
+@attrs.define
+class ChargePointClock:
+    """What is known of one charge point's clock; told of each message in the order of receipt.
+
+    absences: when it was not connected, as far as that is kept.
+    """
+
+    absences: tuple[Absence, ...] = ()
+    _heard_at: datetime | None = None
+    _present: datetime | None = None
+    _offset: timedelta = timedelta()
+    _steady: bool = False  # the offset was seen where messages are sent at once
+    _behind: tuple[datetime, timedelta] | None = None  # a stamp and its offset, unconfirmed
+    _starts: dict[int, datetime] = attrs.field(factory=dict)
+    _connectors: dict[int, int] = attrs.field(factory=dict)
+    _stops: dict[int, datetime] = attrs.field(factory=dict)
+    _untimed: dict[tuple[Any, ...], _Start] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(
+        cls, about: Mapping[str, Any], connectors: Mapping[int, Mapping[str, Any]]
+    ) -> ChargePointClock:
+        """What a fleet's states of the charge point and its connectors say."""
+        clock = cls(absences=tuple((int(a), int(b)) for a, b in about.get("away", ())))
+        for connector, state in connectors.items():
+            transaction_id, started = state.get("tx"), state.get("tx_start_ms")
+            if isinstance(transaction_id, int) and started is not None:
+                clock._keep_start(transaction_id, connector, _instant(started))
+            elif transaction_id is None and state.get("tx_ms") is not None:
+                clock._stops[connector] = _instant(state["tx_ms"])
+        return clock
+
+    # --- what happens ---
+
+    def heard(self, received_at: datetime) -> None:
+        """A message came, where nobody tells of connections: long silence was an absence."""
+        if self._heard_at is None:
+            self.absences = first_absence(received_at)
+        elif received_at - self._heard_at > SILENT:
+            self.absences = with_absence(self.absences, self._heard_at, received_at)
+        self._heard_at = received_at
+
+    def judged(self, event: _AnyEvent, present: datetime | None = None) -> _AnyEvent:
+        """The event with how its timestamps are to be read.
+
+        present: the latest that the present can be, where that is not the time of receipt: the
+            gateway's own clock was set back.
+        """
+        self._present = present
+        match event:
+            case events.ChargePointBooted():
+                self._offset, self._steady, self._behind = timedelta(), False, None
+                for start in self._untimed.values():
+                    start.over = True
+            case events.ConnectorStatusChanged():
+                self._observe(event)
+                return self._with(event, [self._judge(event.timestamp, event.received_at)])
+            case events.TransactionStarted():
+                return self._judged_start(event)  # type: ignore[return-value]
+            case events.MeterSampled():
+                self._named(event.transaction_id)
+                return self._with(event, [TimeSource.OWN, *self._judge_readings(event)])
+            case events.TransactionStopped():
+                self._named(event.transaction_id)
+                return self._judged_stop(event)  # type: ignore[return-value]
+            case events.SecurityEventReported():
+                return self._with(event, [self._judge(event.timestamp, event.received_at)])
+        return event
+
+    def started(self, event: events.TransactionStarted) -> None:
+        """The transaction got its id."""
+        if event.repeated and event.transaction_id in self._starts:
+            return
+        self._keep_start(event.transaction_id, event.connector_id, event.at)
+        if event.instant().source is TimeSource.RECEIPT:
+            self._untimed[_start_key(event)] = _Start(event.transaction_id)
+            _bound(self._untimed)
+
+    # --- judging ---
+
+    def _judged_start(self, event: events.TransactionStarted) -> events.TransactionStarted:
+        source = self._judge(event.timestamp, event.received_at)
+        before = self._stops.get(event.connector_id)
+        judged = self._with(event, [source])
+        if (
+            before is not None
+            and source is not TimeSource.RECEIPT
+            and judged.at < before - AGREES
+            and not self._agrees(event)
+        ):
+            source = TimeSource.RECEIPT
+            judged = self._with(event, [source])
+        known = self._untimed.get(_start_key(event))
+        if source is TimeSource.RECEIPT and known is not None and known.over:
+            return attrs.evolve(judged, new_transaction=True)
+        return judged
+
+    def _judged_stop(self, event: events.TransactionStopped) -> events.TransactionStopped:
+        start = self._start_of(event.transaction_id)
+        source = self._judge(event.timestamp, event.received_at, GATHERED, since=start)
+        judged = self._with(event, [source, *self._judge_readings(event)])
+        if (
+            start is not None
+            and source is not TimeSource.RECEIPT
+            and judged.at < start - AHEAD
+            and not self._agrees(event)
+        ):
+            source = TimeSource.RECEIPT
+            judged = self._with(event, [source, *self._judge_readings(event)])
+        connector = self._connectors.get(event.transaction_id or 0)
+        if connector is not None and source is not TimeSource.RECEIPT:
+            self._stops[connector] = max(judged.at, self._stops.get(connector, judged.at))
+        return judged
+
+    def _judge_readings(
+        self, event: events.MeterSampled | events.TransactionStopped
+    ) -> list[TimeSource]:
+        since = self._start_of(event.transaction_id)
+        return [
+            self._judge(reading.timestamp, event.received_at, GATHERED, since=since)
+            for reading in event.readings
+        ]
+
+    def _judge(
+        self,
+        timestamp: datetime | None,
+        received_at: datetime,
+        delay: timedelta = DELAYED,
+        *,
+        since: datetime | None = None,
+    ) -> TimeSource:
+        """delay: how long such a message may have waited.  since: its transaction's start."""
+        if timestamp is None:
+            return TimeSource.RECEIPT
+        offset = received_at - timestamp
+        latest = max(received_at, self._present or received_at) + AHEAD
+        if offset <= AGREES and timestamp <= latest:
+            if not self._steady:
+                self._offset = timedelta()
+            return TimeSource.OWN
+
+        def can_be(at: datetime) -> bool:
+            return at <= latest and (
+                at >= received_at - delay
+                or (since is not None and at >= since)
+                or self._may_have_been_away(at, delay)
+            )
+
+        own = can_be(timestamp) and timestamp >= EARLIEST
+        if self._offset and (self._steady or not own):
+            with suppress(OverflowError):  # the years 1 and 9999
+                if can_be(timestamp + self._offset):
+                    return TimeSource.CORRECTED
+        if own:
+            return TimeSource.OWN
+        if timestamp > latest and not self._steady and offset < self._offset:
+            self._offset = offset
+        return TimeSource.RECEIPT
+
+    def _may_have_been_away(self, at: datetime, delay: timedelta) -> bool:
+        ms, margin = milliseconds(at), int(min(delay, DELAYED).total_seconds() * 1000)
+        return any(gone - margin <= ms <= back for gone, back in self.absences)
+
+    def _observe(self, event: events.ConnectorStatusChanged) -> None:
+        """A status is sent at once, so its stamp tells how the clock stands."""
+        timestamp = event.timestamp
+        if timestamp is None:
+            return
+        offset = event.received_at - timestamp
+        behind, self._behind = self._behind, None
+        if -AHEAD <= offset <= AGREES:
+            self._offset, self._steady = timedelta(), False
+        elif offset < -AHEAD:
+            self._offset, self._steady = offset, True
+        elif self._steady and abs(offset - self._offset) <= STEADY:
+            self._offset = offset
+        else:
+            self._offset, self._steady = timedelta(), False
+            self._behind = timestamp, offset
+            if (
+                behind is not None
+                and timestamp - behind[0] >= STEADY
+                and abs(offset - behind[1]) <= STEADY
+            ):
+                self._offset, self._steady = offset, True
+
+    def _agrees(self, event: events.Event) -> bool:
+        return (
+            event.timestamp is not None and -AHEAD <= event.received_at - event.timestamp <= AGREES
+        )
+
+    def _with(self, event: _AnyEvent, sources: list[TimeSource]) -> _AnyEvent:
+        """sources: of the message's own timestamp, then of its readings'."""
+        if all(source is TimeSource.OWN for source in sources) and not self._present:
+            return event
+        judgement = ClockJudgement(
+            offset_us=self._offset // timedelta(microseconds=1),
+            corrected=_places(sources, TimeSource.CORRECTED),
+            untimed=_places(sources, TimeSource.RECEIPT),
+        )
+        return attrs.evolve(event, clock=judgement)
+
+    # --- transactions ---
+
+    def _keep_start(self, transaction_id: int, connector_id: int, at: datetime) -> None:
+        self._starts[transaction_id] = at
+        self._connectors[transaction_id] = connector_id
+        _bound(self._starts)
+        _bound(self._connectors)
+
+    def _start_of(self, transaction_id: int | None) -> datetime | None:
+        return None if transaction_id is None else self._starts.get(transaction_id)
+
+    def _named(self, transaction_id: int | None) -> None:
+        """Who names a transaction has heard the answer to its start, and repeats it no more."""
+        for start in self._untimed.values():
+            if start.transaction_id == transaction_id:
+                start.over = True
+
+
+def first_absence(connected_at: datetime) -> tuple[Absence, ...]:
+    """Of a charge point that is new here."""
+    return ((milliseconds(connected_at - NEW_BACKLOG), milliseconds(connected_at)),)
+
+
+def with_absence(
+    absences: Iterable[Absence], gone_at: datetime, back_at: datetime
+) -> tuple[Absence, ...]:
+    """One more, the newest; the oldest are forgotten, those that touch are one."""
+    gone, back = milliseconds(min(gone_at, back_at)), milliseconds(back_at)
+    kept = [(int(a), int(b)) for a, b in absences]
+    if kept and gone - kept[-1][1] <= SILENT.total_seconds() * 1000:
+        gone = min(gone, kept.pop()[0])
+    return (*kept, (gone, back))[-_MOST_ABSENCES:]
+
+
+def _places(sources: list[TimeSource], wanted: TimeSource) -> tuple[int, ...]:
+    return tuple(place for place, source in enumerate(sources) if source is wanted)
+
+
+def _start_key(event: events.TransactionStarted) -> tuple[Any, ...]:
+    return event.connector_id, event.id_tag, event.timestamp, event.meter_start
+
+
+def _bound(kept: dict[Any, Any]) -> None:
+    while len(kept) > _MOST_TRANSACTIONS:
+        del kept[next(iter(kept))]
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=ms)
