@@ -42,9 +42,11 @@ from .statements import opened_fact, progressed_fact, settled_fact
 from .tariff import TariffBook
 from .tariff_file import terms_of
 from .transitions import (
+    MISNAMED,
     Then,
     Turn,
     ended,
+    is_of,
     left_before,
     sampled,
     started,
@@ -104,6 +106,7 @@ class Ledger:
         self._software = software
         self._sessions: dict[int, Session] = {}
         self._open: dict[Connector, int] = {}
+        self._connectors: dict[str, set[int]] = {}  # that had an open transaction
         self._closed: dict[Connector, list[int]] = {}  # more than one only while restoring
         self._guest: int | None = None  # the one older transaction that was adopted last
         self._statuses: dict[Connector, tuple[int, str]] = {}
@@ -239,7 +242,7 @@ class Ledger:
     def _sampled(self, event: MeterSampled, tell: bool) -> Outcomes:
         if event.transaction_id is None:
             return self._sampled_by_connector(event, tell)
-        session = self._own(event.transaction_id, event)
+        session = self._meant(event)
         if session is None:
             return [], [orphan(event)]
         turn = sampled(session, event, event.timed_readings())
@@ -271,7 +274,7 @@ class Ledger:
         return sessions, facts
 
     def _stopped(self, event: TransactionStopped, tell: bool) -> Outcomes:
-        session = self._own(event.transaction_id, event)
+        session = self._meant(event)
         if session is None:
             return [], [orphan(event)]
         return self._after(stopped(session, event), event.received_at, tell)
@@ -337,6 +340,26 @@ class Ledger:
             return None
         return session
 
+    def _meant(self, event: MeterSampled | TransactionStopped) -> Session | None:
+        """The session that a message is of, flagged where it names another transaction."""
+        named = self._own(event.transaction_id, event)
+        if named is not None and not named.closed:
+            return named
+        candidate = self._only_open(event)
+        if candidate is None or not is_of(candidate, event, named):
+            return named
+        return attrs.evolve(candidate, flags=candidate.flags | MISNAMED)
+
+    def _only_open(self, event: MeterSampled | TransactionStopped) -> Session | None:
+        """The open session of the connector; of the charge point, where the message names none."""
+        name = event.charge_point_id
+        if isinstance(event, MeterSampled) and event.connector_id > 0:
+            found = [self._open.get((name, event.connector_id))]
+        else:
+            found = [self._open.get((name, n)) for n in self._connectors.get(name, ())]
+        held = [transaction_id for transaction_id in found if transaction_id is not None]
+        return self._sessions[held[0]] if len(held) == 1 else None
+
     def _last_stop(self, key: Connector) -> Stop | None:
         if key in self._open:
             return None  # it never told its end
@@ -355,6 +378,7 @@ class Ledger:
         self._sessions[transaction_id] = session
         if not session.closed:
             self._open[key] = transaction_id
+            self._connectors.setdefault(key[0], set()).add(key[1])
         elif self._open.get(key) == transaction_id:
             del self._open[key]
             self._ticked.pop(transaction_id, None)

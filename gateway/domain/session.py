@@ -67,7 +67,8 @@ class Stop:
     at: us, never before the start.  timed: it is the charge point's own word.
     told_at: us, as the charge point wrote it; None where it wrote none.
     register: meterStop in nWh.
-    inferred: nobody told us; it ended at the last reading.
+    inferred: nobody told us; it ended at the last reading.  misnamed: by a message that named
+        another transaction.
     unplugged: us; None while the cable may still be in, where that matters.
     """
 
@@ -78,6 +79,12 @@ class Stop:
     unplugged: int | None = None
     told_at: int | None = None
     timed: bool = True
+    misnamed: bool = False
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the transaction's own StopTransaction, if it comes, takes its place."""
+        return self.inferred or self.misnamed
 
 
 @attrs.frozen(slots=True, kw_only=True)

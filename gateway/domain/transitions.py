@@ -37,6 +37,8 @@ STOP_LATE = "stop_late"
 STOP_BEFORE_START = "stop_before_start"
 METER_START_MISSING = "meter_start_missing"
 NO_CONNECTOR = "connector_invalid"
+MISNAMED = frozenset({"transaction_id_mismatch", NEEDS_REVIEW})
+"""Of a session whose messages named another transaction, or none."""
 
 # A status that arrived before its transaction's start says something about it only if it can
 # hold within a transaction; Finishing is the one before's.
@@ -115,6 +117,42 @@ def started_again(session: Session) -> Session:
     return attrs.evolve(session, flags=session.flags | {DUPLICATE_START})
 
 
+def is_of(
+    session: Session, event: MeterSampled | TransactionStopped, named: Session | None
+) -> bool:
+    """Whether a message that names no open transaction is of the one that is open all the same.
+
+    Some charge points write 0 for every transaction (Delta, TKT), or the id of the one before.
+
+    session: the only open one where the message comes from.  named: the closed one that it
+    names; None where it names none of this charge point's.
+    """
+    if isinstance(event, MeterSampled):
+        instants = [at for _, at, _ in event.timed_readings()]
+    else:
+        instants = [event.at]
+    if any(microseconds(at) < session.opening.start - BEFORE for at in instants):
+        return False
+    if named is None:
+        return event.transaction_id in (0, None)
+    if named.key != session.key:
+        return False
+    if isinstance(event, MeterSampled):
+        return bool(instants)
+    stop, _ = _stop_of(named, event)
+    assert named.stop is not None  # noqa: S101  it is closed
+    if not named.stop.inferred:
+        return not _same_stop(stop, named.stop)
+    # Its true stop may come after the start that only seemed to end it, but tells no more energy.
+    start = session.opening
+    later = stop.at > start.start + BEFORE
+    tolerance = start.terms.policy.tolerance
+    more = None not in (stop.register, start.meter_start) and (
+        stop.register > start.meter_start + tolerance  # type: ignore[operator]
+    )
+    return later and more
+
+
 def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReading]) -> Turn:
     """readings: those of the event that are this session's."""
     flags = session.flags
@@ -125,9 +163,9 @@ def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReadi
             session = attrs.evolve(session, flags=flags)
         return Turn(with_readings(session, readings, event.received_at), Then.PROGRESS)
     # The bill is sealed (OCPP 1.6 §3.7 has transaction messages in order); they are kept where
-    # the stop was only inferred, for the true one may still come.
+    # the stop is provisional, for the true one may still come.
     flags |= {LATE}
-    if session.stop.inferred:
+    if session.stop.provisional:
         late = with_readings(session, readings, event.received_at)
         session = attrs.evolve(late, newest=session.newest, shown=session.shown)
         flags |= late.flags
@@ -136,7 +174,7 @@ def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReadi
 
 def stopped(session: Session, event: TransactionStopped) -> Turn:
     stop, flags = _stop_of(session, event)
-    if session.stop is not None and not session.stop.inferred:
+    if session.stop is not None and not session.stop.provisional:
         # The first one holds.  A retry says the same; people should see one that does not.
         same = _same_stop(stop, session.stop)
         quiet = same or not session.closed or session.disputed
@@ -228,6 +266,7 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
         reason=event.reason or "Local",
         told_at=None if event.timestamp is None else microseconds(event.timestamp),
         timed=source is not TimeSource.RECEIPT,
+        misnamed=event.transaction_id != session.opening.transaction_id,
     )
     return stop, flags
 
