@@ -1,0 +1,402 @@
+"""Odd clocks: what is billed, by whichever of a charge point's timestamps can be believed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.charge_point_clock import (
+    AGREES,
+    NEW_BACKLOG,
+    ChargePointClock,
+    first_absence,
+    with_absence,
+)
+from gateway.domain.clock import TimeSource, milliseconds
+from gateway.domain.events import (
+    ChargePointBooted,
+    ConnectorStatusChanged,
+    MeterSampled,
+    Reading,
+    Sample,
+    TransactionStarted,
+    TransactionStopped,
+)
+from gateway.journal.codec import dump, load
+from gateway.replay import replay
+
+EIGHT = datetime(2026, 3, 2, 8, tzinfo=UTC)
+TARIFF = {
+    "id": "T",
+    "currency": "EUR",
+    "elements": [
+        {
+            "price_components": [
+                {"type": "ENERGY", "price": Decimal("0.5"), "step_size": 1},
+                {"type": "PARKING_TIME", "price": Decimal(6), "step_size": 1},
+                {"type": "TIME", "price": Decimal(1), "step_size": 1},
+            ]
+        }
+    ],
+}
+OWN, CORRECTED, RECEIPT = TimeSource.OWN, TimeSource.CORRECTED, TimeSource.RECEIPT
+
+
+def text(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def m(minutes: float) -> datetime:
+    return EIGHT + timedelta(minutes=minutes)
+
+
+class Frames:
+    """What a charge point sends: each with when it is received, and what it says of its time."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._tx = 0
+
+    def call(self, received_at: datetime, action: str, payload: dict[str, Any]) -> None:
+        name = f"m{len(self.events)}"
+        self.events.append(
+            {"at": text(received_at), "dir": "CP>CS", "frame": [2, name, action, payload]}
+        )
+
+    def start(self, received_at: datetime, said: datetime, meter: int = 1_000, connector: int = 1):
+        payload = {"connectorId": connector, "idTag": "T", "meterStart": meter}
+        self.call(received_at, "StartTransaction", payload | {"timestamp": text(said)})
+        self._tx += 1
+        answer = {"transactionId": self._tx, "idTagInfo": {"status": "Accepted"}}
+        frame = [3, self.events[-1]["frame"][1], answer]
+        self.events.append({"at": text(received_at), "dir": "CS>CP", "frame": frame})
+
+    def sample(self, received_at: datetime, said: datetime, wh: int) -> None:
+        value = {"timestamp": text(said), "sampledValue": [{"value": str(wh)}]}
+        payload = {"connectorId": 1, "transactionId": self._tx, "meterValue": [value]}
+        self.call(received_at, "MeterValues", payload)
+
+    def stop(self, received_at: datetime, said: datetime, wh: int) -> None:
+        payload = {"transactionId": self._tx, "meterStop": wh, "timestamp": text(said)}
+        self.call(received_at, "StopTransaction", payload)
+
+    def status(self, received_at: datetime, said: datetime, status: str) -> None:
+        payload = {"connectorId": 1, "status": status, "errorCode": "NoError"}
+        self.call(received_at, "StatusNotification", payload | {"timestamp": text(said)})
+
+    def boot(self, received_at: datetime) -> None:
+        self.call(
+            received_at, "BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}
+        )
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return replay({"tz": "UTC", "tariff": TARIFF, "events": self.events})["sessions"]
+
+    def session(self) -> dict[str, Any]:
+        (session,) = self.sessions()
+        return session
+
+
+def seen(session: dict[str, Any]) -> tuple[int, int, int, bool]:
+    return (
+        int(session["energy_wh"]),
+        int(session["duration_s"]),
+        int(session["idle_s"]),
+        "needs_review" in session["flags"],
+    )
+
+
+UNSET = [datetime(y, 1, 1, 0, 5, tzinfo=UTC) for y in (1970, 2000, 2010, 2014, 2020, 2023, 2025)]
+
+
+@pytest.mark.parametrize("said", UNSET, ids=str)
+def test_a_start_of_a_clock_that_was_never_set_counts_from_its_receipt(said):
+    frames = Frames()
+    frames.start(m(0), said)
+    frames.boot(m(10))
+    frames.sample(m(30), m(30), 3_000)
+    frames.stop(m(60), m(60), 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 0, True)
+    assert "timestamp_from_receipt" in frames.session()["flags"]
+    assert frames.session()["total_excl_vat"] == "3.00"
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(hours=2), timedelta(hours=20),
+                                   timedelta(days=3_000)], ids=str)  # fmt: skip
+def test_time_that_has_not_happened_is_not_billed(ahead):
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.sample(m(30), m(30), 3_000)
+    frames.status(m(50), m(50), "SuspendedEV")
+    frames.stop(m(60), m(60) + ahead, 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 600, True)
+
+
+@pytest.mark.parametrize("said", [*UNSET, m(-300), m(-61)], ids=str)
+def test_a_status_told_in_the_session_counts_from_when_it_was_told(said):
+    frames = Frames()
+    frames.boot(m(-1))
+    frames.start(m(0), m(0))
+    frames.status(m(20), said, "SuspendedEV")
+    frames.status(m(25), m(25), "Charging")
+    frames.sample(m(30), m(30), 3_000)
+    frames.stop(m(60), m(60), 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 300, False)
+
+
+@pytest.mark.parametrize("said", [*UNSET, m(-240), m(-11)], ids=str)
+def test_a_stop_from_before_its_start_makes_no_good_register_implausible(said):
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.sample(m(30), m(30), 3_000)
+    frames.stop(m(60), said, 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 0, True)
+
+
+def test_power_ups_of_one_stamp_are_sessions_of_their_own():
+    """Each begins with the same time, for the clock begins anew."""
+    frames = Frames()
+    for n in range(3):
+        begun = 1_000 + 4_000 * n
+        frames.boot(m(120 * n))
+        frames.start(m(120 * n + 1), UNSET[3], begun)
+        frames.stop(m(120 * n + 61), UNSET[3] + timedelta(hours=1), begun + 4_000)
+    assert [seen(session) for session in frames.sessions()] == [(4_000, 3_600, 0, True)] * 3
+
+
+@pytest.mark.parametrize("age", [timedelta(hours=5), timedelta(days=2), timedelta(weeks=4)])
+@pytest.mark.parametrize("live_first", [True, False])
+def test_an_offline_queue_keeps_its_own_times(age, live_first):
+    """Charge points boot and tell their status first, and then what was hours or weeks ago."""
+    frames = Frames()
+    now = EIGHT + age
+    if live_first:
+        frames.boot(now)
+        frames.status(now, now, "Available")
+    frames.start(now + timedelta(seconds=2), m(0))
+    frames.sample(now + timedelta(seconds=3), m(30), 3_000)
+    frames.stop(now + timedelta(seconds=4), m(60), 5_000)
+    frames.start(now + timedelta(seconds=5), m(70), 5_000)
+    frames.stop(now + timedelta(seconds=6), m(130), 6_000)
+    assert [seen(session) for session in frames.sessions()] == [
+        (4_000, 3_600, 0, False),
+        (1_000, 3_600, 0, False),
+    ]
+
+
+def test_a_queue_of_a_charge_point_that_was_away_between_live_sessions_keeps_its_times():
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.stop(m(60), m(60), 5_000)
+    back = EIGHT + timedelta(days=9)
+    frames.boot(back)
+    frames.status(back, back, "Available")
+    frames.start(back, EIGHT + timedelta(days=4), 5_000)
+    frames.stop(back, EIGHT + timedelta(days=4, hours=1), 9_000)
+    assert [seen(session) for session in frames.sessions()] == [(4_000, 3_600, 0, False)] * 2
+
+
+def test_a_start_from_before_the_stop_before_it_counts_from_its_receipt():
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.stop(m(60), m(60), 5_000)
+    frames.start(m(90), m(30), 5_000)
+    frames.stop(m(120), m(120), 6_000)
+    _, second = frames.sessions()
+    assert seen(second) == (1_000, 1_800, 0, True)
+
+
+def test_1970_out_of_an_offline_queue_bills_the_register_and_no_time():
+    frames = Frames()
+    begun = UNSET[0]
+    frames.boot(m(0))
+    frames.status(m(0), m(0), "Available")
+    frames.start(m(1), begun)
+    frames.sample(m(1), begun + timedelta(minutes=30), 3_000)
+    frames.stop(m(1), begun + timedelta(hours=1), 5_000)
+    assert seen(frames.session()) == (4_000, 0, 0, True)
+
+
+@pytest.mark.parametrize("hours", [-8, -2, 2, 11])
+def test_a_steady_offset_is_corrected_and_needs_nobody(hours):
+    """Local time with a Z behind it.  What is ahead shows at once, what is behind at the second."""
+    frames = Frames()
+    off = timedelta(hours=hours)
+    frames.status(m(-20), m(-20) + off, "Available")
+    frames.status(m(-10), m(-10) + off, "Preparing")
+    frames.start(m(0), m(0) + off)
+    frames.sample(m(30), m(30) + off, 3_000)
+    frames.status(m(50), m(50) + off, "SuspendedEV")
+    frames.stop(m(60), m(60) + off, 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 600, False)
+    assert frames.session()["flags"] == ["timestamp_corrected"]
+
+
+def test_a_boot_sets_the_clock_and_ends_the_offset():
+    """Chago: two hours ahead until the answer to its boot is applied."""
+    frames = Frames()
+    frames.status(m(0), m(120), "Available")
+    frames.boot(m(1))
+    frames.start(m(2), m(2))
+    frames.stop(m(62), m(62), 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 0, False)
+    assert frames.session()["flags"] == []
+
+
+def test_a_session_longer_than_policy_allows_is_reviewed():
+    for hours, reviewed in ((72, False), (73, True)):
+        frames = Frames()
+        frames.start(m(0), m(0))
+        frames.stop(m(60 * hours), m(60 * hours), 5_000)
+        assert seen(frames.session()) == (4_000, 3_600 * hours, 0, reviewed)
+
+
+def test_a_repeated_stop_that_differs_by_milliseconds_says_the_same():
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.stop(m(60), m(60), 5_000)
+    frames.stop(m(61), m(60) + timedelta(milliseconds=900), 5_000)
+    assert frames.session()["flags"] == ["duplicate_stop"]
+    assert seen(frames.session()) == (4_000, 3_600, 0, False)
+
+
+# --- the judgement itself -----------------------------------------------------------------------
+
+
+def status(received_at: datetime, said: datetime | None) -> ConnectorStatusChanged:
+    return ConnectorStatusChanged(
+        charge_point_id="CP", received_at=received_at, timestamp=said, connector_id=1, status="X"
+    )
+
+
+def started(received_at: datetime, said: datetime | None, **more: Any) -> TransactionStarted:
+    return TransactionStarted(
+        charge_point_id="CP",
+        received_at=received_at,
+        timestamp=said,
+        connector_id=1,
+        id_tag="T",
+        meter_start="0",
+        **more,
+    )
+
+
+def known_since(at: datetime) -> ChargePointClock:
+    """A charge point that has been connected ever since."""
+    return ChargePointClock(absences=with_absence((), at - timedelta(seconds=1), at))
+
+
+@pytest.mark.parametrize(
+    ("said", "source"),
+    [
+        (m(0), OWN),
+        (m(0) - AGREES, OWN),
+        (m(-14), OWN),  # it waited, or was repeated
+        (m(-16), RECEIPT),  # it was connected then
+        (m(-60 * 24 * 3), RECEIPT),
+        (m(1), OWN),
+        (m(1.1), RECEIPT),
+        (None, RECEIPT),
+        (datetime.max.replace(tzinfo=UTC), RECEIPT),
+        (datetime.min.replace(tzinfo=UTC), RECEIPT),
+    ],
+)
+def test_a_charge_point_that_was_connected_cannot_tell_of_long_ago(said, source):
+    clock = known_since(m(0) - timedelta(days=9))
+    assert clock.judged(started(m(0), said)).instant().source is source
+
+
+def test_what_was_while_it_was_away_is_believed_and_nothing_else():
+    clock = known_since(m(-60 * 24 * 30))
+    clock.absences = with_absence(clock.absences, m(-600), m(-300))
+    sources = [
+        clock.judged(started(m(0), m(-minute))).instant().source
+        for minute in (200, 300, 450, 600, 700)
+    ]
+    assert sources == [RECEIPT, OWN, OWN, OWN, RECEIPT]
+
+
+def test_a_new_charge_point_may_bring_some_weeks_and_no_years():
+    clock = ChargePointClock(absences=first_absence(m(0)))
+    for said, source in ((m(0) - NEW_BACKLOG, OWN), (m(0) - 2 * NEW_BACKLOG, RECEIPT)):
+        assert clock.judged(started(m(1), said)).instant().source is source
+
+
+def test_readings_reach_back_to_the_start_of_their_transaction():
+    clock = known_since(m(-60 * 24 * 9))
+    start = started(m(-60 * 24 * 3), m(-60 * 24 * 3), transaction_id=7)
+    clock.started(clock.judged(start))
+    readings = tuple(Reading(m(-60 * 24 * day), (Sample("1"),)) for day in (4, 3, 2))
+    stop = TransactionStopped(
+        charge_point_id="CP",
+        received_at=m(0),
+        timestamp=m(0),
+        transaction_id=7,
+        meter_stop="1",
+        readings=readings,
+    )
+    judged = clock.judged(stop)
+    assert [timed.source for timed in judged.timed_readings()] == [RECEIPT, OWN, OWN]
+    assert load(*dump(judged)) == judged
+
+
+def test_an_untimed_start_is_repeated_until_its_id_is_known():
+    clock = known_since(m(-60))
+    said = UNSET[3]
+    first = attrs.evolve(clock.judged(started(m(0), said)), transaction_id=7)
+    clock.started(first)
+    assert not clock.judged(started(m(1), said)).new_transaction
+    clock.judged(MeterSampled(charge_point_id="CP", received_at=m(2), connector_id=1,
+                              transaction_id=7))  # fmt: skip
+    assert clock.judged(started(m(3), said)).new_transaction
+    second = attrs.evolve(clock.judged(started(m(3), said)), transaction_id=8)
+    clock.started(second)
+    assert not clock.judged(started(m(4), said)).new_transaction
+    clock.judged(ChargePointBooted(charge_point_id="CP", received_at=m(5)))
+    assert clock.judged(started(m(6), said)).new_transaction
+
+
+def test_one_old_stamp_is_no_offset_and_two_of_one_instant_are_none_either():
+    clock = known_since(m(-60))
+    for _ in range(3):  # HA #337: a status repeated with the time of its change
+        clock.judged(status(m(0), m(-200)))
+    judged = clock.judged(started(m(1), m(-199)))
+    assert judged.instant().source is RECEIPT
+
+
+def test_absences_are_bounded_and_those_that_touch_are_one():
+    absences = first_absence(m(0))
+    absences = with_absence(absences, m(1), m(2))
+    assert len(absences) == 1
+    for hour in range(1, 30):
+        absences = with_absence(absences, m(60 * hour), m(60 * hour + 30))
+    assert len(absences) == 8
+    assert absences[-1] == (milliseconds(m(29 * 60)), milliseconds(m(29 * 60 + 30)))
+
+
+@given(
+    lags=st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=12),
+    kinds=st.lists(st.sampled_from(["status", "start", "boot"]), min_size=12, max_size=12),
+    away=st.integers(0, 10**7),
+)
+def test_nothing_is_ever_judged_to_be_later_than_its_receipt_or_before_all_absences(
+    lags, kinds, away
+):
+    clock = ChargePointClock(absences=with_absence((), m(0) - timedelta(seconds=away), m(0)))
+    earliest = m(0) - timedelta(seconds=away) - timedelta(minutes=16)
+    for n, (lag, kind) in enumerate(zip(lags, kinds, strict=False)):
+        received_at = m(n)
+        said = received_at - timedelta(seconds=lag)
+        if kind == "boot":
+            clock.judged(ChargePointBooted(charge_point_id="CP", received_at=received_at))
+            continue
+        event = (status if kind == "status" else started)(received_at, said)
+        at, source = clock.judged(event).instant()
+        assert earliest <= at <= received_at + AGREES
+        assert (source is OWN) == (at == said) or at == said
