@@ -62,12 +62,16 @@ class ChargePointDisconnected(Event):
 class ChargePointBooted(Event):
     """BootNotification (OCPP 1.6 §4.2).
 
+    serial_number: chargePointSerialNumber, or chargeBoxSerialNumber where that is absent.
+    charge_point_serial_number, charge_box_serial_number: each as told.
     replaced: other hardware than before answers to this charge point's name.
     """
 
     vendor: str = ""
     model: str = ""
     serial_number: str = ""
+    charge_point_serial_number: str = ""
+    charge_box_serial_number: str = ""
     firmware: str = ""
     iccid: str = ""
     imsi: str = ""
@@ -95,6 +99,10 @@ class ConnectorStatusChanged(Event):
     """StatusNotification (OCPP 1.6 §4.9).  connector_id 0 is the charge point as a whole.
 
     new: nothing was heard of this connector before.
+    first: it is the first status that the charge point reports of this connector.
+    zeros, zeros_ms: see `connector_state`.
+    status_ms: the instant to tell it at, ms since 1970, where it replaces an inferred status that
+        was told of a later one; else 0.
     """
 
     connector_id: int
@@ -104,6 +112,24 @@ class ConnectorStatusChanged(Event):
     vendor_id: str = ""
     vendor_error_code: str = ""
     new: bool = False
+    first: bool = False
+    zeros: tuple[str, ...] = ()
+    zeros_ms: int = 0
+    status_ms: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class StatusInferred(Event):
+    """The status of a connector whose charge point reports none, as its transactions have it.
+
+    new: nothing was heard of this connector before.
+    status_ms: the instant to tell it at, ms since 1970.
+    """
+
+    connector_id: int
+    status: str
+    new: bool = False
+    status_ms: int = 0
 
 
 @attrs.frozen
@@ -136,12 +162,26 @@ class MeterSampled(Event):
 
     transaction_id: as the charge point gave it, also where it means nothing (-1, 0, 2^63-1);
         None where it gave none.
+    transaction_connector_id: where connector_id is 0, that of the transaction which it names; 0
+        where that is not known.
+    first_keys: telemetry keys that were never told of the connector before (see
+        `connector_state`).
+    stopped_ms: since when no transaction runs on the connector, ms since 1970; 0 while one runs,
+        and where none has stopped yet.
+    of_stopped: it names a transaction that has stopped.
+    nonzero_keys: registers that are known to be above 0, and that no transaction moves now: a 0
+        of theirs is a fault.
     """
 
     connector_id: int
     transaction_id: int | None = None
     readings: tuple[Reading, ...] = ()
     defects: tuple[str, ...] = ()
+    transaction_connector_id: int = 0
+    first_keys: tuple[str, ...] = ()
+    stopped_ms: int = 0
+    of_stopped: bool = False
+    nonzero_keys: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -174,8 +214,12 @@ class TransactionStopped(Event):
 
     transaction_id: as the charge point gave it; None where it was missing or unreadable.
     meter_stop: as the charge point wrote it, meant to be Wh; None where it was missing.
-    reason: as given; None means Local (OCPP 1.6 §6.55).
+    reason: as given; None means Local (OCPP 1.6 §6.55), or Remote where `remote` says so.
     readings: transactionData.
+    remote: an operator asked for this stop (RemoteStopTransaction), and was not refused.
+    connector_id, stopped_id: the connector whose running transaction this ends, and that
+        transaction's id; 0 and None where that is not known, or where it has stopped before.
+    zeros, zeros_ms: see `connector_state`.
     """
 
     transaction_id: int | None
@@ -184,6 +228,11 @@ class TransactionStopped(Event):
     id_tag: str | None = None
     readings: tuple[Reading, ...] = ()
     defects: tuple[str, ...] = ()
+    remote: bool = False
+    connector_id: int = 0
+    stopped_id: int | None = None
+    zeros: tuple[str, ...] = ()
+    zeros_ms: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -242,6 +291,20 @@ class CommandCarriedOut(Event):
     connector_id: int = 0
     tx_active: bool | None = None
     tx_active_ms: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class RemoteStopRequested(Event):
+    """RemoteStopTransaction is about to be sent (OCPP 1.6 §5.11).
+
+    Told before the sending, as charge points may stop before they answer.
+    connector_id: 0 where it is not known.
+    withdrawn: the charge point did not accept it.
+    """
+
+    transaction_id: int
+    connector_id: int = 0
+    withdrawn: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -337,6 +400,7 @@ class TransactionSettled(TransactionFact):
     version: 1, or one more than the version it corrects.
     published_ms: the receipt's place in time on the session log, ms since 1970; unique there,
         given by the journal when it is appended (0 until then), the same for all versions.
+    zeros, zeros_ms: see `connector_state`.
     """
 
     started_at: datetime
@@ -344,6 +408,8 @@ class TransactionSettled(TransactionFact):
     receipt: dict[str, Any]
     version: int = 1
     published_ms: int = 0
+    zeros: tuple[str, ...] = ()
+    zeros_ms: int = 0
 
 
 @attrs.frozen(kw_only=True)

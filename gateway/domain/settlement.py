@@ -24,6 +24,7 @@ NO_TARIFF = "no_tariff"
 
 _REVIEWED = frozenset(
     {
+        "charger_replaced",
         "energy_unknown",
         "meter_start_missing",
         "meter_stop_below_samples",

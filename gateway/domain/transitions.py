@@ -207,7 +207,8 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
         at = session.opening.start
         flags |= {STOP_BEFORE_START}
     register = None if event.meter_stop is None else scaled(event.meter_stop, 9)
-    return Stop(at=at, register=register, reason=event.reason or "Local"), flags
+    reason = event.reason or ("Remote" if event.remote else "Local")
+    return Stop(at=at, register=register, reason=reason), flags
 
 
 def _known_unplugged(session: Session, stop: int) -> int | None:

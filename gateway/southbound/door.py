@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -19,7 +20,7 @@ from ..tap import CONNECTED, DISCONNECTED, REFUSED, Tap
 from .arrivals import Arrivals
 from .credentials import PasswordBook, identity_of, password_of
 from .desk import Desk, Now, Rules
-from .greeting import greet
+from .greeting import PATIENCE, greet
 from .pace import Pace
 from .registry import Registry
 from .session import ChargePointSession, Tally
@@ -314,9 +315,7 @@ class _Door:
                     )
                 )
                 if not desk.waiting:
-                    tasks.start_soon(
-                        greet, session, desk.booted, self._bus.fleet, settings.boot_wait
-                    )
+                    tasks.start_soon(self._greet, session, desk, self._now())
                 reason = await session.run()
             finally:
                 self._served.discard(session)
@@ -332,6 +331,14 @@ class _Door:
             await socket.close(
                 farewell.code if farewell else NORMAL, farewell.reason if farewell else ""
             )
+
+    async def _greet(self, session: ChargePointSession, desk: Desk, since: datetime) -> None:
+        wait = self._settings.boot_wait
+        await greet(session, desk.booted, self._bus.fleet, wait)
+        # Statuses follow a boot, and the question for them, but not at once.
+        await trio.sleep(wait if desk.booted.is_set() else PATIENCE)
+        if self._registry.is_seated(session):
+            desk.infer_statuses(since)
 
     async def _tell_left(self, charge_point_id: str, reason: str) -> None:
         # Shielded: that a charge point is gone must be known also where its task is cancelled.
