@@ -116,22 +116,24 @@ def _sampled(event: MeterSampled, fleet: Fleet) -> MeterSampled:
     if not _is_connector(connector):
         return event
     known = fleet.about(device_name(name, connector))
+    running = is_running(known)
     first = _first_keys(event, known)
-    stopped_id, running = known.get("stopped_tx"), is_running(known)
-    if not first and running:
-        return event
-    seen = [key for key in REGISTERS if known.get(known_key(key))]
-    return attrs.evolve(
-        event,
-        first_keys=first,
-        stopped_ms=0 if running or stopped_id is None else known["stopped_ms"],
-        of_stopped=not running
-        and stopped_id is not None
-        and named is not None
-        and 0 < named <= stopped_id,
-        # A register that begins each session at 0 may well show 0 between two of them.
-        nonzero_keys=() if running or known.get("from_zero") else tuple(seen),
-    )
+    if first:
+        event = attrs.evolve(event, first_keys=first)
+    stopped_id = known.get("stopped_tx")
+    of_stopped = named is not None and 0 < named <= (stopped_id or 0)
+    if stopped_id is not None and (of_stopped or named is None or named <= 0):
+        event = attrs.evolve(
+            event,
+            stopped_ms=known["stopped_ms"],
+            resumed_ms=known.get("last_tx_ms", 0) if running else 0,
+            of_stopped=of_stopped,
+        )
+    # A register that begins each session at 0 may well show 0 between two of them.
+    if not running and not known.get("from_zero"):
+        seen = tuple(key for key in REGISTERS if known.get(known_key(key)))
+        event = attrs.evolve(event, nonzero_keys=seen)
+    return event
 
 
 def _first_keys(event: MeterSampled, known: Known) -> tuple[str, ...]:
@@ -174,14 +176,13 @@ def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
     connector = fleet.connector_of(name, named)
     device = device_name(name, connector)
     known = fleet.about(device)
-    if named in (known.get("stop_tx"), fleet.about(name).get("stop_tx")):
-        event = attrs.evolve(event, remote=True)
     newest_id = known.get("tx") or known.get("last_tx")
     if not connector or newest_id is None or newest_id == known.get("stopped_tx"):
         return event
     at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
     return attrs.evolve(
         event,
+        remote=newest_id == known.get("stop_tx"),
         connector_id=connector,
         stopped_id=newest_id,
         zeros=_zeros(known),

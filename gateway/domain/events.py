@@ -13,6 +13,9 @@ from typing import Any
 import attrs
 
 from .clock import believed
+from .event_values import Progress as Progress
+from .event_values import Reading as Reading
+from .event_values import Sample as Sample
 
 
 @attrs.frozen(kw_only=True)
@@ -132,30 +135,6 @@ class StatusInferred(Event):
     status_ms: int = 0
 
 
-@attrs.frozen
-class Sample:
-    """One sampledValue, verbatim (OCPP 1.6 §7.43): what was absent is None, not its default."""
-
-    value: str
-    context: str | None = None
-    format: str | None = None
-    measurand: str | None = None
-    phase: str | None = None
-    location: str | None = None
-    unit: str | None = None
-
-
-@attrs.frozen
-class Reading:
-    """One MeterValue (OCPP 1.6 §7.33): samples taken at one instant.
-
-    timestamp: aware; None where it was missing or unreadable.
-    """
-
-    timestamp: datetime | None
-    samples: tuple[Sample, ...]
-
-
 @attrs.frozen(kw_only=True)
 class MeterSampled(Event):
     """MeterValues (OCPP 1.6 §4.7).
@@ -166,8 +145,9 @@ class MeterSampled(Event):
         where that is not known.
     first_keys: telemetry keys that were never told of the connector before (see
         `connector_state`).
-    stopped_ms: since when no transaction runs on the connector, ms since 1970; 0 while one runs,
-        and where none has stopped yet.
+    stopped_ms: since when nothing flows for the transaction that stopped last on the connector, ms
+        since 1970; 0 where none has, or where these readings name a newer one.
+    resumed_ms: when the next one started, ms since 1970; 0 where none has.
     of_stopped: it names a transaction that has stopped.
     nonzero_keys: registers that are known to be above 0, and that no transaction moves now: a 0
         of theirs is a fault.
@@ -180,6 +160,7 @@ class MeterSampled(Event):
     transaction_connector_id: int = 0
     first_keys: tuple[str, ...] = ()
     stopped_ms: int = 0
+    resumed_ms: int = 0
     of_stopped: bool = False
     nonzero_keys: tuple[str, ...] = ()
 
@@ -298,12 +279,11 @@ class RemoteStopRequested(Event):
     """RemoteStopTransaction is about to be sent (OCPP 1.6 §5.11).
 
     Told before the sending, as charge points may stop before they answer.
-    connector_id: 0 where it is not known.
     withdrawn: the charge point did not accept it.
     """
 
     transaction_id: int
-    connector_id: int = 0
+    connector_id: int
     withdrawn: bool = False
 
 
@@ -320,39 +300,6 @@ class TransactionClosed(Event):
 
 
 # --- derived by the accountant --------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Progress:
-    """A transaction so far: what it would be if it stopped at `as_of`.
-
-    energy_wh: since the start, never falling while it is open.
-    meter_wh: the import register behind it; None before any is known.
-    idle: the car takes no energy at this instant, by the operator's idea of idle.
-    power_w: derived from two register readings where the charge point samples no power.
-    Durations are whole seconds.  Money is in `currency`, costs rounded to its minor unit and
-    prices per kWh or per minute at this instant, all including VAT; None where unpriced.
-    """
-
-    as_of: datetime
-    energy_wh: Decimal
-    duration_s: int
-    charging_s: int
-    idle_s: int
-    idle: bool = False
-    meter_wh: Decimal | None = None
-    power_w: Decimal | None = None
-    currency: str | None = None
-    cost_total: Decimal | None = None
-    cost_total_minor: int | None = None
-    cost_energy: Decimal | None = None
-    cost_time: Decimal | None = None
-    cost_idle: Decimal | None = None
-    cost_fixed: Decimal | None = None
-    price_kwh: Decimal | None = None
-    price_min: Decimal | None = None
-    price_idle_min: Decimal | None = None
-    flags: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

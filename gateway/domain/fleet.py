@@ -43,11 +43,11 @@ def patches(event: Event) -> tuple[Patch, ...]:
     BootNotification), status, error_code.  Connector: connected (its charge point is), status,
     error_code, since_ms, status_source ("reported" or "inferred"), tx (the id of its open
     transaction or None), tx_tag, tx_tag_status (what its start was answered), tx_ms (when
-    ThingsBoard was last told of `tx`), last_tx (the newest id that began here), stopped_tx and
-    stopped_ms (the newest whose stop was told, and since when nothing flows), stop_tx (the id
-    that an operator wants stopped; of the charge point, where the connector is not known),
-    from_zero (its register began the newest transaction at 0), and for each telemetry key that
-    was told of it `known_key`.  Charge point also: serial, box_serial (see `is_another`).
+    ThingsBoard was last told of `tx`), last_tx and last_tx_ms (the newest that began
+    here, and when), stopped_tx and stopped_ms (the newest whose stop was told, and since when
+    nothing flows), stop_tx (the id that an operator wants stopped), from_zero (its register began
+    the newest transaction at 0), and `known_key` of each telemetry key that was told of it.
+    Charge point also: serial, box_serial (see `is_another`).
     """
     name = event.charge_point_id
     match event:
@@ -106,6 +106,7 @@ def patches(event: Event) -> tuple[Patch, ...]:
                 "tx_tag": event.id_tag,
                 "tx_tag_status": event.id_tag_status,
                 "last_tx": event.transaction_id,
+                "last_tx_ms": milliseconds(event.at),
                 "from_zero": meter_start == 0,
             }
             if meter_start:

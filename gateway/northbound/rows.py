@@ -177,7 +177,7 @@ def _sampled(event: events.MeterSampled) -> Iterator[Row]:
     device = device_name(event.charge_point_id, connector)
     for ts, samples in _instants(event):
         values: dict[str, Any] = {**instantaneous(samples)}
-        if event.stopped_ms and ts >= event.stopped_ms and _of_the_end(event, samples):
+        if _is_late(event, ts, samples):
             for key in _FLOWS & values.keys():
                 del values[key]
         for key in event.nonzero_keys:
@@ -202,8 +202,10 @@ def _instants(event: events.MeterSampled) -> Iterator[tuple[int, Sequence[Sample
     yield from found.values()
 
 
-def _of_the_end(event: events.MeterSampled, samples: Iterable[Sample]) -> bool:
-    """Whether they are the last ones of a transaction that has stopped."""
+def _is_late(event: events.MeterSampled, ts: int, samples: Iterable[Sample]) -> bool:
+    """Whether they are of a transaction that had stopped by then, so that nothing flowed."""
+    if not event.stopped_ms or ts < event.stopped_ms or 0 < event.resumed_ms <= ts:
+        return False
     return event.of_stopped or any(sample.context == _AT_END for sample in samples)
 
 

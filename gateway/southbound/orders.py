@@ -289,11 +289,14 @@ class Orders:
         """RemoteStopTransaction, noted for the stop that follows, which may not say why."""
         check_call("RemoteStopTransaction", payload)
         name, transaction_id = session.charge_point_id, payload["transactionId"]
+        connector = self.bus.fleet.connector_of(name, transaction_id)
+        if transaction_id != self.bus.fleet.open_transaction(name, connector):
+            return await session.call("RemoteStopTransaction", payload)  # none that we know of
         wanted = RemoteStopRequested(
             charge_point_id=name,
             received_at=self.now(),
             transaction_id=transaction_id,
-            connector_id=self.bus.fleet.connector_of(name, transaction_id),
+            connector_id=connector,
         )
         await self.bus.publish(wanted)
         accepted = False

@@ -39,7 +39,7 @@ _samples = st.builds(
         ),
         st.decimals(-(10**9), 10**9, places=9).map(str),
     ),
-    context=st.sampled_from([None, "Sample.Periodic", "Transaction.Begin", "?"]),
+    context=st.sampled_from([None, "Sample.Periodic", "Transaction.Begin", "Transaction.End", "?"]),
     format=st.sampled_from([None, "Raw", "SignedData"]),
     measurand=st.sampled_from(
         [
@@ -136,6 +136,7 @@ OF_KIND = {
         "readings": _readings,
         "transaction_connector_id": st.integers(0, 3),
         "stopped_ms": st.one_of(st.just(0), _instants),
+        "resumed_ms": st.one_of(st.just(0), _instants),
         "of_stopped": st.booleans(),
         "nonzero_keys": st.sampled_from([(), ("meter_wh", "energy_export_wh")]),
     },
