@@ -334,9 +334,10 @@ class _Door:
 
     async def _greet(self, session: ChargePointSession, desk: Desk, since: datetime) -> None:
         wait = self._settings.boot_wait
-        await greet(session, desk.booted, self._bus.fleet, wait)
+        promised = await greet(session, desk.booted, self._bus.fleet, wait)
         # Statuses follow a boot, and the question for them, but not at once.
-        await trio.sleep(wait if desk.booted.is_set() else PATIENCE)
+        if desk.booted.is_set() or promised:
+            await trio.sleep(wait if desk.booted.is_set() else PATIENCE)
         if self._registry.is_seated(session):
             desk.infer_statuses(since)
 
