@@ -18,6 +18,7 @@ import trio
 
 from .bus import Entry, EventBus, Overflow, Subscription
 from .domain.accounting import ACCOUNTED, Ledger
+from .domain.connector_state import completed, inferred
 from .domain.events import (
     Event,
     MessageOrphaned,
@@ -127,6 +128,7 @@ async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, book
             facts.extend(_accounted(entry, ledger))
             if count % _AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
+        facts = [known for fact in facts for known in _in_full(fact, bus)]
         for fact in facts:
             books.count(fact)
         # Facts and place, or neither.  Nobody is promised them, so the next batch need not
@@ -154,6 +156,13 @@ def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
                 why=repr(exc)[:500],
             ),
         )
+
+
+def _in_full(fact: Event, bus: EventBus) -> Iterator[Event]:
+    """A fact with what is known of its connector, and what else follows for telemetry."""
+    fact = completed(fact, bus.fleet)
+    yield fact
+    yield from inferred(fact, bus.fleet)
 
 
 async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:

@@ -15,7 +15,7 @@ import trio
 from gateway import __version__
 from gateway.cli import main
 
-from .real.processes import Site, charger, eventually, gateway, gateway_command
+from .real.processes import DAY, Site, charger, eventually, gateway, gateway_command
 from .real.test_process import START, STOP, open_board
 
 EXAMPLES = Path(__file__).parent / "data" / "billing" / "own.json"
@@ -248,13 +248,13 @@ async def test_sessions_are_told_beside_a_gateway_that_runs_and_after_it(site):
         async with charger(site.url, "CP-1", site.folder) as one:
             first = await one.start(1_000, START, tag="FIRST")
             await one.stop(first, 3_000, STOP)
-            second = await one.start(3_000, "2026-06-01T12:00:00Z", tag="SECOND")
+            second = await one.start(3_000, f"{DAY}T12:00:00Z", tag="SECOND")
             sample = {"value": "7000", "unit": "Wh"}
             await one.ask(
                 "MeterValues",
                 connector_id=1,
                 transaction_id=second,
-                meter_value=[{"timestamp": "2026-06-01T12:30:00Z", "sampled_value": [sample]}],
+                meter_value=[{"timestamp": f"{DAY}T12:30:00Z", "sampled_value": [sample]}],
             )
             await eventually(lambda: site.rows("select count(*) from receipt") == [(1,)])
         for _ in range(2):

@@ -24,7 +24,7 @@ from gateway.domain.tags import IdTag, TagList
 from gateway.southbound.desk import Rules
 from gateway.southbound.door import DoorSettings
 
-from .conftest import open_gateway
+from .conftest import Gateway, open_gateway
 from .doors import EPOCH, stamp
 from .southbound.wire import call, opened
 
@@ -342,6 +342,15 @@ HARDWARE = {"chargePointVendor": "V", "chargePointModel": "M", "chargePointSeria
             False,
         ),  # new firmware spells it so
         ({"chargePointSerialNumber": "2"}, True),
+        ({"chargePointSerialNumber": "2", "chargeBoxSerialNumber": "3"}, True),
+        ({"chargePointSerialNumber": " ab-0017c "}, True),
+        ({"chargePointSerialNumber": "unknown"}, False),
+        ({"chargePointSerialNumber": "N/A", "chargePointVendor": "v."}, False),
+        ({"chargePointSerialNumber": "0", "chargePointModel": "null"}, False),
+        ({"chargePointSerialNumber": "0001 "}, False),
+        ({"chargePointSerialNumber": "", "chargeBoxSerialNumber": "1"}, False),
+        ({"chargePointSerialNumber": "", "chargeBoxSerialNumber": "77"}, False),
+        ({"chargePointSerialNumber": "77", "chargeBoxSerialNumber": "1"}, False),
         ({"chargePointSerialNumber": "", "chargePointVendor": "W"}, True),
     ],
 )
@@ -360,6 +369,67 @@ async def test_a_charge_point_that_was_replaced_will_not_stop_what_it_had_begun(
     assert receipts(gateway) == ([(tx, 1, "500", "Replaced")] if replaced else [])
     if replaced:
         assert newest(gateway)["flags"] == ["charger_replaced", "needs_review", "stop_inferred"]
+
+
+@pytest.mark.parametrize(
+    "boots",
+    [
+        [{"chargePointSerialNumber": "AB-17c"}, {"chargePointSerialNumber": "ab17C"}],
+        [
+            {"chargePointSerialNumber": "A1", "chargeBoxSerialNumber": "B2"},
+            {"chargePointSerialNumber": "b2"},
+            {"chargeBoxSerialNumber": "B2"},
+        ],
+        [{"chargeBoxSerialNumber": "S1"}, {}, {"chargePointSerialNumber": "s-1"}],
+        [{}, {"chargePointSerialNumber": "S1"}, {"chargePointVendor": "unknown"}],
+    ],
+)
+async def test_a_charge_point_that_spells_itself_differently_is_the_same(gateway, boots):
+    async with gateway.charger("CP-1") as charger:
+        for number, boot in enumerate(boots):
+            await charger.ask(
+                "BootNotification", **HARDWARE | {"chargePointSerialNumber": ""} | boot
+            )
+            if not number:
+                tx = await start(charger)
+        await gateway.settled()
+        assert open_now(gateway) == [tx]
+
+
+async def test_other_hardware_is_seen_though_the_last_boot_said_nothing(gateway):
+    async with gateway.charger("CP-1") as charger:
+        await charger.ask("BootNotification", **HARDWARE)
+        await start(charger)
+        await charger.ask("BootNotification", **HARDWARE | {"chargePointSerialNumber": "UNKNOWN"})
+        await gateway.settled()
+        assert receipts(gateway) == []
+        await charger.ask("BootNotification", **HARDWARE | {"chargePointSerialNumber": "2"})
+        await gateway.settled()
+        assert len(receipts(gateway)) == 1
+        later = await start(charger, meterStart=999)
+        await charger.ask("BootNotification", **HARDWARE | {"chargePointSerialNumber": "2"})
+        await gateway.settled()
+        assert open_now(gateway) == [later]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_the_true_stop_of_one_that_seemed_to_be_replaced_is_reviewed_too(restart):
+    first = Gateway()
+    async with open_gateway(journal=first.journal) as gateway, gateway.charger("CP-1") as charger:
+        await charger.ask("BootNotification", **HARDWARE)
+        tx = await start(charger)
+        await charger.ask("BootNotification", **HARDWARE | {"chargePointSerialNumber": "2"})
+        await gateway.settled()
+        if not restart:
+            await stop(charger, tx, 1_777, clock(-1))
+            await gateway.settled()
+    if restart:
+        async with open_gateway(journal=first.journal) as again, again.charger("CP-1") as charger:
+            await stop(charger, tx, 1_777, clock(-1))
+            await again.settled()
+    assert receipts(first)[-1] == (tx, 2, "1000", "Local")
+    assert {"charger_replaced", "needs_review", "stop_late"} <= set(newest(first)["flags"])
+    assert newest(first)["needs_review"] is True
 
 
 async def test_a_start_that_the_charge_point_knows_nothing_of_is_shown_and_given_up():

@@ -223,6 +223,7 @@ async def test_a_flood_fills_neither_store_nor_memory_and_what_is_missed_is_coun
         gateway.charger("CP-1") as charger,
     ):
         await charger.boot()
+        await charger.status("Available")  # else one would be inferred later
         await gateway.settled()
         await gateway.board.rpc("CP-1", "trace")
         await gateway.settled()

@@ -40,7 +40,7 @@ DELAYED = timedelta(minutes=15)
 """A message that is sent at once may wait or be repeated for so long."""
 GATHERED = timedelta(hours=24)
 """Readings may be gathered for so long before they are sent."""
-NEW_BACKLOG = timedelta(weeks=5)
+NEW_BACKLOG = timedelta(weeks=13)
 """What a charge point that is new here may have kept of its past."""
 SILENT = timedelta(minutes=5)
 """Where nobody tells of connections, silence of this length may have been an absence."""

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import attrs
 
 from .clock import ClockJudgement, Instant, TimeSource, instant_of
+from .event_values import Progress as Progress
+from .event_values import Reading as Reading
+from .event_values import Sample as Sample
 
 
 @attrs.frozen(kw_only=True)
@@ -75,12 +78,16 @@ class ChargePointDisconnected(Event):
 class ChargePointBooted(Event):
     """BootNotification (OCPP 1.6 §4.2).
 
+    serial_number: chargePointSerialNumber, or chargeBoxSerialNumber where that is absent.
+    charge_point_serial_number, charge_box_serial_number: each as told.
     replaced: other hardware than before answers to this charge point's name.
     """
 
     vendor: str = ""
     model: str = ""
     serial_number: str = ""
+    charge_point_serial_number: str = ""
+    charge_box_serial_number: str = ""
     firmware: str = ""
     iccid: str = ""
     imsi: str = ""
@@ -108,6 +115,10 @@ class ConnectorStatusChanged(Event):
     """StatusNotification (OCPP 1.6 §4.9).  connector_id 0 is the charge point as a whole.
 
     new: nothing was heard of this connector before.
+    first: it is the first status that the charge point reports of this connector.
+    zeros, zeros_ms: see `connector_state`.
+    status_ms: the instant to tell it at, ms since 1970, where it replaces an inferred status that
+        was told of a later one; else 0.
     """
 
     connector_id: int
@@ -117,30 +128,24 @@ class ConnectorStatusChanged(Event):
     vendor_id: str = ""
     vendor_error_code: str = ""
     new: bool = False
+    first: bool = False
+    zeros: tuple[str, ...] = ()
+    zeros_ms: int = 0
+    status_ms: int = 0
 
 
-@attrs.frozen
-class Sample:
-    """One sampledValue, verbatim (OCPP 1.6 §7.43): what was absent is None, not its default."""
+@attrs.frozen(kw_only=True)
+class StatusInferred(Event):
+    """The status of a connector whose charge point reports none, as its transactions have it.
 
-    value: str
-    context: str | None = None
-    format: str | None = None
-    measurand: str | None = None
-    phase: str | None = None
-    location: str | None = None
-    unit: str | None = None
-
-
-@attrs.frozen
-class Reading:
-    """One MeterValue (OCPP 1.6 §7.33): samples taken at one instant.
-
-    timestamp: aware; None where it was missing or unreadable.
+    new: nothing was heard of this connector before.
+    status_ms: the instant to tell it at, ms since 1970.
     """
 
-    timestamp: datetime | None
-    samples: tuple[Sample, ...]
+    connector_id: int
+    status: str
+    new: bool = False
+    status_ms: int = 0
 
 
 class TimedReading(NamedTuple):
@@ -171,11 +176,27 @@ class MeterSampled(MeterMessage):
 
     transaction_id: as the charge point gave it, also where it means nothing (-1, 0, 2^63-1);
         None where it gave none.
+    transaction_connector_id: where connector_id is 0, that of the transaction which it names; 0
+        where that is not known.
+    first_keys: telemetry keys that were never told of the connector before (see
+        `connector_state`).
+    stopped_ms: since when nothing flows for the transaction that stopped last on the connector, ms
+        since 1970; 0 where none has, or where these readings name a newer one.
+    resumed_ms: when the next one started, ms since 1970; 0 where none has.
+    of_stopped: it names a transaction that has stopped.
+    nonzero_keys: registers that are known to be above 0, and that no transaction moves now: a 0
+        of theirs is a fault.
     """
 
     connector_id: int
     transaction_id: int | None = None
     defects: tuple[str, ...] = ()
+    transaction_connector_id: int = 0
+    first_keys: tuple[str, ...] = ()
+    stopped_ms: int = 0
+    resumed_ms: int = 0
+    of_stopped: bool = False
+    nonzero_keys: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -211,8 +232,12 @@ class TransactionStopped(MeterMessage):
 
     transaction_id: as the charge point gave it; None where it was missing or unreadable.
     meter_stop: as the charge point wrote it, meant to be Wh; None where it was missing.
-    reason: as given; None means Local (OCPP 1.6 §6.55).
+    reason: as given; None means Local (OCPP 1.6 §6.55), or Remote where `remote` says so.
     readings: transactionData.
+    remote: an operator asked for this stop (RemoteStopTransaction), and was not refused.
+    connector_id, stopped_id: the connector whose running transaction this ends, and that
+        transaction's id; 0 and None where that is not known, or where it has stopped before.
+    zeros, zeros_ms: see `connector_state`.
     """
 
     transaction_id: int | None
@@ -220,6 +245,11 @@ class TransactionStopped(MeterMessage):
     reason: str | None = None
     id_tag: str | None = None
     defects: tuple[str, ...] = ()
+    remote: bool = False
+    connector_id: int = 0
+    stopped_id: int | None = None
+    zeros: tuple[str, ...] = ()
+    zeros_ms: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -281,6 +311,19 @@ class CommandCarriedOut(Event):
 
 
 @attrs.frozen(kw_only=True)
+class RemoteStopRequested(Event):
+    """RemoteStopTransaction is about to be sent (OCPP 1.6 §5.11).
+
+    Told before the sending, as charge points may stop before they answer.
+    withdrawn: the charge point did not accept it.
+    """
+
+    transaction_id: int
+    connector_id: int
+    withdrawn: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class TransactionClosed(Event):
     """An open transaction that nobody will stop any more is to end at its last reading.
 
@@ -293,39 +336,6 @@ class TransactionClosed(Event):
 
 
 # --- derived by the accountant --------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Progress:
-    """A transaction so far: what it would be if it stopped at `as_of`.
-
-    energy_wh: since the start, never falling while it is open.
-    meter_wh: the import register behind it; None before any is known.
-    idle: the car takes no energy at this instant, by the operator's idea of idle.
-    power_w: derived from two register readings where the charge point samples no power.
-    Durations are whole seconds.  Money is in `currency`, costs rounded to its minor unit and
-    prices per kWh or per minute at this instant, all including VAT; None where unpriced.
-    """
-
-    as_of: datetime
-    energy_wh: Decimal
-    duration_s: int
-    charging_s: int
-    idle_s: int
-    idle: bool = False
-    meter_wh: Decimal | None = None
-    power_w: Decimal | None = None
-    currency: str | None = None
-    cost_total: Decimal | None = None
-    cost_total_minor: int | None = None
-    cost_energy: Decimal | None = None
-    cost_time: Decimal | None = None
-    cost_idle: Decimal | None = None
-    cost_fixed: Decimal | None = None
-    price_kwh: Decimal | None = None
-    price_min: Decimal | None = None
-    price_idle_min: Decimal | None = None
-    flags: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -376,6 +386,7 @@ class TransactionSettled(TransactionFact):
     version: 1, or one more than the version it corrects.
     published_ms: the receipt's place in time on the session log, ms since 1970; unique there,
         given by the journal when it is appended (0 until then), the same for all versions.
+    zeros, zeros_ms: see `connector_state`.
     """
 
     started_at: datetime
@@ -383,6 +394,8 @@ class TransactionSettled(TransactionFact):
     receipt: dict[str, Any]
     version: int = 1
     published_ms: int = 0
+    zeros: tuple[str, ...] = ()
+    zeros_ms: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,7 @@ import attrs
 from . import events
 from .clock import milliseconds
 from .events import Event
+from .exact import scaled
 
 MOST_CONNECTORS = 256
 """A connector beyond this is accounted for, but gets no device: no charge point has so many."""
@@ -40,9 +41,14 @@ def patches(event: Event) -> tuple[Patch, ...]:
 
     Charge point: connected (bool), reason, remote_address, security_profile, charger (JSON of
     BootNotification), status, error_code, away (see `ChargePointConnected`), gone_ms (of the last
-    that was heard of it).  Connector: connected (its charge point is), status, error_code,
-    since_ms, tx (the id of its open transaction or None), tx_tag, tx_tag_status (what its start
-    was answered), tx_start_ms, tx_ms (when ThingsBoard was last told of `tx`).
+    that was heard of it), serial, box_serial (see `is_another`).
+    Connector: connected (its charge point is), status, error_code, since_ms, status_source
+    ("reported" or "inferred"), tx (the id of its open transaction or None), tx_tag, tx_tag_status
+    (what its start was answered), tx_start_ms, tx_ms (when ThingsBoard was last told of `tx`),
+    last_tx (the newest that began here), stopped_tx and stopped_ms (the newest whose stop was
+    told, and since when nothing flows), stop_tx (the id that an operator wants stopped),
+    from_zero (its register began the newest transaction at 0), and `known_key` of each telemetry
+    key that was told of it.
     """
     name = event.charge_point_id
     match event:
@@ -73,15 +79,28 @@ def patches(event: Event) -> tuple[Patch, ...]:
                 *_each(name, event.connectors, {"connected": False}),
             )
         case events.ChargePointBooted():
-            return ((name, {"charger": charger_attributes(event)}),)
+            hardware: dict[str, Any] = {"charger": charger_attributes(event)}
+            if event.replaced:
+                hardware |= dict.fromkeys(SERIALS)
+            return ((name, hardware | serials_of(event)),)
         case events.ConnectorStatusChanged(connector_id=connector):
             told = {
                 "status": event.status,
                 "error_code": event.error_code,
-                "since_ms": milliseconds(event.at),
+                "since_ms": max(milliseconds(event.at), event.status_ms),
+                "status_source": "reported",
             }
             # Who speaks is there: so a connector that is new is known to be, too.
             return _of_connector(name, connector, told | ({"connected": True} if connector else {}))
+        case events.StatusInferred(connector_id=connector):
+            assumed = {
+                "status": event.status,
+                "since_ms": event.status_ms,
+                "status_source": "inferred",
+            }
+            return _of_connector(
+                name, connector, assumed | ({"connected": True} if event.new else {})
+            )
         case events.TransactionOpened(connector_id=connector):
             opened = {"tx": event.transaction_id, "tx_tag": event.id_tag}
             return _of_connector(name, connector, opened | {"tx_ms": milliseconds(event.at)})
@@ -90,15 +109,29 @@ def patches(event: Event) -> tuple[Patch, ...]:
             return _of_connector(name, connector, over | {"tx_ms": milliseconds(event.at)})
         case events.TransactionStarted(connector_id=connector) if connector:
             # Before the accountant has opened it: who starts may want to stop at once.
-            begun = {
+            meter_start = None if event.meter_start is None else scaled(event.meter_start, 9)
+            begun: dict[str, Any] = {
                 "tx": event.transaction_id,
                 "tx_tag": event.id_tag,
                 "tx_tag_status": event.id_tag_status,
                 "tx_start_ms": milliseconds(event.at),
+                "last_tx": event.transaction_id,
+                "last_tx_ms": milliseconds(event.at),
+                "from_zero": meter_start == 0,
             }
+            if meter_start:
+                begun[known_key("meter_wh")] = True
             return _of_connector(name, connector, {} if event.repeated else begun)
-        case events.MeterSampled(connector_id=connector) if connector:
-            return _of_connector(name, connector, {})
+        case events.TransactionStopped(connector_id=connector, stopped_id=int()) if connector:
+            stopped = {"stopped_tx": event.stopped_id, "stopped_ms": event.zeros_ms}
+            return _of_connector(name, connector, stopped)
+        case events.RemoteStopRequested(connector_id=connector):
+            wanted = None if event.withdrawn else event.transaction_id
+            return _of_connector(name, connector, {"stop_tx": wanted})
+        case events.MeterSampled():
+            sampled = event.connector_id or event.transaction_connector_id
+            first = {known_key(key): True for key in event.first_keys}
+            return _of_connector(name, sampled, first) if sampled else ()
         case _:
             return ()
 
@@ -128,21 +161,64 @@ def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
     return {key: text for key, text in told.items() if text}
 
 
-def is_another(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+def known_key(key: str) -> str:
+    """Where a device's state says that a telemetry key was told of it."""
+    return f"knows_{key}"
+
+
+SERIALS = ("serial", "box_serial")
+_MEANINGLESS = frozenset({"", "unknown", "na", "none", "null", "nil", "undefined", "notavailable",
+                          "notset", "notapplicable", "empty"})  # fmt: skip
+
+
+def serials_of(event: events.ChargePointBooted) -> dict[str, str]:
+    """The serial numbers that mean something, by which of the two fields they came in."""
+    own, box = event.charge_point_serial_number, event.charge_box_serial_number
+    if not own and not box:  # of a journal that did not know the two fields apart
+        own = event.serial_number
+    found = zip(SERIALS, (_normalised(own), _normalised(box)), strict=True)
+    return {name: text for name, text in found if text}
+
+
+def is_another(known: Mapping[str, Any], event: events.ChargePointBooted) -> bool:
     """Whether other hardware answers to the name now, as far as both say what they are.
 
-    before, after: of `charger_attributes`.  Firmware may change, and with it how a model
-    is spelled.
+    known: of the charge point (see `patches`).  A serial number that was known in either field is
+    the same charger; one field with another number is another.  Where no field can be compared,
+    vendor and model decide.  Firmware may change, and with it how a model is spelled, in which
+    field the serial number comes, and in which case.
     """
-    names = ("serial",) if {"serial"} <= before.keys() & after.keys() else ("vendor", "model")
-    return any(name in before and name in after and before[name] != after[name] for name in names)
+    charger: Mapping[str, str] = known.get("charger") or {}
+    before = {name: known[name] for name in SERIALS if known.get(name)}
+    if not before and (serial := _normalised(charger.get("serial", ""))):
+        before = {"serial": serial}
+    after = serials_of(event)
+    if set(before.values()) & set(after.values()):
+        return False
+    if both := before.keys() & after.keys():
+        return any(before[name] != after[name] for name in both)
+    pairs = (
+        (_normalised(charger.get(name, "")), _normalised(text))
+        for name, text in (("vendor", event.vendor), ("model", event.model))
+    )
+    return any(one and other and one != other for one, other in pairs)
+
+
+def _normalised(text: str) -> str:
+    """Only letters and digits, in one case, without leading zeros; empty for what means nothing."""
+    plain = "".join(filter(str.isalnum, text.casefold())).lstrip("0")
+    return "" if plain in _MEANINGLESS else plain
 
 
 @attrs.define
 class Fleet:
-    """Every device that was ever seen, by name, with what is known of it now."""
+    """Every device that was ever seen, by name, with what is known of it now.
+
+    newest_ms: of the newest reading that was told of a connector, in memory only.
+    """
 
     devices: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    newest_ms: dict[str, int] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, known: Mapping[str, Mapping[str, Any]]) -> Fleet:
@@ -151,6 +227,9 @@ class Fleet:
     def apply(self, event: Event) -> None:
         for name, patch in patches(event):
             self.devices.setdefault(name, {}).update(patch)
+            if isinstance(event, events.MeterSampled) and event.readings:
+                newest = max(at for _, at, _ in event.timed_readings())
+                self.newest_ms[name] = max(self.newest_ms.get(name, -1), milliseconds(newest))
 
     def knows(self, device: str) -> bool:
         return device in self.devices
@@ -176,6 +255,32 @@ class Fleet:
             if state.get("tx") is not None and name != but
             if state.get("tx_tag_status", "Accepted") == "Accepted"
         }
+
+    def connector_of(self, charge_point_id: str, transaction_id: int) -> int:
+        """The connector on which a transaction is the newest; 0 where there is none.
+
+        An id that is 0 or older than it is taken for that of the only open transaction of the
+        charge point: some lose the id that they were given.
+        """
+        open_here = []
+        for connector in self.connectors(charge_point_id):
+            known = self.about(device_name(charge_point_id, connector))
+            if transaction_id in (known.get("tx"), known.get("last_tx")):
+                return connector
+            if known.get("tx") is not None and known["tx"] != known.get("stopped_tx"):
+                open_here.append((connector, known["tx"]))
+        if len(open_here) == 1 and 0 <= transaction_id < open_here[0][1]:
+            return open_here[0][0]
+        return 0
+
+    def takes_commands(self, device: str) -> bool:
+        """Whether a device is known, or is connector 1 of a charge point that is connected and
+        has told of no connector yet: every charge point has that one (OCPP 1.6 §3.8)."""
+        if self.knows(device):
+            return True
+        charge_point_id, connector = split_name(device) or ("", 0)
+        connected = self.about(charge_point_id).get("connected", False)
+        return connector == 1 and connected and not self.connectors(charge_point_id)
 
     def open_transaction(self, charge_point_id: str, connector_id: int) -> int | None:
         tx = self.about(device_name(charge_point_id, connector_id)).get("tx")

@@ -80,13 +80,24 @@ _AMPERES = _units("A", "Amp")
 _ENERGY = _units("Wh", thousand="kWh")
 _CELSIUS = _units("Celsius", "Celcius")  # OCPP 1.6's schema has the misspelling, too
 _METER = _kind("meter", "wh", _ENERGY)
-_POWER = _kind("power", "w", _WATTS)
-_CURRENT = _kind("current", "a", _AMPERES)
+_EXPORT = _kind("energy_export", "wh", _ENERGY)
+# A car that gives energy back is told by a negative sign (V2G).
+_POWER = _kind("power", "w", _WATTS, signed=True)
+_CURRENT = _kind("current", "a", _AMPERES, signed=True)
 _VOLTAGE = _kind("voltage", "v", _units("V", "Volt"))
+_LASTING = (_CURRENT, _METER, _EXPORT)
+REGISTERS = (_METER.key, _EXPORT.key)
+"""The keys of registers, which only grow."""
+
+CURRENTS = (_CURRENT.key, *_CURRENT.lines)
+"""The keys of the current that flows."""
+
+_LASTING_KEYS = frozenset((*CURRENTS, *REGISTERS))
+
 _KINDS: Mapping[str | None, _Kind] = {
     None: _METER,
     "Energy.Active.Import.Register": _METER,
-    "Energy.Active.Export.Register": _kind("energy_export", "wh", _ENERGY),
+    "Energy.Active.Export.Register": _EXPORT,
     "Power.Active.Import": _POWER,
     "Power.Offered": _kind("power_offered", "w", _WATTS),
     "Current.Import": _CURRENT,
@@ -124,7 +135,7 @@ def instantaneous(samples: Sequence[Sample]) -> dict[str, float]:
             text = text.strip(_BLANKS)
             if _NUMBER.fullmatch(text) is None:
                 continue
-        if text[0] == "-" and not kind.signed:
+        if text[0] == "-" and not kind.signed and text.strip("-0."):
             continue
         factor = kind.units.get(sample.unit)
         if factor is None:
@@ -140,12 +151,22 @@ def instantaneous(samples: Sequence[Sample]) -> dict[str, float]:
             ranks[key] = rank
         else:
             ranks.pop(key, None)
-        found[key] = round(float(text) * factor, 6)
+        found[key] = round(float(text) * factor, 6) + 0.0  # which makes 0 of -0
         if of_phase and kind not in phased:
             phased.append(kind)
     for kind in phased:
         _sum_up(kind, found)
     return found
+
+
+def lasting_keys(samples: Sequence[Sample]) -> frozenset[str]:
+    """The keys of currents and registers that these samples may show; cheaper than to read them."""
+    keys: set[str] = set()
+    for sample in samples:
+        plan = _PLAN.get((sample.measurand, sample.phase))
+        if plan is not None and plan[0] in _LASTING:
+            keys |= {plan[0].key, plan[1]}
+    return frozenset(keys & _LASTING_KEYS)
 
 
 def _sum_up(kind: _Kind, found: dict[str, float]) -> None:
@@ -163,7 +184,11 @@ def _sum_up(kind: _Kind, found: dict[str, float]) -> None:
 
 
 def _overall(kind: _Kind, found: Mapping[str, float]) -> float | None:
-    """The sum over the lines; of voltages the mean; the neutral's only for a register."""
+    """The sum over the lines; of voltages the mean.
+
+    The neutral's only where nothing else was sampled: some single-phase chargers (Injet) say N
+    where they mean their one phase.
+    """
     lines = [found[key] for key in kind.lines if key in found]
     if kind is _VOLTAGE:
         if lines:
@@ -172,7 +197,7 @@ def _overall(kind: _Kind, found: Mapping[str, float]) -> float | None:
         return round(_mean(between) / _ROOT_OF_3, 1) if between else None
     if lines:
         return round(sum(lines), 6)
-    return found.get(kind.neutral) if kind is _METER else None
+    return found.get(kind.neutral)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -25,6 +25,7 @@ TOO_LONG = "session_too_long"
 
 _REVIEWED = frozenset(
     {
+        "charger_replaced",
         "energy_unknown",
         "meter_start_missing",
         "meter_stop_below_samples",

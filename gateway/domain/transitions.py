@@ -263,7 +263,7 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
     stop = Stop(
         at=at,
         register=None if event.meter_stop is None else scaled(event.meter_stop, 9),
-        reason=event.reason or "Local",
+        reason=event.reason or ("Remote" if event.remote else "Local"),
         told_at=None if event.timestamp is None else microseconds(event.timestamp),
         timed=source is not TimeSource.RECEIPT,
         misnamed=event.transaction_id != session.opening.transaction_id,

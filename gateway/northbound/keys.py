@@ -53,6 +53,7 @@ CHARGE_POINT_ATTRIBUTES = _table(
 CONNECTOR = _table(
     ("connected", "bool", "the WebSocket of its charge point is open"),
     ("status", "text", "Available, Preparing, Charging, SuspendedEV, ..."),
+    ("status_source", "text", "reported, or inferred from the transactions"),
     ("error_code", "text", "NoError, GroundFailure, ..."),
     ("tx_active", "bool", "a transaction is open"),
     ("tx_id", "int", "OCPP's transaction id"),

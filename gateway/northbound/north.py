@@ -284,7 +284,7 @@ class _North:
 
     async def _answer(self, rpc: Rpc) -> None:
         command = command_of(self._settings.alias(rpc))
-        if command is None or not self._bus.fleet.knows(rpc.device):
+        if command is None or not self._bus.fleet.takes_commands(rpc.device):
             # An answer would create the device in ThingsBoard (thingsboard-contract R1).
             log.warning("RPC for an unknown device", device=rpc.device[:80], method=rpc.method[:80])
             return

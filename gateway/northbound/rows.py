@@ -6,7 +6,7 @@ replaces itself (ThingsBoard keeps one value per device, key and instant).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,12 +16,14 @@ import msgspec
 
 from ..domain import events
 from ..domain.clock import milliseconds
-from ..domain.events import Event, Progress
+from ..domain.connector_state import NO_FLOW
+from ..domain.events import Event, Progress, Sample
 from ..domain.fleet import MOST_CONNECTORS, device_name, patches
-from ..domain.measurands import instantaneous
+from ..domain.measurands import CURRENTS, instantaneous
 
 OCPP_VERSION = "ocpp1.6"
-_NO_POWER = frozenset({"Available", "Finishing", "SuspendedEV", "SuspendedEVSE"})
+_FLOWS = frozenset({"power_w", *CURRENTS})
+_AT_END = "Transaction.End"
 _MOST = 2.0**53
 _LARGEST_RECEIPT = 50_000  # bytes; with the rest of its row it then fits a message
 _NOT_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})  # and yet read as such by some
@@ -153,23 +155,78 @@ def _status(event: events.ConnectorStatusChanged) -> Iterator[Row]:
         told |= _texts(vendor_error_code=event.vendor_error_code, info=event.info)
         yield Row(event.charge_point_id, ts, told)
     elif 0 < event.connector_id <= MOST_CONNECTORS:
-        power = {"power_w": 0} if event.status in _NO_POWER else {}
         device = device_name(event.charge_point_id, event.connector_id)
-        yield Row(device, ts, told | power)
+        if event.first:
+            told["status_source"] = "reported"
+        told_at, still_at = max(ts, event.status_ms), max(ts, event.zeros_ms)
+        still = _zeros(event.zeros) if event.status in NO_FLOW else {}
+        if told_at == still_at:
+            yield Row(device, told_at, {**told, **still})
+        else:
+            yield Row(device, told_at, told)
+            yield Row(device, still_at, still)
         if event.new:  # of those that were known, its charge point's connecting told
             yield Row(device, milliseconds(event.received_at), {"connected": True})
 
 
 def _sampled(event: events.MeterSampled) -> Iterator[Row]:
     yield from _skew(event)
-    if not 0 < event.connector_id <= MOST_CONNECTORS:  # 0: the main meter of the charge point
+    connector = event.connector_id or event.transaction_connector_id
+    if not 0 < connector <= MOST_CONNECTORS:  # 0: the main meter of the charge point
         return
-    device = device_name(event.charge_point_id, event.connector_id)
-    for reading, at, _ in event.timed_readings():
-        values: dict[str, Any] = {**instantaneous(reading.samples)}
+    device = device_name(event.charge_point_id, connector)
+    for ts, samples in _instants(event):
+        values: dict[str, Any] = {**instantaneous(samples)}
+        if _is_late(event, ts, samples):
+            for key in _FLOWS & values.keys():
+                del values[key]
+        for key in event.nonzero_keys:
+            if values.get(key) == 0:
+                del values[key]
         if "power_w" in values:
             values["power_source"] = "measured"
-        yield Row(device, milliseconds(at), values)
+        yield Row(device, ts, values)
+
+
+def _instants(event: events.MeterSampled) -> Iterator[tuple[int, Sequence[Sample]]]:
+    """The samples by their instant: some charge points send each phase in a MeterValue apart.
+
+    Where one says the same as another of its instant, the later one holds.
+    """
+    found: dict[object, tuple[int, Sequence[Sample]]] = {}
+    for number, (reading, at, _) in enumerate(event.timed_readings()):
+        stamp = number if reading.timestamp is None else reading.timestamp
+        _, others = found.get(stamp, (0, ()))
+        found[stamp] = milliseconds(at), (*reading.samples, *others)
+    yield from found.values()
+
+
+def _is_late(event: events.MeterSampled, ts: int, samples: Iterable[Sample]) -> bool:
+    """Whether they are of a transaction that had stopped by then, so that nothing flowed."""
+    if not event.stopped_ms or ts < event.stopped_ms or 0 < event.resumed_ms <= ts:
+        return False
+    return event.of_stopped or any(sample.context == _AT_END for sample in samples)
+
+
+def _zeros(keys: Iterable[str]) -> Values:
+    """What is told when nothing flows."""
+    return {"power_w": 0, **dict.fromkeys(keys, 0)}
+
+
+def _inferred(event: events.StatusInferred) -> Iterator[Row]:
+    if 0 < event.connector_id <= MOST_CONNECTORS:
+        told = {**_texts(status=event.status), "status_source": "inferred"}
+        if event.new:
+            told["connected"] = True
+        device = device_name(event.charge_point_id, event.connector_id)
+        yield Row(device, event.status_ms, told)
+
+
+def _stopped(event: events.TransactionStopped) -> Iterator[Row]:
+    yield from _skew(event)
+    if event.stopped_id is not None and 0 < event.connector_id <= MOST_CONNECTORS:
+        device = device_name(event.charge_point_id, event.connector_id)
+        yield Row(device, max(milliseconds(event.at), event.zeros_ms), _zeros(event.zeros))
 
 
 def _opened(event: events.TransactionOpened) -> Iterable[Row]:
@@ -191,8 +248,11 @@ def _progressed(event: events.TransactionProgressed) -> Iterable[Row]:
 
 def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row]:
     if event.version == 1:  # a correction says nothing of what the connector does now
-        idle = {"tx_active": False, "power_w": 0, "current_a": 0}
-        yield from _of_connector(event, milliseconds(event.at), _progress(event.progress) | idle)
+        ts, nothing = milliseconds(event.at), {**_zeros(event.zeros), "current_a": 0}
+        idle = {"tx_active": False, **nothing}
+        yield from _of_connector(event, ts, _progress(event.progress) | idle)
+        if event.zeros_ms > ts:
+            yield from _of_connector(event, event.zeros_ms, nothing)
     progress = event.progress
     session: dict[str, Any] = {
         **_receipt(event.receipt),
@@ -287,9 +347,10 @@ _ROWS: Mapping[type[Event], Callable[[Any], Iterable[Row]]] = {
     events.ChargePointDisconnected: _disconnected,
     events.ChargePointBooted: _booted,
     events.ConnectorStatusChanged: _status,
+    events.StatusInferred: _inferred,
     events.MeterSampled: _sampled,
     events.TransactionStarted: _skew,
-    events.TransactionStopped: _skew,
+    events.TransactionStopped: _stopped,
     events.TransactionOpened: _opened,
     events.TransactionProgressed: _progressed,
     events.FirmwareStatusChanged: _firmware,

@@ -18,7 +18,8 @@ import trio
 from ..bus import EventBus, JournalError
 from ..domain import events, refusals
 from ..domain.charge_point_clock import ChargePointClock
-from ..domain.fleet import charger_attributes, device_name, is_another
+from ..domain.connector_state import completed, inferred, status_inferred
+from ..domain.fleet import device_name, is_another
 from ..domain.tags import TagList
 from .facts import event_of
 from .frames import TRANSACTION_ACTIONS, FrameError, Request
@@ -84,7 +85,6 @@ class Desk:
             "Heartbeat": self._heartbeat,
             "SignCertificate": self._sign_certificate,
             "StartTransaction": self._start,
-            "StatusNotification": self._status,
             "StopTransaction": self._stop,
         }
 
@@ -135,22 +135,14 @@ class Desk:
 
     async def _note(self, request: Request) -> Reply:
         """What needs no more than to be kept: MeterValues and their like."""
-        await self._bus.publish(self._fact(request))
-        return {}
-
-    async def _status(self, request: Request) -> Reply:
-        fact = self._fact(request)
-        assert isinstance(fact, events.ConnectorStatusChanged)  # noqa: S101  by its action
-        new = not self._bus.fleet.knows(device_name(self._charge_point_id, fact.connector_id))
-        await self._bus.publish(attrs.evolve(fact, new=True) if new else fact)
+        await self._bus.publish(completed(self._fact(request), self._bus.fleet))
         return {}
 
     async def _boot(self, request: Request) -> Reply:
         status = "Pending" if self.waiting else "Accepted"
         fact = self._fact(request)
         assert isinstance(fact, events.ChargePointBooted)  # noqa: S101  by its action
-        before = self._bus.fleet.about(self._charge_point_id).get("charger", {})
-        replaced = is_another(before, charger_attributes(fact))
+        replaced = is_another(self._bus.fleet.about(self._charge_point_id), fact)
         await self._bus.publish(attrs.evolve(fact, status=status, replaced=replaced))
         self.booted.set()
         return {
@@ -194,7 +186,21 @@ class Desk:
         started = entry.event
         assert isinstance(started, events.TransactionStarted)  # noqa: S101  as it went in
         self._clock.started(started)
+        self._bus.publish_soon(*inferred(started, self._bus.fleet))
         return {"transactionId": started.transaction_id, "idTagInfo": info}
+
+    def infer_statuses(self, since: datetime) -> None:
+        """Tell the status of connectors that have reported none since the charge point connected.
+
+        Of a charge point that has told of no connector at all, connector 1 is meant: every one
+        has it (OCPP 1.6 §3.8).  since: when it connected.
+        """
+        fleet, name = self._bus.fleet, self._charge_point_id
+        seen = events.Event(charge_point_id=name, received_at=self._now(), timestamp=since)
+        for connector in fleet.connectors(name) or (1,):
+            is_open = fleet.open_transaction(name, connector) is not None
+            status = "Charging" if is_open else "Available"
+            self._bus.publish_soon(*status_inferred(seen, connector, status, fleet))
 
     def _count_refusals(self, status: str) -> None:
         """Tell of drivers who are refused again and again, as a security event of ours."""
@@ -209,7 +215,8 @@ class Desk:
     async def _stop(self, request: Request) -> Reply:
         fact = self._fact(request)
         assert isinstance(fact, events.TransactionStopped)  # noqa: S101  by its action
-        await self._bus.publish(fact)
+        stopped = completed(fact, self._bus.fleet)
+        await self._bus.publish(stopped, *inferred(stopped, self._bus.fleet))
         if fact.id_tag is None:  # OCPP 1.6 §4.10: idTagInfo answers an idTag
             return {}
         return {"idTagInfo": self._rules.tags.info(fact.id_tag, self._now())}

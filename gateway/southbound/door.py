@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
@@ -15,15 +15,13 @@ from trio_websocket import HandshakeError
 from wsproto.utilities import LocalProtocolError
 
 from ..bus import EventBus, JournalError
-from ..domain.charge_point_clock import ChargePointClock, first_absence, with_absence
-from ..domain.clock import AHEAD
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
-from ..domain.fleet import device_name
 from ..tap import CONNECTED, DISCONNECTED, REFUSED, Tap
 from .arrivals import Arrivals
+from .clocks import ChargePointClocks
 from .credentials import PasswordBook, identity_of, password_of
 from .desk import Desk, Now, Rules
-from .greeting import greet
+from .greeting import PATIENCE, greet
 from .pace import Pace
 from .registry import Registry
 from .session import ChargePointSession, Tally
@@ -130,8 +128,7 @@ class _Door:
         self._inside = 0
         self._arrivals = Arrivals(settings.most_arriving, settings.handshake_timeout)
         self._served: set[ChargePointSession] = set()  # also those that lost their seat
-        self._clocks: dict[str, ChargePointClock] = {}
-        self._started = now(), trio.current_time()
+        self._clocks = ChargePointClocks(bus.fleet, now)
         self._closing = False
 
     async def accept(self, listener: trio.abc.Listener[Any], chargers: trio.Nursery) -> None:
@@ -282,14 +279,14 @@ class _Door:
     ) -> None:
         """A charge point that was let in, until it leaves."""
         settings = self._settings
-        clock = self._clock_of(charge_point_id)
+        clock = self._clocks.connected(charge_point_id)
         desk = Desk(
             charge_point_id,
             self._bus,
             self._now,
             settings.rules,
             clock,
-            self._present,
+            self._clocks.present,
             known=charge_point_id in settings.known,
         )
         session = ChargePointSession(
@@ -324,9 +321,7 @@ class _Door:
                     )
                 )
                 if not desk.waiting:
-                    tasks.start_soon(
-                        greet, session, desk.booted, self._bus.fleet, settings.boot_wait
-                    )
+                    tasks.start_soon(self._greet, session, desk, self._now())
                 reason = await session.run()
             finally:
                 self._served.discard(session)
@@ -343,28 +338,14 @@ class _Door:
                 farewell.code if farewell else NORMAL, farewell.reason if farewell else ""
             )
 
-    def _present(self) -> datetime | None:
-        """What our clock would say if it had not been set back since the start; else None."""
-        started_at, since = self._started
-        steady = started_at + timedelta(seconds=trio.current_time() - since)
-        return steady if steady - self._now() > AHEAD else None
-
-    def _clock_of(self, charge_point_id: str) -> ChargePointClock:
-        """What is known of the clock of a charge point that has just come back."""
-        fleet, back_at = self._bus.fleet, self._now()
-        about = fleet.about(charge_point_id)
-        clock = self._clocks.get(charge_point_id)
-        if clock is None:
-            connectors = fleet.connectors(charge_point_id)
-            clock = self._clocks[charge_point_id] = ChargePointClock.of(
-                about, {n: fleet.about(device_name(charge_point_id, n)) for n in connectors}
-            )
-        if "gone_ms" in about:
-            gone_at = datetime.fromtimestamp(about["gone_ms"] / 1000, UTC)
-            clock.absences = with_absence(clock.absences, gone_at, back_at)
-        elif not clock.absences:  # new here, or known from before absences were kept
-            clock.absences = first_absence(back_at)
-        return clock
+    async def _greet(self, session: ChargePointSession, desk: Desk, since: datetime) -> None:
+        wait = self._settings.boot_wait
+        promised = await greet(session, desk.booted, self._bus.fleet, wait)
+        # Statuses follow a boot, and the question for them, but not at once.
+        if desk.booted.is_set() or promised:
+            await trio.sleep(wait if desk.booted.is_set() else PATIENCE)
+        if self._registry.is_seated(session):
+            desk.infer_statuses(since)
 
     async def _tell_left(self, session: ChargePointSession, reason: str) -> None:
         # Shielded: that a charge point is gone must be known also where its task is cancelled.

@@ -81,7 +81,8 @@ def _boot(payload: Payload, about: dict[str, Any]) -> Event:
     names = {
         "vendor": "chargePointVendor",
         "model": "chargePointModel",
-        "serial_number": "chargePointSerialNumber",
+        "charge_point_serial_number": "chargePointSerialNumber",
+        "charge_box_serial_number": "chargeBoxSerialNumber",
         "firmware": "firmwareVersion",
         "iccid": "iccid",
         "imsi": "imsi",
@@ -89,9 +90,8 @@ def _boot(payload: Payload, about: dict[str, Any]) -> Event:
         "meter_serial_number": "meterSerialNumber",
     }
     read: dict[str, Any] = _texts_named(payload, names)
-    read["serial_number"] = (
-        read["serial_number"] or text_of(payload.get("chargeBoxSerialNumber")) or ""
-    )
+    own, box = read["charge_point_serial_number"], read["charge_box_serial_number"]
+    read["serial_number"] = own or box
     return events.ChargePointBooted(**about, **read)
 
 

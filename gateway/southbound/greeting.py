@@ -5,6 +5,10 @@ changed meanwhile, so a restart of ours would be seen in ThingsBoard for as long
 happens.  The laws: who boots tells it all by itself and is not asked; nobody waits for the
 answers; one question at a time, and an operator's call waits for no more than one of them; who
 does not know such questions, or does not answer, is asked no more on this connection.
+
+Who has then reported no status, not even after a boot, has it inferred from its transactions
+(`Desk.infer_statuses`).  Only then, so that a charge point which tells of other connectors than 1
+never has a device for one that it lacks.
 """
 
 from __future__ import annotations
@@ -32,29 +36,33 @@ log = structlog.get_logger(__name__)
 
 async def greet(
     session: ChargePointSession, booted: trio.Event, fleet: Fleet, boot_wait: float
-) -> None:
+) -> bool:
     """Ask, unless a boot comes within `boot_wait` seconds.
 
+    Returns whether the charge point has said that it will tell something.
     booted: set when a BootNotification of this connection is answered.
     """
     with trio.move_on_after(boot_wait):
         await booted.wait()
     name = session.charge_point_id
     unknown: set[str] = set()
+    promised = False
     try:
         for question in questions(fleet, name):
             if booted.is_set():
-                return
+                return True
             kind = question["requestedMessage"]
             if kind in unknown:
                 continue
             answer = await session.call("TriggerMessage", question, timeout=PATIENCE)
+            promised |= answer["status"] == "Accepted"
             if answer["status"] == "NotImplemented":
                 unknown.add(kind)
     except ChargePointGone:
-        return
+        pass
     except (ChargePointRefused, ChargePointSilent, InvalidAnswer, TooManyCalls) as exc:
         log.info("charge point does not say how it is", charge_point=name, why=repr(exc)[:200])
+    return promised
 
 
 def questions(fleet: Fleet, charge_point_id: str) -> Iterator[dict[str, Any]]:

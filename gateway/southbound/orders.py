@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, timedelta
+from datetime import UTC
 from typing import Any
 
 import attrs
@@ -15,6 +15,7 @@ from ..domain.commands import Command, Done, Failed, Outcome
 from ..domain.events import (
     CommandCarriedOut,
     Event,
+    RemoteStopRequested,
     TransactionClosed,
     TransactionSettled,
     TransactionStarted,
@@ -23,11 +24,13 @@ from ..domain.fleet import device_name
 from ..domain.shown import value_without_secrets, without_secrets
 from ..tap import LONGEST, Tap, TooManyTraces
 from .desk import Now
-from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall
+from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall, check_call
 from .registry import Registry
+from .remote_start import RemoteStart, is_for
 from .session import (
     ChargePointGone,
     ChargePointRefused,
+    ChargePointSession,
     ChargePointSilent,
     NotApproved,
     TooManyCalls,
@@ -46,7 +49,6 @@ CONNECTOR_METHODS = (
 _OF_A_TRANSACTION = frozenset({"remoteStart", "remoteStop", "setCharging"})
 _CAME_TO_PASS = frozenset({"Accepted", "Stopped"})
 _MINUTES = 10.0  # that a trace lasts where nobody says how long
-_CLOCKS_DIFFER = timedelta(minutes=2)
 
 
 class _Invalid(Exception):
@@ -68,6 +70,7 @@ class Orders:
     tap: Tap
     default_id_tag: str | None = None
     start_timeout: float = 60.0
+    _starts: list[RemoteStart] = attrs.field(factory=list)
 
     async def carry_out(self, command: Command) -> Outcome:
         """How it ended; the same is published.  Raises nothing for what was asked or done."""
@@ -79,7 +82,9 @@ class Orders:
             result=outcome.result,
             connector_id=command.connector_id,
         )
-        if command.method in _OF_A_TRANSACTION and outcome.result not in _CAME_TO_PASS:
+        elsewhere = isinstance(outcome, Done) and "connectorId" in outcome.payload
+        done = outcome.result in _CAME_TO_PASS and not elsewhere
+        if command.method in _OF_A_TRANSACTION and not done:
             carried_out = self._with_what_is_so(carried_out)
         self.bus.publish_soon(carried_out)
         return outcome
@@ -164,22 +169,29 @@ class Orders:
         id_tag = self._id_tag(command.params)
         connector = command.connector_id
 
-        asked_at = self.now()
+        name = command.charge_point_id
+        asked = RemoteStart(name, connector, id_tag, self.now())
 
         def ours(event: Event) -> bool:
-            if not isinstance(event, TransactionStarted) or event.connector_id != connector:
-                return False
-            # Some charge points change the tag, and some have no clock; one that tells only
-            # now of a transaction from before, with another tag, has not obeyed yet.
-            earlier = event.timestamp is not None and event.timestamp < asked_at - _CLOCKS_DIFFER
-            return not event.repeated and not (earlier and event.id_tag != id_tag)
+            if isinstance(event, TransactionStarted) and is_for(event, asked, self._starts):
+                asked.began = event.transaction_id
+                return True
+            return False
 
         async def ask() -> dict[str, Any]:
             return await self._call(
                 command, "RemoteStartTransaction", connectorId=connector, idTag=id_tag
             )
 
-        answer, started = await self._and_then(command, ask, TransactionStarted, ours)
+        self._starts.append(asked)
+        try:
+            answer, started = await self._and_then(command, ask, TransactionStarted, ours)
+        finally:
+            asked.is_over = True
+            here = [start for start in self._starts if start.charge_point_id == name]
+            if all(start.is_over for start in here):  # until then others may hear of what it got
+                for start in here:
+                    self._starts.remove(start)
         if answer["status"] != "Accepted":
             return Done(answer)
         if not isinstance(started, TransactionStarted):
@@ -189,9 +201,11 @@ class Orders:
                 f" {self.start_timeout:g} s; is a car plugged in?",
             )
         if started.id_tag_status != "Accepted":
-            told = {"status": "Rejected", "reason": started.id_tag_status}
+            told: dict[str, Any] = {"status": "Rejected", "reason": started.id_tag_status}
         else:
             told = {"status": "Accepted"}
+        if started.connector_id != connector:
+            told["connectorId"] = started.connector_id
         return Done({**told, "transactionId": started.transaction_id})
 
     async def _remote_stop(self, command: Command) -> Outcome:
@@ -265,7 +279,34 @@ class Orders:
 
     async def _call(self, command: Command, action: str, /, **payload: Any) -> dict[str, Any]:
         session = self.registry.session(command.charge_point_id)
+        if action == "RemoteStopTransaction":
+            return await self._call_to_stop(session, payload)
         return await session.call(action, payload)
+
+    async def _call_to_stop(
+        self, session: ChargePointSession, payload: dict[str, Any]
+    ) -> dict[str, Any]:
+        """RemoteStopTransaction, noted for the stop that follows, which may not say why."""
+        check_call("RemoteStopTransaction", payload)
+        name, transaction_id = session.charge_point_id, payload["transactionId"]
+        connector = self.bus.fleet.connector_of(name, transaction_id)
+        if transaction_id != self.bus.fleet.open_transaction(name, connector):
+            return await session.call("RemoteStopTransaction", payload)  # none that we know of
+        wanted = RemoteStopRequested(
+            charge_point_id=name,
+            received_at=self.now(),
+            transaction_id=transaction_id,
+            connector_id=connector,
+        )
+        await self.bus.publish(wanted)
+        accepted = False
+        try:
+            answer = await session.call("RemoteStopTransaction", payload)
+            accepted = answer["status"] == "Accepted"
+            return answer
+        finally:
+            if not accepted:
+                self.bus.publish_soon(attrs.evolve(wanted, received_at=self.now(), withdrawn=True))
 
     async def _and_then(
         self,

@@ -69,8 +69,14 @@ def test_voltage_between_the_lines_is_brought_down_to_one_line():
     assert instantaneous(lines) == {"voltage_v": 230.9}
 
 
-def test_a_neutral_current_is_no_charging_current():
-    assert instantaneous(phases("Current.Import", "A", N="1")) == {}
+def test_the_neutral_is_told_where_nothing_else_is():
+    """Injet's single-phase chargers say N where they mean their one phase."""
+    assert instantaneous(phases("Current.Import", "A", N="15.6")) == {"current_a": 15.6}
+    assert instantaneous(phases("Power.Active.Import", "kW", N="3.6")) == {"power_w": 3600}
+    assert instantaneous(phases("Voltage", "V", N="2")) == {}
+    for kept in (phases("Current.Import", "A", L2="6"), [sample("6", "Current.Import")]):
+        measured = instantaneous([*phases("Current.Import", "A", N="1"), *kept])
+        assert measured["current_a"] == 6
     neutral = sample("5", "Energy.Active.Import.Register", "N")
     assert instantaneous([neutral]) == {"meter_wh": 5}
 
@@ -97,7 +103,9 @@ def test_the_outlet_comes_before_the_inlet():
         sample("", "SoC"),
         sample("NaN", "Voltage"),
         sample("1_0", "Voltage"),
-        sample("-5", "Power.Active.Import"),
+        sample("-5", "Energy.Active.Import.Register"),
+        sample("-5", "Voltage"),
+        sample("--5", "Power.Active.Import"),
         sample("10", "Power.Active.Import", unit="Wh"),
         sample("10", "Power.Factor"),
         sample("10", "Voltage", phase="L9"),
@@ -107,6 +115,24 @@ def test_the_outlet_comes_before_the_inlet():
 )
 def test_what_cannot_be_used_is_absent(unusable):
     assert instantaneous([unusable]) == {}
+
+
+def test_power_into_the_grid_is_negative():
+    assert instantaneous(phases("Power.Active.Import", "kW", L1="-3.7", L2="-3.7")) == {
+        "power_w": -7400
+    }
+    assert instantaneous([sample("-16", "Current.Import")]) == {"current_a": -16}
+
+
+@pytest.mark.parametrize("text", ["-0", "-0.0", " -0.000 ", "-0.0000001"])
+@pytest.mark.parametrize(
+    "measurand", ["Power.Active.Import", "Current.Import", "Voltage", "Power.Offered", "SoC", None]
+)
+def test_a_negative_zero_is_zero(measurand, text):
+    if text.strip("-0. ") and measurand not in ("Power.Active.Import", "Current.Import"):
+        return
+    (value,) = instantaneous([sample(text, measurand)]).values()
+    assert str(value) == "0.0"
 
 
 def test_units_are_read_in_any_case_and_spelling():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.domain import events
 from gateway.domain.events import Progress, Reading, Sample
+from gateway.domain.measurands import CURRENTS
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ _samples = st.builds(
         ),
         st.decimals(-(10**9), 10**9, places=9).map(str),
     ),
-    context=st.sampled_from([None, "Sample.Periodic", "Transaction.Begin", "?"]),
+    context=st.sampled_from([None, "Sample.Periodic", "Transaction.Begin", "Transaction.End", "?"]),
     format=st.sampled_from([None, "Raw", "SignedData"]),
     measurand=st.sampled_from(
         [
@@ -94,6 +95,11 @@ _seen = st.sets(st.integers(1, 256), max_size=3).map(tuple)
 _tx = {**_about, "transaction_id": _whole, "connector_id": _connectors}
 _began = {**_tx, "started_at": _received, "progress": progresses()}
 _receipts = st.fixed_dictionaries({"receipt_id": _words, "total": _words, "lines": st.just([])})
+_instants = st.integers(1_767_225_600_000, 1_775_000_000_000)
+_zeros = {
+    "zeros": st.sampled_from([(), ("current_a",), CURRENTS]),
+    "zeros_ms": st.one_of(st.just(0), _instants),
+}
 
 OF_KIND = {
     events.ChargePointConnected: {
@@ -114,8 +120,26 @@ OF_KIND = {
         "info": _words,
         "vendor_error_code": _words,
         "new": st.booleans(),
+        "first": st.booleans(),
+        **_zeros,
     },
-    events.MeterSampled: {**_about, "connector_id": _connectors, "readings": _readings},
+    events.StatusInferred: {
+        **_about,
+        "connector_id": _connectors,
+        "status": _words,
+        "new": st.booleans(),
+        "status_ms": _instants,
+    },
+    events.MeterSampled: {
+        **_about,
+        "connector_id": _connectors,
+        "readings": _readings,
+        "transaction_connector_id": st.integers(0, 3),
+        "stopped_ms": st.one_of(st.just(0), _instants),
+        "resumed_ms": st.one_of(st.just(0), _instants),
+        "of_stopped": st.booleans(),
+        "nonzero_keys": st.sampled_from([(), ("meter_wh", "energy_export_wh")]),
+    },
     events.TransactionStarted: {
         **_tx,
         "id_tag": _words,
@@ -126,6 +150,15 @@ OF_KIND = {
         "transaction_id": st.one_of(st.none(), _whole),
         "meter_stop": st.one_of(st.none(), _words),
         "readings": _readings,
+        "connector_id": _connectors,
+        "stopped_id": st.one_of(st.none(), _whole),
+        **_zeros,
+    },
+    events.RemoteStopRequested: {
+        **_about,
+        "transaction_id": _whole,
+        "connector_id": _connectors,
+        "withdrawn": st.booleans(),
     },
     events.DataTransferred: {**_about, "vendor_id": _words},
     events.FirmwareStatusChanged: {**_about, "status": _words},
@@ -154,6 +187,7 @@ OF_KIND = {
         **_began,
         "receipt": _receipts,
         "version": st.integers(1, 3),
+        **_zeros,
         "published_ms": st.integers(1_767_225_600_000, 1_775_000_000_000),
     },
     events.TransactionClosed: {

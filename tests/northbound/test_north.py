@@ -17,7 +17,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gateway.app import Settings
 from gateway.bus import EventBus
 from gateway.domain.commands import Done
-from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
+from gateway.domain.events import (
+    ChargePointConnected,
+    ConnectorStatusChanged,
+    FirmwareStatusChanged,
+)
 from gateway.domain.fleet import Fleet
 from gateway.journal import Bookmark
 from gateway.journal.memory import MemoryJournal
@@ -448,11 +452,25 @@ async def test_orders_that_differ_in_anything_are_different_orders():
 
 async def test_an_order_for_an_unknown_device_gets_no_answer_for_that_would_create_it():
     async with open_door(Desk()) as north:
-        for device in ("CP-9", "CP-1/1", "CP-1/0", "", LOG, "CP-1/x"):
+        for device in ("CP-9", "CP-9/1", "CP-1/2", "CP-1/0", "", LOG, "CP-1/x"):
             await north.board.deliver(order(device=device))
         await settled()
         assert answers(north.board) == []
         assert north.desk.carried_out == []
+
+
+async def test_connector_1_takes_orders_from_the_connection_on_and_only_while_no_other_is_known():
+    """A charge point that tells nothing of itself, as the prototype's simulator, has it, too."""
+    async with open_door(Desk()) as north:
+        await north.board.deliver(order(1, device="CP-1/1"))
+        await settled()
+        assert [command.connector_id for command in north.desk.carried_out] == [1]
+        assert [number for number, _ in answers(north.board)] == [1]
+        about = {"charge_point_id": "CP-1", "received_at": EPOCH}
+        await north.bus.publish(ConnectorStatusChanged(**about, connector_id=2, status="X"))
+        await north.board.deliver(order(2, device="CP-1/1"))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [1]
 
 
 async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():

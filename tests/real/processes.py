@@ -26,6 +26,8 @@ import trio
 ROOT = Path(__file__).parents[2]
 CHARGER = Path(__file__).with_name("independent_charger.py")
 TOKEN = "TEST-GATEWAY"
+DAY = (datetime.now(UTC) - timedelta(days=2)).date()
+"""Of sessions that are told afterwards: not so long ago that nobody would believe it."""
 
 
 @attrs.define(eq=False)

@@ -13,12 +13,12 @@ import trio
 
 from gateway.simulation.thingsboard import ThingsBoard
 
-from .processes import TOKEN, Site, charger, eventually, gateway, get
+from .processes import DAY, TOKEN, Site, charger, eventually, gateway, get
 
 pytestmark = pytest.mark.real_time
 
 CONNECTOR, LOG = "CP-1/1", "ocpp-gateway sessions"
-START, MIDDLE, STOP = "2026-06-01T10:00:00Z", "2026-06-01T10:30:00Z", "2026-06-01T11:00:00Z"
+START, MIDDLE, STOP = f"{DAY}T10:00:00Z", f"{DAY}T10:30:00Z", f"{DAY}T11:00:00Z"
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ async def test_kill_in_mid_transaction_loses_nothing(site):
             await one.hear("connected")  # and no BootNotification
             await one.stop(transaction_id, 9_000, STOP)
             await until(board, lambda _: receipts(board))
-            second = await one.start(9_000, "2026-06-01T12:00:00Z")
+            second = await one.start(9_000, f"{DAY}T12:00:00Z")
             assert second > transaction_id
         ((_, receipt),) = receipts(board)
         assert (receipt["transaction_id"], receipt["energy_wh"]) == (transaction_id, "8000")
@@ -229,19 +229,19 @@ async def test_a_start_whose_answer_was_lost_is_the_same_transaction_again(site)
             async with gateway(site) as program:
                 await one.hear("connected")
                 if n > 0:
-                    first = await one.start(0, f"2026-06-01T{n - 1:02}:00:00Z")
-                    again = await one.start(0, f"2026-06-01T{n - 1:02}:00:00Z")
+                    first = await one.start(0, f"{DAY}T{n - 1:02}:00:00Z")
+                    again = await one.start(0, f"{DAY}T{n - 1:02}:00:00Z")
                     assert stored[-1] in ([], [(first,)])
                     assert again == first
                     ids.append(first)
-                at = f"2026-06-01T{n:02}:00:00Z"
+                at = f"{DAY}T{n:02}:00:00Z"
                 await one.say("StartTransaction", connector_id=1, id_tag="TAG", meter_start=0,
                               timestamp=at)  # fmt: skip
                 with trio.move_on_after(n * 0.002):  # somewhere between receipt and answer
                     await one.hear("answer", action="StartTransaction")
                 assert await program.stop(signal.SIGKILL) == -9
             await one.hear("closed")
-            stored.append(site.rows(f"select id from tx where started like '2026-06-01T{n:02}%'"))
+            stored.append(site.rows(f"select id from tx where started like '{DAY}T{n:02}%'"))
     assert any(stored)
     assert len(ids) == len(set(ids)) == 10
     assert site.rows("select count(*) from tx where id <= " + str(max(ids))) == [(10,)]
@@ -257,7 +257,7 @@ async def test_what_happens_while_thingsboard_is_away_arrives_later(site):
         status, body = await get(site.admin, "/readyz")
         for minute in range(1, 60):  # nobody listens now
             sample = {"value": str(minute * 100), "unit": "Wh"}
-            at = f"2026-06-01T10:{minute:02}:00Z"
+            at = f"{DAY}T10:{minute:02}:00Z"
             await one.ask(
                 "MeterValues",
                 connector_id=1,

@@ -10,7 +10,7 @@ import paho.mqtt.client as paho
 import pytest
 import trio
 
-from .processes import Site, charger, gateway, mosquitto
+from .processes import DAY, Site, charger, gateway, mosquitto
 
 pytestmark = pytest.mark.real_time
 
@@ -136,9 +136,9 @@ async def test_a_broker_that_dies_and_comes_back_is_told_all(tmp_path):
     async with gateway(site) as program, charger(site.url, "CP-1", tmp_path) as one:
         async with mosquitto(tmp_path, site.mqtt), watching(site.mqtt) as watcher:
             await one.boot()
-            transaction_id = await one.start(0, "2026-06-01T10:00:00Z")
+            transaction_id = await one.start(0, f"{DAY}T10:00:00Z")
             await watcher.until(lambda *_: True if watcher.values("CP-1/1", "tx_active") else None)
-        await one.stop(transaction_id, 5_000, "2026-06-01T11:00:00Z")
+        await one.stop(transaction_id, 5_000, f"{DAY}T11:00:00Z")
         async with mosquitto(tmp_path, site.mqtt), watching(site.mqtt) as watcher:
             await watcher.until(
                 lambda *_: True if watcher.values("CP-1/1", "receipt") else None, within=40

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from .processes import TARIFFS, Site, charger, eventually, gateway, get
+from .processes import DAY, TARIFFS, Site, charger, eventually, gateway, get
 
 pytestmark = pytest.mark.real_time
 
@@ -37,14 +37,14 @@ async def test_a_reload_prices_what_starts_from_then_on(tmp_path):
             pass
 
     async with gateway(site) as program, charger(site.url, "CP-1", tmp_path) as one:
-        running = await one.start(0, "2026-06-01T10:00:00Z")
+        running = await one.start(0, f"{DAY}T10:00:00Z")
         await reloaded(json.dumps(priced(0.50)), "taken", program)
-        await one.stop(running, 10_000, "2026-06-01T11:00:00Z")
-        after = await one.start(10_000, "2026-06-01T12:00:00Z")
+        await one.stop(running, 10_000, f"{DAY}T11:00:00Z")
+        after = await one.start(10_000, f"{DAY}T12:00:00Z")
         await reloaded('{"tariffs": [{"id": "X"}]}', "refused", program)
-        await one.stop(after, 20_000, "2026-06-01T13:00:00Z")
-        still = await one.start(20_000, "2026-06-01T14:00:00Z")
-        await one.stop(still, 30_000, "2026-06-01T15:00:00Z")
+        await one.stop(after, 20_000, f"{DAY}T13:00:00Z")
+        still = await one.start(20_000, f"{DAY}T14:00:00Z")
+        await one.stop(still, 30_000, f"{DAY}T15:00:00Z")
         await eventually(lambda: len(totals(site)) == 3)
     assert totals(site) == ["3.50", "6.00", "6.00"]
     assert "the old ones stay" in program.complaint()

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from .ordeal import open_lives
-from .processes import Site, charger, eventually, gateway, get
+from .processes import DAY, Site, charger, eventually, gateway, get
 from .test_process import START, STOP
 from .test_process_faults import failed
 
@@ -122,7 +122,7 @@ async def damaged(site):
     """A store in which one page in the middle is noise, as a dying SD card leaves it."""
     async with gateway(site) as program, charger(site.url, "CP-1", site.folder) as one:
         for n in range(20):
-            transaction_id = await one.start(n, f"2026-06-01T10:{n:02}:00Z")
+            transaction_id = await one.start(n, f"{DAY}T10:{n:02}:00Z")
             await one.stop(transaction_id, n, STOP)
         await eventually(lambda: site.rows("select count(*) from receipt") == [(20,)])
         assert await program.stop() == 0

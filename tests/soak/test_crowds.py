@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, closing
 import pytest
 import trio
 
-from ..real.processes import charger, gateway
+from ..real.processes import DAY, charger, gateway
 from ..real.retrying_charger import open_socket
 from ..real.test_process_stop import plugged_in
 from ..real.test_process_store import hearts
@@ -97,5 +97,5 @@ async def test_a_store_that_is_locked_for_half_a_minute(site):
             slowest = await hearts(two, 30)
             db.execute("rollback")
         assert slowest < 1
-        assert await one.start(0, "2026-06-01T10:00:00Z") == 1
+        assert await one.start(0, f"{DAY}T10:00:00Z") == 1
         assert await program.stop() == 0

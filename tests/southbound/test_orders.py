@@ -666,16 +666,156 @@ async def test_a_remote_start_is_answered_once_the_transaction_has_begun(gateway
         assert gateway.events(CommandCarriedOut)[0].method == "remoteStart"
 
 
-async def test_another_connectors_start_is_not_the_one_that_was_ordered(gateway, operator):
+async def test_another_tags_start_elsewhere_is_not_the_one_that_was_ordered(gateway, operator):
     async with plugged(gateway) as charger, plugged(gateway, "CP-2") as another:
         operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
         await accept(charger)
-        await charger.start(0, connector=2)
+        await charger.start(0, connector=2, tag="OTHER")
         await another.start(0)
         await trio.sleep(1)
         assert operator.answers == []
         tx = await charger.start(5)
         assert (await operator.has_heard())[0]["transactionId"] == tx
+
+
+@pytest.mark.parametrize("method", ["remoteStart", "setCharging"])
+async def test_a_start_on_another_connector_says_on_which(method):
+    """The car is there, or connectors are counted otherwise."""
+    settings = Settings(default_id_tag="TAG")
+    async with open_gateway(settings=settings) as gateway, plugged(gateway) as charger:
+        async with trio.open_nursery() as nursery:
+            operator = Operator(gateway, nursery)
+            operator.order("CP-1/1", method, True if method == "setCharging" else {"idTag": "TAG"})
+            await accept(charger)
+            tx = await charger.start(0, connector=2, tag="tag")  # a tag knows no case
+            assert await operator.has_heard() == [
+                {"status": "Accepted", "connectorId": 2, "transactionId": tx}
+            ]
+        await gateway.settled()
+        assert switch(gateway) is False  # nothing has begun where the switch is
+        assert gateway.board.latest("CP-1/2")["tx_active"] is True
+
+
+async def test_a_refused_start_on_another_connector_says_on_which(operator, gateway):
+    async with plugged(gateway) as charger:
+        operator.order("CP-1/3", "remoteStart", {"idTag": "TAG"})
+        before = gateway.house.bus.fleet.devices
+        assert "CP-1/3" not in before
+        await trio.sleep(1)
+        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        await accept(charger)
+        yesterday = await charger.ask(
+            "StartTransaction",
+            connectorId=2,
+            idTag="TAG",
+            meterStart=0,
+            timestamp="2025-12-30T00:00:00Z",
+        )
+        await trio.sleep(1)
+        assert operator.answers == []  # it began before it was ordered, elsewhere
+        tx = await charger.start(0)
+        assert tx != yesterday["transactionId"]
+        assert await operator.has_heard() == [{"status": "Accepted", "transactionId": tx}]
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+async def test_of_two_remote_starts_with_one_tag_each_gets_its_own(gateway, operator, order):
+    async with plugged(gateway) as charger:
+        await charger.status("Preparing", 2)
+        await gateway.settled()
+        for connector in (1, 2):
+            operator.order(f"CP-1/{connector}", "remoteStart", {"idTag": "TAG"})
+            await accept(charger)
+        began = {connector: await charger.start(0, connector=connector) for connector in order}
+        assert await operator.has_heard(2) == [
+            {"status": "Accepted", "transactionId": began[connector]} for connector in order
+        ]
+
+
+async def test_of_two_remote_starts_the_tag_says_which_began_elsewhere(gateway, operator):
+    async with plugged(gateway) as charger:
+        await charger.status("Preparing", 2)
+        await gateway.settled()
+        for connector, tag in ((1, "A"), (2, "B")):
+            operator.order(f"CP-1/{connector}", "remoteStart", {"idTag": tag})
+            await accept(charger)
+        crossed = await charger.start(0, connector=2, tag="A")
+        assert await operator.has_heard() == [
+            {"status": "Accepted", "connectorId": 2, "transactionId": crossed}
+        ]
+        third = await charger.start(0, connector=3, tag="B")
+        assert (await operator.has_heard(2))[1] == {
+            "status": "Accepted",
+            "connectorId": 3,
+            "transactionId": third,
+        }
+
+
+async def test_of_two_remote_starts_with_one_tag_the_older_gets_what_begins_elsewhere(
+    gateway, operator
+):
+    async with plugged(gateway) as charger:
+        await charger.status("Preparing", 2)
+        await gateway.settled()
+        for connector in (1, 2):
+            operator.order(f"CP-1/{connector}", "remoteStart", {"idTag": "TAG"})
+            await accept(charger)
+        elsewhere = await charger.start(0, connector=3)
+        assert (await operator.has_heard())[0]["transactionId"] == elsewhere
+        there = await charger.start(0, connector=1)
+        assert await operator.has_heard(2) == [
+            {"status": "Accepted", "connectorId": 3, "transactionId": elsewhere},
+            {"status": "Accepted", "connectorId": 1, "transactionId": there},
+        ]
+
+
+@pytest.mark.parametrize("by", ["remoteStop", "setCharging", "RemoteStopTransaction"])
+@pytest.mark.parametrize("reason", [None, "EVDisconnected"])
+@pytest.mark.parametrize("answer", ["Accepted", "Rejected", "afterwards", None])
+async def test_a_stop_that_was_ordered_says_so_where_the_charge_point_does_not(
+    gateway, operator, by, reason, answer
+):
+    more = {} if reason is None else {"reason": reason}
+    device, params = {
+        "remoteStop": ("CP-1/1", None),
+        "setCharging": ("CP-1/1", False),
+        "RemoteStopTransaction": ("CP-1", {"transactionId": 1}),
+    }[by]
+    async with charging(gateway) as (charger, tx):
+        assert tx == 1
+        operator.order(device, by, params)
+        unique_id, _, _ = await charger.hear()
+        if answer == "afterwards":
+            await charger.stop(tx, 2_000, **more)
+            await charger.reply(unique_id, status="Accepted")
+        elif answer is None:  # it says nothing, and stops later for reasons of its own
+            await trio.sleep(300)
+            await charger.stop(tx, 2_000, **more)
+        else:
+            await charger.reply(unique_id, status=answer)
+            await charger.stop(tx, 2_000, **more)
+        await gateway.settled()
+    (settled,) = gateway.events(TransactionSettled)
+    ordered = answer in ("Accepted", "afterwards")
+    assert settled.receipt["stop_reason"] == reason or ("Remote" if ordered else "Local")
+
+
+async def test_a_stop_that_was_ordered_says_so_after_a_restart():
+    """It was accepted before, and the stop comes out of the queue of the charge point."""
+    journal = MemoryJournal()
+    async with open_gateway(journal=journal) as first, trio.open_nursery() as nursery:
+        operator = Operator(first, nursery)
+        async with charging(first) as (charger, tx):
+            other = await charger.start(0, connector=2)
+            operator.order("CP-1", "RemoteStopTransaction", {"transactionId": tx})
+            await accept(charger)
+            assert await operator.has_heard() == [{"status": "Accepted"}]
+    async with open_gateway(journal=journal) as second, second.charger("CP-1") as charger:
+        await charger.stop(other, 10)
+        await charger.stop(tx, 2_000)
+        await second.settled()
+    reasons = [event.receipt["stop_reason"] for event in second.events(TransactionSettled)]
+    assert reasons == ["Local", "Remote"]
 
 
 async def test_a_start_that_is_only_repeated_is_not_the_one_that_was_ordered(gateway, operator):

@@ -1,0 +1,231 @@
+"""What an event says only together with what was known of its connector before.  Pure.
+
+Telemetry is made of events alone, so that the same event gives the same rows for ever.  What
+depends on the past is therefore written into the event before it is journaled:
+
+zeros: the currents that were told of the connector and that fall to 0 with its power, at a stop
+    and with each status in which nothing flows; no other keys are told for their sake.
+zeros_ms: the instant to tell these zeros at, where the event's own is not later than the newest
+    reading of the connector: ThingsBoard shows the value of the latest instant, so a zero that
+    is told of an earlier one would never be seen.  0 where the event's own instant will do.
+
+Values of a transaction that has stopped come late, with the power that it had: from the stop on
+they say nothing of what flows, until another transaction starts.
+
+The newest reading is kept in memory only.  After a restart the zeros of the first stop are told
+at its own instant, which is the latest one unless the charge point's clock was set back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import attrs
+
+from .clock import milliseconds
+from .events import (
+    ConnectorStatusChanged,
+    Event,
+    MeterSampled,
+    StatusInferred,
+    TransactionSettled,
+    TransactionStarted,
+    TransactionStopped,
+)
+from .fleet import MOST_CONNECTORS, Fleet, device_name, known_key
+from .measurands import CURRENTS, REGISTERS, instantaneous, lasting_keys
+
+NO_FLOW = frozenset({"Available", "Finishing", "SuspendedEV", "SuspendedEVSE"})
+_LIVE = timedelta(minutes=1)  # a status that is older than the newest reading by more was queued
+_REPORTED, _INFERRED = "reported", "inferred"
+
+Known = Mapping[str, Any]
+
+
+def completed(event: Event, fleet: Fleet) -> Event:
+    """The event with what the fleet knows of its connector, to be journaled next."""
+    match event:
+        case MeterSampled():
+            return _sampled(event, fleet)
+        case ConnectorStatusChanged(connector_id=connector) if _is_connector(connector):
+            return _status(event, fleet)
+        case TransactionStopped():
+            return _stopped(event, fleet)
+        case TransactionSettled(connector_id=connector, version=1) if _is_connector(connector):
+            return _settled(event, fleet)
+    return event
+
+
+def inferred(event: Event, fleet: Fleet) -> tuple[StatusInferred, ...]:
+    """The status that follows from a transaction's begin or end, where none is reported.
+
+    event: completed.
+    """
+    match event:
+        case TransactionStarted(repeated=False, connector_id=connector):
+            status = "Charging"
+        case TransactionStopped(connector_id=connector, stopped_id=int()):
+            status = "Available"
+        case TransactionSettled(connector_id=connector, version=1) if _is_newest(
+            event.transaction_id, _about(fleet, event, connector)
+        ):
+            status = "Available"
+        case _:
+            return ()
+    return status_inferred(event, connector, status, fleet)
+
+
+def status_inferred(
+    event: Event, connector_id: int, status: str, fleet: Fleet
+) -> tuple[StatusInferred, ...]:
+    """The event that tells an inferred status; none where it is known, or where one is reported.
+
+    event: what it follows from.
+    """
+    known = _about(fleet, event, connector_id)
+    if (
+        not _is_connector(connector_id)
+        or _source(known) == _REPORTED
+        or known.get("status") == status
+    ):
+        return ()
+    return (
+        StatusInferred(
+            charge_point_id=event.charge_point_id,
+            received_at=event.received_at,
+            timestamp=event.timestamp,
+            clock=event.clock,
+            connector_id=connector_id,
+            status=status,
+            new="connected" not in known,
+            status_ms=max(milliseconds(event.at), known.get("since_ms", -1) + 1),
+        ),
+    )
+
+
+# --- one for each event ------------------------------------------------------------------------
+
+
+def _sampled(event: MeterSampled, fleet: Fleet) -> MeterSampled:
+    name, named, connector = event.charge_point_id, event.transaction_id, event.connector_id
+    if connector == 0 and named is not None:
+        connector = fleet.connector_of(name, named)
+        if connector:
+            event = attrs.evolve(event, transaction_connector_id=connector)
+    if not _is_connector(connector):
+        return event
+    known = fleet.about(device_name(name, connector))
+    running = is_running(known)
+    first = _first_keys(event, known)
+    if first:
+        event = attrs.evolve(event, first_keys=first)
+    stopped_id = known.get("stopped_tx")
+    of_stopped = named is not None and 0 < named <= (stopped_id or 0)
+    if stopped_id is not None and (of_stopped or named is None or named <= 0):
+        event = attrs.evolve(
+            event,
+            stopped_ms=known["stopped_ms"],
+            resumed_ms=known.get("last_tx_ms", 0) if running else 0,
+            of_stopped=of_stopped,
+        )
+    # A register that begins each session at 0 may well show 0 between two of them.
+    if not running and not known.get("from_zero"):
+        seen = tuple(key for key in REGISTERS if known.get(known_key(key)))
+        event = attrs.evolve(event, nonzero_keys=seen)
+    return event
+
+
+def _first_keys(event: MeterSampled, known: Known) -> tuple[str, ...]:
+    """Keys that are told of a connector for the first time, registers once they are above 0."""
+    first: list[str] = []
+    for reading in event.readings:
+        unknown = {k for k in lasting_keys(reading.samples) if not known.get(known_key(k))}
+        if unknown:
+            values = instantaneous(reading.samples)
+            found = {k for k in unknown & values.keys() if k in CURRENTS or values[k]}
+            first += sorted(found.difference(first))
+    return tuple(first)
+
+
+def _status(event: ConnectorStatusChanged, fleet: Fleet) -> ConnectorStatusChanged:
+    device = device_name(event.charge_point_id, event.connector_id)
+    known = fleet.about(device)
+    at = milliseconds(event.at)
+    # Who speaks is there: so a connector that was not is known to be, too.
+    event = attrs.evolve(
+        event, new="connected" not in known, first=known.get("status_source") != _REPORTED
+    )
+    if _source(known) == _INFERRED and at <= known["since_ms"]:
+        event = attrs.evolve(event, status_ms=known["since_ms"] + 1)
+    if event.status not in NO_FLOW:
+        return event
+    newest = fleet.newest_ms.get(device, -1)
+    queued = at < newest - _LIVE / timedelta(milliseconds=1) and is_running(known)
+    return attrs.evolve(
+        event,
+        zeros=_zeros(known),
+        zeros_ms=0 if queued or at > newest else newest + 1,
+    )
+
+
+def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
+    name, named = event.charge_point_id, event.transaction_id
+    if named is None:
+        return event
+    connector = fleet.connector_of(name, named)
+    device = device_name(name, connector)
+    known = fleet.about(device)
+    newest_id = known.get("tx") or known.get("last_tx")
+    if not connector or newest_id is None or newest_id == known.get("stopped_tx"):
+        return event
+    at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
+    return attrs.evolve(
+        event,
+        remote=newest_id == known.get("stop_tx"),
+        connector_id=connector,
+        stopped_id=newest_id,
+        zeros=_zeros(known),
+        zeros_ms=max(at, newest + 1),
+    )
+
+
+def _settled(event: TransactionSettled, fleet: Fleet) -> TransactionSettled:
+    """An end that nobody told has its zeros here; one that was told had them at the stop."""
+    device = device_name(event.charge_point_id, event.connector_id)
+    known = fleet.about(device)
+    at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
+    told = known.get("stopped_tx") == event.transaction_id
+    late = at <= newest and not told and _is_newest(event.transaction_id, known)
+    return attrs.evolve(event, zeros=_zeros(known), zeros_ms=newest + 1 if late else 0)
+
+
+# --- parts -------------------------------------------------------------------------------------
+
+
+def is_running(known: Known) -> bool:
+    """Whether a transaction has begun on a connector, and its stop was not told."""
+    return known.get("tx") is not None and known["tx"] != known.get("stopped_tx")
+
+
+def _is_newest(transaction_id: int, known: Known) -> bool:
+    return transaction_id == (known.get("tx") or known.get("last_tx") or transaction_id)
+
+
+def _is_connector(connector_id: int) -> bool:
+    return 0 < connector_id <= MOST_CONNECTORS
+
+
+def _about(fleet: Fleet, event: Event, connector_id: int) -> Known:
+    return fleet.about(device_name(event.charge_point_id, connector_id))
+
+
+def _source(known: Known) -> str | None:
+    """How the status is known; journals of earlier versions held reported ones only."""
+    source: str | None = known.get("status_source", _REPORTED if "status" in known else None)
+    return source
+
+
+def _zeros(known: Known) -> tuple[str, ...]:
+    return tuple(key for key in CURRENTS if known.get(known_key(key)))

@@ -1,0 +1,45 @@
+"""The clocks of the charge points that have been here since the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import trio
+
+from ..domain.charge_point_clock import ChargePointClock, first_absence, with_absence
+from ..domain.clock import AHEAD
+from ..domain.fleet import Fleet, device_name
+
+
+class ChargePointClocks:
+    """Owns: what is known of each charge point's clock, for as long as the gateway runs."""
+
+    def __init__(self, fleet: Fleet, now: Callable[[], datetime]) -> None:
+        self._fleet = fleet
+        self._now = now
+        self._started = now(), trio.current_time()
+        self._clocks: dict[str, ChargePointClock] = {}
+
+    def present(self) -> datetime | None:
+        """What our own clock would say if it had not been set back since the start; else None."""
+        started_at, since = self._started
+        steady = started_at + timedelta(seconds=trio.current_time() - since)
+        return steady if steady - self._now() > AHEAD else None
+
+    def connected(self, charge_point_id: str) -> ChargePointClock:
+        """The clock of a charge point that has just come back, its absence noted."""
+        back_at = self._now()
+        about = self._fleet.about(charge_point_id)
+        clock = self._clocks.get(charge_point_id)
+        if clock is None:
+            connectors = self._fleet.connectors(charge_point_id)
+            clock = self._clocks[charge_point_id] = ChargePointClock.of(
+                about, {n: self._fleet.about(device_name(charge_point_id, n)) for n in connectors}
+            )
+        if "gone_ms" in about:
+            gone_at = datetime.fromtimestamp(about["gone_ms"] / 1000, UTC)
+            clock.absences = with_absence(clock.absences, gone_at, back_at)
+        elif not clock.absences:  # new here, or known from before absences were kept
+            clock.absences = first_absence(back_at)
+        return clock
