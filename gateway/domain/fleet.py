@@ -14,6 +14,7 @@ import attrs
 from . import events
 from .clock import milliseconds
 from .events import Event
+from .shown import shortened
 
 MOST_CONNECTORS = 256
 """A connector beyond this is accounted for, but gets no device: no charge point has so many."""
@@ -67,8 +68,8 @@ def patches(event: Event) -> tuple[Patch, ...]:
             return ((name, {"charger": charger_attributes(event)}),)
         case events.ConnectorStatusChanged(connector_id=connector):
             told = {
-                "status": event.status,
-                "error_code": event.error_code,
+                "status": shortened(event.status),
+                "error_code": shortened(event.error_code),
                 "since_ms": milliseconds(event.at),
             }
             # Who speaks is there: so a connector that is new is known to be, too.
@@ -115,7 +116,7 @@ def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
         "meter_type": event.meter_type,
         "meter_serial": event.meter_serial_number,
     }
-    return {key: text for key, text in told.items() if text}
+    return {key: shortened(text) for key, text in told.items() if text}
 
 
 def is_another(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
