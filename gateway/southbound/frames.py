@@ -88,7 +88,10 @@ class Request:
 
 @attrs.frozen
 class Result:
-    """A CALLRESULT to one of our calls, not validated yet: only the caller knows its action."""
+    """A CALLRESULT to one of our calls, not validated yet: only the caller knows its action.
+
+    payload: the whole frame, as text, where it is not JSON.
+    """
 
     unique_id: str
     payload: Any
@@ -120,7 +123,13 @@ def decode(text: str, *, lenient: bool = True) -> Request | Result | Refusal:
     """lenient: read what breaks its schema as far as it can be read; transaction messages always
     are.  Raises FrameError.
     """
-    frame = _json(text)
+    try:
+        frame = _json(text)
+    except FrameError as exc:
+        kind, unique_id = _beginning(text)
+        if kind in (CALL_RESULT, CALL_ERROR) and isinstance(unique_id, str):
+            return Result(unique_id, text)  # whoever waits for it is to see what came
+        raise FrameError(exc.code, exc.why, unique_id if kind == CALL else None) from exc
     if not isinstance(frame, list) or len(frame) < 2:
         raise FrameError(FORMATION, "not an OCPP-J message")
     kind, unique_id = frame[0], frame[1]
@@ -242,8 +251,7 @@ def _json(text: str) -> Any:
     except (msgspec.DecodeError, RecursionError, ValueError) as exc:
         if _SURROGATE.search(text) or _TOO_LONG in str(exc):
             return _loosely(text)
-        why = f"not JSON: {str(exc)[:100]}"
-        raise FrameError(FORMATION, why, _legible_call(text)) from exc
+        raise FrameError(FORMATION, f"not JSON: {str(exc)[:100]}") from exc
 
 
 def _loosely(text: str) -> Any:
@@ -256,11 +264,11 @@ def _loosely(text: str) -> Any:
             json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=_no_constant)
         )
     except (ValueError, RecursionError) as exc:
-        raise FrameError(FORMATION, "not JSON", _legible_call(text)) from exc
+        raise FrameError(FORMATION, "not JSON") from exc
 
 
-_CALL_BEGINS = re.compile(
-    r"""\ufeff?\s* \[ \s* 2 \s* , \s*
+_BEGINNING = re.compile(
+    r"""\ufeff?\s* \[ \s* (?P<kind>[234]) \s* , \s*
         (?: (?P<text> "(?:[^"\\]|\\.)*" )
           | '(?P<quoted> [^'"\\]* )'
           | (?P<number> -?[0-9]{1,20} (?:\.[0-9]{1,20})? ) \s* ,
@@ -269,24 +277,24 @@ _CALL_BEGINS = re.compile(
 )
 
 
-def _legible_call(text: str) -> MessageId | None:
-    """The message id of a CALL that is not JSON further on; None where there is none to read.
+def _beginning(text: str) -> tuple[int | None, MessageId | None]:
+    """Type and message id of what is not JSON further on; None where they cannot be read.
 
     A charge point that gets no answer sends the same again for ever (a broken number, a comma
     too many, a frame cut short); one that hears FormationViolation goes on.
     """
-    found = _CALL_BEGINS.match(text)
+    found = _BEGINNING.match(text)
     if found is None:
-        return None
+        return None, None
+    kind = int(found["kind"])
     if found["quoted"] is not None:
-        return found["quoted"]
+        return kind, found["quoted"]
     try:
         # Control characters in it are no reason not to answer.
         loosely = json.loads(found["text"] or found["number"], parse_float=Decimal, strict=False)
     except ValueError:  # "\x" or "\u00"
-        return None
-    unique_id: MessageId = _whole(loosely)
-    return unique_id
+        return kind, None
+    return kind, _whole(loosely)
 
 
 def _whole(value: Any) -> Any:

@@ -326,6 +326,32 @@ async def test_an_answer_that_cannot_be_read_keeps_its_payload(gateway):
     assert counted(gateway) == 0
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[3,"%s",{"configurationKey":[{"key":"A","readonly":false,"value":NaN}]}]',
+        '[3,"%s",{"configurationKey":[{"key":"A","readonly":false}',
+        '[4,"%s","InternalError","a "word" in quotes",{}]',
+    ],
+)
+async def test_whoever_asked_hears_at_once_that_an_answer_is_not_json(gateway, text):
+    before = trio.current_time()
+    async with asking(gateway, "GetConfiguration", {}) as (charger, unique_id, heard):
+        await charger.send(text % unique_id)
+    assert heard[0]["error"]["code"] == "CallError"
+    assert heard[0]["error"]["details"] == text % unique_id
+    assert trio.current_time() - before < 5  # and not after `call_timeout_s`
+
+
+async def test_a_password_in_an_answer_that_is_not_json_is_hidden(gateway):
+    said = '[3,"%s",{"configurationKey":[{"key":"AuthorizationKey","readonly":NaN,"value":"s3"}]}]'
+    async with asking(gateway, "GetConfiguration", {}) as (charger, unique_id, heard):
+        await charger.send(said % unique_id)
+    details = heard[0]["error"]["details"]
+    assert "AuthorizationKey" in details
+    assert "s3" not in details
+
+
 async def test_a_strict_gateway_reads_no_answer_leniently():
     settings = Settings(door=DoorSettings(lenient=False))
     async with (

@@ -64,7 +64,7 @@ def refused(text: str) -> FrameError:
         '[2,"1',
         "[2,12",
         '[2,"\\x","Heartbeat",{}]',
-        '[3,"1",{"status":NaN}]',
+        '[3,1,{"status":NaN}]',
         '[2.0,"1","Heartbeat",NaN]',
         '[22,"1","Heartbeat",NaN]',
         '{"a":[2,"1","Heartbeat",NaN]}',
@@ -255,6 +255,13 @@ def test_answers_are_read_as_they_come():
     assert decode('[4,"g1"]') == Refusal("g1", "GenericError", "", None)
     assert decode('[4,"g1",null,null]') == Refusal("g1", "GenericError", "", None)
     assert decode('[4,"g1","X","d",{},1]').code == "X"
+
+
+@pytest.mark.parametrize(
+    "text", ['[3,"g1",{"status":NaN}]', '[3,"g1",{"status":', '[4,"g1","a "word""]']
+)
+def test_an_answer_that_is_not_json_is_kept_whole_for_whoever_asked(text):
+    assert decode(text) == Result("g1", text)
 
 
 def test_an_error_has_five_elements_and_a_bounded_text():
