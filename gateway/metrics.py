@@ -61,7 +61,7 @@ class _Collector(Collector):
                          south.call_seconds)  # fmt: skip
         yield _counted("rejected_frames", "Frames that broke the protocol",
                        ("code",), _one_label(south.rejected))  # fmt: skip
-        yield _counter("bent_requests", "Requests that broke their schema but were read",
+        yield _counter("bent_requests", "Requests and answers that broke a schema but were read",
                        south.bent)  # fmt: skip
         yield _counter(
             "throttled_frames",

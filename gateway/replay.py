@@ -27,6 +27,7 @@ from .domain.settlement import Outcome, final, so_far
 from .domain.tariff import TariffBook
 from .domain.tariff_file import read_tariffs
 from .southbound.facts import event_of
+from .southbound.frames import CHARGE_POINT_ACTIONS, TRANSACTION_ACTIONS, read_request
 
 CHARGE_POINT = "CP-1"
 
@@ -194,6 +195,11 @@ def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
         if frame[0] != 2 or len(frame) != 4 or not isinstance(frame[2], str):
             continue
         payload = frame[3] if isinstance(frame[3], dict) else {}
+        if frame[2] in CHARGE_POINT_ACTIONS:
+            reading = read_request(frame[2], payload)
+            if reading.fault is not None and frame[2] not in TRANSACTION_ACTIONS:
+                continue  # a gateway refuses it
+            payload = reading.payload
         event = event_of(frame[2], payload, charge_point_id=CHARGE_POINT, received_at=at)
         clock.heard(at)
         if event is not None:

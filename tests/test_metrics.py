@@ -103,7 +103,7 @@ async def test_a_call_that_cannot_be_sent_is_counted_as_gone():
     tally = Tally()
     async with trio.open_nursery() as tasks:
         session = ChargePointSession(
-            "CP-1", Closed(), print, print, tasks,
+            "CP-1", Closed(), print, print, print, tasks,
             tally=tally, tap=Tap(now), lenient=True, call_timeout=30,
         )  # fmt: skip
         with pytest.raises(ChargePointGone):

@@ -290,6 +290,19 @@ class FramesRejected(Event):
     why: str
 
 
+@attrs.frozen(kw_only=True)
+class SchemaDeviated(Event):
+    """A message broke its schema but was read all the same.
+
+    total: such messages of this charge point since it connected.
+    action: of the message, or of our call that it answers.  what: the first of its deviations.
+    """
+
+    total: int
+    action: str
+    what: str
+
+
 # --- from operators -------------------------------------------------------------------------
 
 

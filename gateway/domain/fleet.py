@@ -15,6 +15,7 @@ from . import events
 from .clock import milliseconds
 from .events import Event
 from .exact import scaled
+from .shown import shortened
 
 MOST_CONNECTORS = 256
 """A connector beyond this is accounted for, but gets no device: no charge point has so many."""
@@ -85,8 +86,8 @@ def patches(event: Event) -> tuple[Patch, ...]:
             return ((name, hardware | serials_of(event)),)
         case events.ConnectorStatusChanged(connector_id=connector):
             told = {
-                "status": event.status,
-                "error_code": event.error_code,
+                "status": shortened(event.status),
+                "error_code": shortened(event.error_code),
                 "since_ms": max(milliseconds(event.at), event.status_ms),
                 "status_source": "reported",
             }
@@ -158,7 +159,7 @@ def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
         "meter_type": event.meter_type,
         "meter_serial": event.meter_serial_number,
     }
-    return {key: text for key, text in told.items() if text}
+    return {key: shortened(text) for key, text in told.items() if text}
 
 
 def known_key(key: str) -> str:

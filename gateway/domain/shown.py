@@ -1,4 +1,4 @@
-"""What may be shown: text without secrets and without control characters.
+"""What may be shown: text without secrets and without control characters, and not too long.
 
 Secrets are known by the names that stand beside them: a configuration key or a field called
 AuthorizationKey, password, token and their like (OCPP 1.6 security whitepaper §2.2).
@@ -11,6 +11,9 @@ import re
 from typing import Any
 
 HIDDEN = "***"
+LONGEST_TEXT = 255
+"""Characters of one text of a charge point that ThingsBoard is told: OCPP 1.6 allows no more
+anywhere but in data, and the longest rows made of such texts fit a message."""
 
 _NAME = (
     r"authori[sz]ation[ _-]?key|pass(?:word|wd|phrase|code)|pwd|secret|token|psk|credential"
@@ -38,6 +41,11 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def shortened(text: str) -> str:
+    """Text that is cut where it is longer than any should be; the journal has it whole."""
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
 def is_secret(name: str) -> bool:

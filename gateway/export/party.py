@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from ..domain.tariff_parts import shown
 from .ocpi import CONNECTOR_FORMATS, CONNECTOR_TYPES, POWER_TYPES, identifier, is_string
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ _NO_ALNUM = re.compile(r"[^A-Z0-9]")
 def _matching(pattern: str, like: str) -> Callable[[Any, Any, Any], None]:
     def check(owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise ValueError(f"{attribute.name} must be like {like}, not {value!r}")
+            raise ValueError(f"{attribute.name} must be like {like}, not {shown(value)}")
 
     return check
 
@@ -37,7 +38,7 @@ def _text(most: int, *, ascii_only: bool = False) -> Callable[[Any, Any, Any], N
 
 def _one_of(names: frozenset[str]) -> Callable[[Any, Any, Any], None]:
     def check(owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value not in names:
+        if not isinstance(value, str) or value not in names:
             raise ValueError(f"{attribute.name} must be one of {', '.join(sorted(names))}")
 
     return check
@@ -50,7 +51,7 @@ def _degrees(value: Any, most: int) -> str:
     except InvalidOperation:
         degrees = Decimal("NaN")
     if not degrees.is_finite() or abs(degrees) > most:
-        raise ValueError(f"{value!r} is no degrees from -{most} to {most}")
+        raise ValueError(f"{shown(value)} is no degrees from -{most} to {most}")
     return f"{degrees:.6f}"
 
 
@@ -170,5 +171,5 @@ def _made(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
 
 def _table(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"must be a table, not {value!r}")
+        raise ValueError(f"must be a table, not {shown(value)}")
     return value

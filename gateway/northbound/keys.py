@@ -40,6 +40,7 @@ CHARGE_POINT = _table(
     ("last_command", "text", "method of the last RPC"),
     ("last_command_result", "text", "Accepted, Rejected, ... or an error code"),
     ("rejected_frames", "int", "frames since it connected that broke the protocol"),
+    ("schema_deviations", "int", "messages since it connected that broke the schema but were read"),
     ("trace", "json", "a frame while it is traced: {way, frame, reason}, or {event, reason}"),
 )
 

@@ -16,6 +16,7 @@ from ..domain import events
 from ..domain.clock import milliseconds
 from ..domain.events import Event
 from ..domain.measurands import instantaneous
+from ..domain.shown import shortened
 from .rows import Row
 from .rpc import Rpc
 
@@ -68,6 +69,7 @@ class Prototype:
             values |= told
         if not values:
             return ()
+        values = {k: shortened(v) if isinstance(v, str) else v for k, v in values.items()}
         return (Row(event.charge_point_id, milliseconds(event.at), values),)
 
     def _told(self, event: Event) -> Iterator[Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from ..domain.connector_state import NO_FLOW
 from ..domain.events import Event, Progress, Sample
 from ..domain.fleet import MOST_CONNECTORS, device_name, patches
 from ..domain.measurands import CURRENTS, instantaneous
+from ..domain.shown import shortened
 
 OCPP_VERSION = "ocpp1.6"
 _FLOWS = frozenset({"power_w", *CURRENTS})
@@ -122,7 +123,7 @@ def _diagnostics(event: events.DiagnosticsStatusChanged) -> Iterable[Row]:
 
 
 def _security(event: events.SecurityEventReported) -> Iterable[Row]:
-    told = {"type": event.type, "tech_info": event.tech_info or ""}
+    told = {"type": shortened(event.type), "tech_info": shortened(event.tech_info or "")}
     return (_of_charge_point(event, {"security_event": told}),)
 
 
@@ -137,6 +138,10 @@ def _command(event: events.CommandCarriedOut) -> Iterator[Row]:
 
 def _rejected(event: events.FramesRejected) -> Iterable[Row]:
     return (_of_charge_point(event, {"rejected_frames": event.total}),)
+
+
+def _deviated(event: events.SchemaDeviated) -> Iterable[Row]:
+    return (_of_charge_point(event, {"schema_deviations": event.total}),)
 
 
 def _of_charge_point(event: Event, values: Values) -> Row:
@@ -230,7 +235,7 @@ def _stopped(event: events.TransactionStopped) -> Iterator[Row]:
 
 
 def _opened(event: events.TransactionOpened) -> Iterable[Row]:
-    info = {"id_tag": event.id_tag}
+    info = {"id_tag": shortened(event.id_tag)}
     if event.tariff is not None:
         info["tariff_id"] = str(event.tariff.get("id", ""))
     values = {
@@ -277,11 +282,17 @@ def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row
 
 def _receipt(receipt: Mapping[str, Any]) -> Values:
     """Signed meter values can be kilobytes each; where a message has no room, they go apart."""
+    receipt = {**receipt, **_shortened(receipt, "id_tag", "stop_reason")}
     signed = receipt.get("signed")
     if not signed or len(_encoder.encode(receipt)) <= _LARGEST_RECEIPT:
         return {"receipt": receipt}
     rest = {key: value for key, value in receipt.items() if key != "signed"}
     return {"receipt": rest, "receipt_signed": signed}
+
+
+def _shortened(receipt: Mapping[str, Any], *names: str) -> Values:
+    """Those texts of a receipt that a charge point chose."""
+    return {name: shortened(receipt[name]) for name in names if receipt.get(name)}
 
 
 def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Iterable[Row]:
@@ -339,7 +350,7 @@ def _numbers(told: Mapping[str, Decimal | None]) -> dict[str, Any]:
 
 
 def _texts(**told: str | None) -> dict[str, Any]:
-    return {key: text(value) for key, value in told.items() if value}
+    return {key: text(shortened(value)) for key, value in told.items() if value}
 
 
 _ROWS: Mapping[type[Event], Callable[[Any], Iterable[Row]]] = {
@@ -358,4 +369,5 @@ _ROWS: Mapping[type[Event], Callable[[Any], Iterable[Row]]] = {
     events.SecurityEventReported: _security,
     events.CommandCarriedOut: _command,
     events.FramesRejected: _rejected,
+    events.SchemaDeviated: _deviated,
 }

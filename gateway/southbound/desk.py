@@ -27,6 +27,8 @@ from .session import Unanswerable
 
 COST_MESSAGES = "org.openchargealliance.costmsg"
 _REJECTED_EVERY = 10.0  # seconds between two events about rejected frames of one charge point
+_DEVIATIONS_TOLD = 10  # each of so many; then seldom, for some break the schema in every message
+_DEVIATIONS_EVERY = 3600.0  # seconds
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +79,7 @@ class Desk:
         self.waiting = rules.pending and not known
         self.booted = trio.Event()
         self._rejected_told_at = -math.inf
+        self._deviation_told_at = -math.inf
         self._refused_in_a_row = 0
         self._clerks: dict[str, Callable[[Request], Awaitable[Reply]]] = {
             "Authorize": self._authorize,
@@ -131,6 +134,29 @@ class Desk:
                 )
             )
 
+    def deviated(self, action: str, what: str, total: int) -> None:
+        """Tell of messages that broke their schema but were read, though not of each of many."""
+        now = trio.current_time()
+        if total > _DEVIATIONS_TOLD and now - self._deviation_told_at < _DEVIATIONS_EVERY:
+            return
+        self._deviation_told_at = now
+        if total == 1:
+            log.info(
+                "charge point breaks the schema in what can be read all the same",
+                charge_point=self._charge_point_id,
+                action=action,
+                what=what,
+            )
+        self._bus.publish_soon(
+            events.SchemaDeviated(
+                charge_point_id=self._charge_point_id,
+                received_at=self._now(),
+                total=total,
+                action=action,
+                what=what[:200],
+            )
+        )
+
     # --- the clerks ----------------------------------------------------------------------------
 
     async def _note(self, request: Request) -> Reply:
@@ -161,7 +187,7 @@ class Desk:
 
     async def _authorize(self, request: Request) -> Reply:
         now = self._now()
-        id_tag = str(request.payload["idTag"])
+        id_tag: str = request.payload["idTag"]
         info = self._rules.tags.info(id_tag, now)
         self._bus.publish_soon(  # nobody is promised anything by it, so it need not wait
             events.IdTagPresented(

@@ -255,10 +255,9 @@ class _Door:
             )
         offered = handshake.subprotocols
         if SUBPROTOCOL not in offered and (offered or settings.require_subprotocol):
+            not_for = f", not for {', '.join(offered)}" if offered else ""
             raise _Refused(
-                400,
-                f"this is a central system for {SUBPROTOCOL}, not for {offered}",
-                word="subprotocol",
+                400, f"this is a central system for {SUBPROTOCOL}{not_for}", word="subprotocol"
             )
         if (calm_in := self._registry.calm_in(identity)) > 0:
             raise _Refused(
@@ -294,6 +293,7 @@ class _Door:
             socket,
             desk.answer,
             desk.rejected,
+            desk.deviated,
             tasks,
             tally=self._tally,
             tap=self._tap,

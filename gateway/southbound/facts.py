@@ -7,10 +7,8 @@ breaks the schema is read as far as it goes and named in the event's `defects`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import attrs
@@ -19,10 +17,8 @@ import msgspec
 from ..domain import events
 from ..domain.clock import parse_timestamp
 from ..domain.events import Event, Reading, Sample
+from .deviations import integer_of, text_of
 
-_INT64 = 2**63
-_MOST = 30  # digits before the decimal point, and zeros behind it
-_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _SAMPLE_FIELDS = tuple(field.name for field in attrs.fields(Sample))
 
 Payload = Mapping[str, Any]
@@ -40,34 +36,6 @@ def event_of(
     if read is None:
         return None
     return read(payload, {"charge_point_id": charge_point_id, "received_at": received_at})
-
-
-def integer_of(value: object) -> int | None:
-    """An int64, also where it is spelled as text or as 1.0; None where it is none."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif (
-        isinstance(value, Decimal)
-        and -_INT64 <= value < _INT64  # before all arithmetic, which may overflow: 1e999999999
-        and value == value.to_integral_value()
-    ):
-        number = int(value)
-    elif isinstance(value, str) and _INTEGER.fullmatch(text := value.strip()):
-        number = int(text)
-    else:
-        return None
-    return number if -_INT64 <= number < _INT64 else None
-
-
-def text_of(value: object) -> str | None:
-    """Text as it came; a number's own digits, without an exponent; None for anything else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Decimal) and value.is_finite() and -_MOST <= value.adjusted() <= _MOST:
-        return f"{value:f}"
-    if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        return str(value)
-    return None
 
 
 # --- one reader for each request ---------------------------------------------------------------
@@ -142,8 +110,8 @@ def _stop(payload: Payload, about: dict[str, Any]) -> Event:
         timestamp=_timestamp(payload, defects),
         transaction_id=_present(integer_of(payload.get("transactionId")), "transactionId", defects),
         meter_stop=_present(text_of(payload.get("meterStop")), "meterStop", defects),
-        reason=text_of(payload.get("reason")),
-        id_tag=text_of(payload.get("idTag")),
+        reason=text_of(payload.get("reason")) or None,
+        id_tag=text_of(payload.get("idTag")) or None,
         readings=() if data is None else _readings(data, "transactionData", defects),
         defects=tuple(defects),
     )
@@ -154,8 +122,8 @@ def _data(payload: Payload, about: dict[str, Any]) -> Event:
     return events.DataTransferred(
         **about,
         vendor_id=text_of(payload.get("vendorId")) or "",
-        message_id=text_of(payload.get("messageId")),
-        data=data if data is None or isinstance(data, str) else _json(data),
+        message_id=text_of(payload.get("messageId")) or None,
+        data=_json(data) if data is not None and not isinstance(data, str) else data or None,
     )
 
 
@@ -164,7 +132,7 @@ def _security(payload: Payload, about: dict[str, Any]) -> Event:
         **about,
         timestamp=parse_timestamp(payload.get("timestamp")),
         type=text_of(payload.get("type")) or "Unknown",
-        tech_info=text_of(payload.get("techInfo")),
+        tech_info=text_of(payload.get("techInfo")) or None,
     )
 
 

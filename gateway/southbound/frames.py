@@ -2,6 +2,7 @@
 
 The schemas are the `ocpp` package's; they are compiled once into a fixed table by action, so
 that no name which a peer sends is ever made into a path.  Numbers with a fraction are Decimal.
+A payload that its schema allows is taken as it is; any other is read by `deviations`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import attrs
 import jsonschema_rs
 import msgspec
 from ocpp.v16.enums import Action
+
+from .deviations import FORMATION, INT64, Node, Reading, node_of, read
 
 CALL, CALL_RESULT, CALL_ERROR = 2, 3, 4
 
@@ -73,6 +76,7 @@ class InvalidAnswer(Exception):
 class Request:
     """A CALL from the charge point.
 
+    payload: as its schema means it, where that can be read.
     bent: where it breaks the schema in a way that can be read all the same.
     """
 
@@ -84,10 +88,25 @@ class Request:
 
 @attrs.frozen
 class Result:
-    """A CALLRESULT to one of our calls, not validated yet: only the caller knows its action."""
+    """A CALLRESULT to one of our calls, not validated yet: only the caller knows its action.
+
+    payload: the whole frame, as text, where it is not JSON.
+    """
 
     unique_id: str
     payload: Any
+
+
+@attrs.frozen
+class Answer:
+    """The answer to a call of ours, its payload as the schema means it.
+
+    action: of the call.  bent: where it breaks the schema in a way that can be read all the same.
+    """
+
+    action: str
+    payload: dict[str, Any]
+    bent: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -100,20 +119,28 @@ class Refusal:
     details: Any
 
 
-def decode(text: str) -> Request | Result | Refusal:
-    """Raises FrameError."""
-    frame = _json(text)
+def decode(text: str, *, lenient: bool = True) -> Request | Result | Refusal:
+    """lenient: read what breaks its schema as far as it can be read; transaction messages always
+    are.  Raises FrameError.
+    """
+    try:
+        frame = _json(text)
+    except FrameError as exc:
+        kind, unique_id = _beginning(text)
+        if kind in (CALL_RESULT, CALL_ERROR) and isinstance(unique_id, str):
+            return Result(unique_id, text)  # whoever waits for it is to see what came
+        raise FrameError(exc.code, exc.why, unique_id if kind == CALL else None) from exc
     if not isinstance(frame, list) or len(frame) < 2:
-        raise FrameError("FormationViolation", "not an OCPP-J message")
+        raise FrameError(FORMATION, "not an OCPP-J message")
     kind, unique_id = frame[0], frame[1]
     if type(kind) is not int or kind not in (CALL, CALL_RESULT, CALL_ERROR):  # true == 1, 2.0 == 2
-        raise FrameError("FormationViolation", f"no message type {str(kind)[:40]!r}")
+        raise FrameError(FORMATION, f"no message type {_shown(kind)}")
     if isinstance(unique_id, bool) or not isinstance(unique_id, str | int | Decimal):
-        raise FrameError("FormationViolation", "no usable message id")
+        raise FrameError(FORMATION, "no usable message id")
     if kind == CALL:
-        return _request(unique_id, frame)
+        return _request(unique_id, frame, lenient)
     if not isinstance(unique_id, str):
-        raise FrameError("FormationViolation", "an answer to no call of ours")
+        raise FrameError(FORMATION, "an answer to no call of ours")
     if kind == CALL_RESULT:
         return Result(unique_id, frame[2] if len(frame) > 2 else None)
     code, description, details = (*frame[2:5], None, None, None)[:3]
@@ -141,28 +168,43 @@ def encode_error(unique_id: MessageId, code: str, why: str) -> str:
     return _dump([CALL_ERROR, unique_id, code, why[:255], {}])
 
 
-def read_result(action: str, payload: Any) -> dict[str, Any]:
-    """The payload of an answer, valid against its schema.  Raises InvalidAnswer.
+def read_result(action: str, payload: Any, *, lenient: bool = True) -> Answer:
+    """An answer to our call, as its schema means it.  Raises InvalidAnswer.
 
-    Properties beyond the schema are let through: they do no harm to anybody.
+    lenient: read what breaks the schema but can be read.  Properties beyond it are let through
+        in any case: they do no harm to anybody.
     """
     if not isinstance(payload, dict):
         raise InvalidAnswer(f"{action}: the answer is no JSON object", payload)
-    for error in _RESPONSES[action].iter_errors(payload):
-        if error.schema_path[-1] != "additionalProperties":
-            # The validator's own words would repeat the value, which may be a password.
-            rule = f"breaks its schema's rule for {error.schema_path[-1]}"
-            raise InvalidAnswer(f"{action}: {_where(error)}{rule}", payload)
-    return payload
+    if _RESPONSES[action].is_valid(payload):
+        return Answer(action, payload)
+    if not lenient:
+        for error in _RESPONSES[action].iter_errors(payload):
+            if error.schema_path[-1] != "additionalProperties":
+                # The validator's own words would repeat the value, which may be a password.
+                rule = f"breaks its schema's rule for {error.schema_path[-1]}"
+                raise InvalidAnswer(f"{action}: {_where(error)}{rule}", payload)
+        return Answer(action, payload)
+    reading = read(_RESPONSE_NODES[action], payload)
+    if reading.fault is not None:
+        raise InvalidAnswer(f"{action}: {reading.fault[1]}", payload)
+    return Answer(action, reading.payload, reading.deviations)
+
+
+def read_request(action: str, payload: Mapping[str, Any]) -> Reading:
+    """A request's payload as its schema means it.  action: one of `CHARGE_POINT_ACTIONS`."""
+    if _REQUESTS[action].is_valid(payload):
+        return Reading(payload)
+    return read(_REQUEST_NODES[action], payload)
 
 
 # --- decoding a request ------------------------------------------------------------------------
 
 
-def _request(unique_id: MessageId, frame: list[Any]) -> Request:
+def _request(unique_id: MessageId, frame: list[Any], lenient: bool) -> Request:
     action = frame[2] if len(frame) > 2 else None
     if not isinstance(action, str):
-        raise FrameError("FormationViolation", "a CALL without an action", unique_id)
+        raise FrameError(FORMATION, "a CALL without an action", unique_id)
     if action not in CHARGE_POINT_ACTIONS:
         if action in CENTRAL_SYSTEM_ACTIONS:
             raise FrameError("NotSupported", f"{action} is for charge points", unique_id)
@@ -171,44 +213,13 @@ def _request(unique_id: MessageId, frame: list[Any]) -> Request:
     if payload is None:  # OCPP-J 4.2.1: it may be null or left out
         payload = {}
     if not isinstance(payload, dict):
-        raise FrameError("FormationViolation", f"{action}: no JSON object", unique_id)
-    if _REQUESTS[action].is_valid(payload):
-        return Request(unique_id, action, payload)
-    if action in TRANSACTION_ACTIONS:
-        return Request(unique_id, action, payload, (f"{action} breaks its schema",))
-    return Request(unique_id, action, payload, _bent(unique_id, action, payload))
-
-
-_CODES = {"required": "OccurenceConstraintViolation", "type": "TypeConstraintViolation"}
-_WORST_FIRST = (*_CODES.values(), "PropertyConstraintViolation")
-_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
-
-
-def _bent(unique_id: MessageId, action: str, payload: dict[str, Any]) -> tuple[str, ...]:
-    """What of a payload breaks the schema but can be read; raises FrameError for what cannot."""
-    bent: list[str] = []
-    broken: dict[str, str] = {}
-    for error in _REQUESTS[action].iter_errors(payload):
-        keyword = str(error.schema_path[-1])
-        told = f"{_where(error)}{error.message}"[:200]
-        if keyword in ("additionalProperties", "enum") or _readable_integer(error):
-            bent.append(told)
-        else:
-            broken.setdefault(_CODES.get(keyword, _WORST_FIRST[-1]), told)
-    for code in _WORST_FIRST:
-        if code in broken:
-            raise FrameError(code, f"{action}: {broken[code]}", unique_id)
-    return tuple(bent)
-
-
-def _readable_integer(error: jsonschema_rs.ValidationError) -> bool:
-    """Some chargers write every number as text (`"connectorId": "1"`), or an integer as `1.0`."""
-    kind, value = error.kind, error.instance
-    if not isinstance(kind, jsonschema_rs.ValidationErrorKind.Type) or "integer" not in kind.types:
-        return False
-    if isinstance(value, str):
-        return _INTEGER.fullmatch(value) is not None
-    return isinstance(value, float) and value.is_integer() and abs(value) < 2**63
+        raise FrameError(FORMATION, f"{action}: no JSON object", unique_id)
+    reading = read_request(action, payload)
+    if action not in TRANSACTION_ACTIONS:
+        fault = reading.fault if lenient else reading.strictly
+        if fault is not None:
+            raise FrameError(fault[0], f"{action}: {fault[1]}", unique_id)
+    return Request(unique_id, action, reading.payload, reading.deviations)
 
 
 def _where(error: jsonschema_rs.ValidationError) -> str:
@@ -240,7 +251,7 @@ def _json(text: str) -> Any:
     except (msgspec.DecodeError, RecursionError, ValueError) as exc:
         if _SURROGATE.search(text) or _TOO_LONG in str(exc):
             return _loosely(text)
-        raise FrameError("FormationViolation", f"not JSON: {str(exc)[:100]}") from exc
+        raise FrameError(FORMATION, f"not JSON: {str(exc)[:100]}") from exc
 
 
 def _loosely(text: str) -> Any:
@@ -253,7 +264,37 @@ def _loosely(text: str) -> Any:
             json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=_no_constant)
         )
     except (ValueError, RecursionError) as exc:
-        raise FrameError("FormationViolation", "not JSON") from exc
+        raise FrameError(FORMATION, "not JSON") from exc
+
+
+_BEGINNING = re.compile(
+    r"""\ufeff?\s* \[ \s* (?P<kind>[234]) \s* , \s*
+        (?: (?P<text> "(?:[^"\\]|\\.)*" )
+          | '(?P<quoted> [^'"\\]* )'
+          | (?P<number> -?[0-9]{1,20} (?:\.[0-9]{1,20})? ) \s* ,
+        )""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+
+
+def _beginning(text: str) -> tuple[int | None, MessageId | None]:
+    """Type and message id of what is not JSON further on; None where they cannot be read.
+
+    A charge point that gets no answer sends the same again for ever (a broken number, a comma
+    too many, a frame cut short); one that hears FormationViolation goes on.
+    """
+    found = _BEGINNING.match(text)
+    if found is None:
+        return None, None
+    kind = int(found["kind"])
+    if found["quoted"] is not None:
+        return kind, found["quoted"]
+    try:
+        # Control characters in it are no reason not to answer.
+        loosely = json.loads(found["text"] or found["number"], parse_float=Decimal, strict=False)
+    except ValueError:  # "\x" or "\u00"
+        return kind, None
+    return kind, _whole(loosely)
 
 
 def _whole(value: Any) -> Any:
@@ -275,6 +316,10 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _shown(value: Any) -> str:
+    return _encoder.encode(value).decode()[:40]
+
+
 def _dump(frame: list[Any]) -> str:
     return _encoder.encode(frame).decode()
 
@@ -282,14 +327,28 @@ def _dump(frame: list[Any]) -> str:
 # --- the schemas, compiled once ----------------------------------------------------------------
 
 
+def _schema(action: str, suffix: str) -> dict[str, Any]:
+    folder = files("ocpp.v16") / "schemas"
+    schema: dict[str, Any] = json.loads((folder / f"{action}{suffix}.json").read_text("utf-8-sig"))
+    _bound_integers(schema)
+    return schema
+
+
+def _bound_integers(part: Any) -> None:
+    """OCPP names no range for an integer, but none that we could keep is beyond 64 bits."""
+    if isinstance(part, dict):
+        if part.get("type") == "integer":
+            part |= {"minimum": -INT64, "maximum": INT64 - 1}
+        for inner in part.values():
+            _bound_integers(inner)
+
+
 def _compiled(suffix: str) -> dict[str, jsonschema_rs.Draft4Validator]:
     # Formats are left alone: an unreadable time must not refuse a transaction message, and
     # `facts` judges times by itself.
-    folder = files("ocpp.v16") / "schemas"
     return {
         str(action.value): jsonschema_rs.Draft4Validator(
-            json.loads((folder / f"{action.value}{suffix}.json").read_text("utf-8-sig")),
-            validate_formats=False,
+            _schema(action.value, suffix), validate_formats=False
         )
         for action in Action
     }
@@ -297,3 +356,10 @@ def _compiled(suffix: str) -> dict[str, jsonschema_rs.Draft4Validator]:
 
 _REQUESTS: Mapping[str, jsonschema_rs.Draft4Validator] = _compiled("")
 _RESPONSES: Mapping[str, jsonschema_rs.Draft4Validator] = _compiled("Response")
+_REQUEST_NODES: Mapping[str, Node] = {
+    action: node_of(_schema(action, ""), action) for action in CHARGE_POINT_ACTIONS
+}
+_RESPONSE_NODES: Mapping[str, Node] = {
+    action: node_of(_schema(action, "Response"), f"{action}Response")
+    for action in CENTRAL_SYSTEM_ACTIONS
+}

@@ -21,7 +21,7 @@ from ..domain.events import (
     TransactionStarted,
 )
 from ..domain.fleet import device_name
-from ..domain.shown import value_without_secrets, without_secrets
+from ..domain.shown import frame_without_secrets, value_without_secrets, without_secrets
 from ..tap import LONGEST, Tap, TooManyTraces
 from .desk import Now
 from .frames import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall, check_call
@@ -49,6 +49,7 @@ CONNECTOR_METHODS = (
 _OF_A_TRANSACTION = frozenset({"remoteStart", "remoteStop", "setCharging"})
 _CAME_TO_PASS = frozenset({"Accepted", "Stopped"})
 _MINUTES = 10.0  # that a trace lasts where nobody says how long
+_MOST_SHOWN = 10_000  # characters of an answer that is not JSON
 
 
 class _Invalid(Exception):
@@ -119,7 +120,7 @@ class Orders:
             details = value_without_secrets(exc.details)
             return Failed("CallError", without_secrets(str(exc)), exc.code, details)
         except InvalidAnswer as exc:
-            return Failed("CallError", str(exc), None, value_without_secrets(exc.payload))
+            return Failed("CallError", str(exc), None, _for_people(exc.payload))
 
     def _method(self, command: Command) -> Callable[[Command], Awaitable[Outcome]]:
         if command.connector_id == 0 and command.method in CENTRAL_SYSTEM_ACTIONS:
@@ -340,6 +341,13 @@ class Orders:
         if isinstance(params, dict) and isinstance(params.get("idTag"), str):
             return str(params["idTag"])
         raise _Invalid('remoteStart takes {"idTag": "..."} or nothing')
+
+
+def _for_people(payload: Any) -> Any:
+    """An answer that could not be read, without its secrets; text where it was not JSON at all."""
+    if isinstance(payload, str):
+        return frame_without_secrets(payload)[:_MOST_SHOWN]
+    return value_without_secrets(payload)
 
 
 def _switch(command: Command) -> bool:

@@ -17,7 +17,7 @@ import trio
 from ..histogram import Histogram
 from ..tap import IN, OUT, Tap
 from .frames import (
-    TRANSACTION_ACTIONS,
+    Answer,
     FrameError,
     InvalidAnswer,
     Refusal,
@@ -42,8 +42,6 @@ REFUSALS = ("full", "no_id", "password", "profile", "stopping", "subprotocol",
 _ANSWERED = frozenset({"answered", "refused", "invalid"})
 
 log = structlog.get_logger(__name__)
-
-Answer = Callable[[Request], Awaitable[Mapping[str, Any]]]
 
 
 class ChargePointGone(Exception):
@@ -106,7 +104,7 @@ class Tally:
     """What all connections have seen since the start, for metrics.
 
     requests: by action and outcome (answered or refused).  request_seconds: from the arrival of
-        one to its answer.  bent: those that break their schema but were read.
+        one to its answer.  bent: requests and answers that broke a schema but were read.
     rejected: frames, by code.
     calls: by action and outcome (answered, refused, invalid, timeout, gone).  call_seconds: from
         the sending of one to its answer, whatever it says.
@@ -132,6 +130,7 @@ class ChargePointSession:
         must be short, and it is not given this session: a call made from there could
         never be answered.
     rejected: is told of each frame that broke the protocol, and how many there were.
+    deviated: of each that broke its schema but was read: its action, how, and how many.
     tally, tap: shared by all sessions.
     tasks: the connection's own nursery, where others may do something for this session.
     call_timeout: seconds that the charge point has to answer a call.
@@ -142,8 +141,9 @@ class ChargePointSession:
         self,
         charge_point_id: str,
         socket: Socket,
-        answer: Answer,
+        answer: Callable[[Request], Awaitable[Mapping[str, Any]]],
         rejected: Callable[[FrameError, int], None],
+        deviated: Callable[[str, str, int], None],
         tasks: trio.Nursery,
         *,
         tally: Tally,
@@ -156,12 +156,14 @@ class ChargePointSession:
         self._tally = tally
         self._tap = tap
         self._rejected_frames = 0
+        self._schema_deviations = 0
         self.tasks = tasks
         self._call_timeout = call_timeout
         self._pending_approval = pending
         self._socket = socket
         self._answer = answer
         self._rejected = rejected
+        self._deviated = deviated
         self._lenient = lenient
         self._one_call = trio.Lock()
         self._calls_waiting = 0
@@ -218,36 +220,26 @@ class ChargePointSession:
     async def _handle(self, text: str) -> None:
         came_at = trio.current_time()
         try:
-            message = decode(text)
-            self._judge(message)
+            message = decode(text, lenient=self._lenient)
+            if not isinstance(message, Request) and message.unique_id != self._asked():
+                raise FrameError("UnaskedAnswer", "an answer to no call that is open")
         except FrameError as exc:
-            if self._tap.looked_at:
-                self._tap.note(self.charge_point_id, IN, text, str(exc))
+            self._note_frame(text, None, str(exc))
             self._count(exc)
             if exc.unique_id is not None:
                 self._tally.requests["?", "refused"] += 1  # its action may be anything
                 await self._send(encode_error(exc.unique_id, exc.code, exc.why))
             return
-        if self._tap.looked_at:
-            bent = message.bent if isinstance(message, Request) else ()
-            self._tap.note(self.charge_point_id, IN, text, "; ".join(bent))
         if isinstance(message, Request):
+            self._note_frame(text, message)
             await self._serve(message, came_at)
         else:
-            self._settle(message)
+            self._settle(message, text)
 
-    def _judge(self, message: Request | Result | Refusal) -> None:
-        """Raises FrameError for what can be read but is not taken."""
-        if isinstance(message, Request):
-            exempt = message.action in TRANSACTION_ACTIONS
-            if message.bent and not self._lenient and not exempt:
-                raise FrameError("FormationViolation", message.bent[0], message.unique_id)
-        elif self._pending is None or self._pending.unique_id != message.unique_id:
-            raise FrameError("UnaskedAnswer", "an answer to no call that is open")
+    def _asked(self) -> str | None:
+        return None if self._pending is None else self._pending.unique_id
 
     async def _serve(self, request: Request, came_at: float) -> None:
-        if request.bent:
-            self._tally.bent += 1
         try:
             reply = encode_result(request.unique_id, await self._answer(request))
             ended = "answered"
@@ -258,13 +250,30 @@ class ChargePointSession:
         self._tally.request_seconds.add(trio.current_time() - came_at)
         await self._send(reply)
 
-    def _settle(self, answer: Result | Refusal) -> None:
+    def _settle(self, answer: Result | Refusal, text: str) -> None:
         pending = self._pending
-        assert pending is not None  # noqa: S101  as `_judge` has seen
+        assert pending is not None  # noqa: S101  as `_handle` has seen
         if isinstance(answer, Refusal):
+            self._note_frame(text, None)
             pending.settle(outcome.Error(ChargePointRefused(answer)))
+            return
+        read = outcome.capture(read_result, pending.action, answer.payload, lenient=self._lenient)
+        if isinstance(read, outcome.Value):
+            self._note_frame(text, read.value)
+            pending.settle(outcome.Value(read.value.payload))
         else:
-            pending.settle(outcome.capture(read_result, pending.action, answer.payload))
+            self._note_frame(text, None, str(read.error))
+            pending.settle(read)
+
+    def _note_frame(self, text: str, read: Request | Answer | None, why: str = "") -> None:
+        """Show a frame, and count it where it broke its schema but was read."""
+        bent = () if read is None else read.bent
+        if self._tap.looked_at:
+            self._tap.note(self.charge_point_id, IN, text, why or "; ".join(bent))
+        if read is not None and bent:
+            self._tally.bent += 1
+            self._schema_deviations += 1
+            self._deviated(read.action, bent[0], self._schema_deviations)
 
     def _count(self, error: FrameError) -> None:
         self._tally.rejected[error.code] += 1

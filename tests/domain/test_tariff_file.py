@@ -63,6 +63,7 @@ def test_a_pasted_ocpi_object_is_read_as_it_is():
         ({"price": None}, ".price", "is missing"),
         ({"price": "dear"}, ".price", 'must be a number, not "dear"'),
         ({"price": True}, ".price", "must be a number, not true"),
+        ({"price": ["1", None]}, ".price", 'must be a number, not ["1", null]'),
         ({"price": Decimal("NaN")}, ".price", "must be a number"),
         ({"price": Decimal(-1)}, ".price", "must not be negative"),
         ({"price": Decimal(10) ** 20}, ".price", "out of all proportion"),

@@ -169,6 +169,7 @@ OF_KIND = {
         "tech_info": st.one_of(st.none(), _words),
     },
     events.FramesRejected: {**_about, "total": _whole, "code": _words, "why": _words},
+    events.SchemaDeviated: {**_about, "total": _whole, "action": _words, "what": _words},
     events.CommandCarriedOut: {
         **_about,
         "method": _words,

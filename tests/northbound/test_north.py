@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from decimal import Decimal
 from itertools import pairwise
 
 import attrs
@@ -21,6 +22,8 @@ from gateway.domain.events import (
     ChargePointConnected,
     ConnectorStatusChanged,
     FirmwareStatusChanged,
+    Progress,
+    TransactionSettled,
 )
 from gateway.domain.fleet import Fleet
 from gateway.journal import Bookmark
@@ -344,8 +347,20 @@ async def test_a_refusal_that_passes_loses_nothing():
 
 
 async def test_a_row_that_no_message_can_hold_is_set_aside(gateway):
+    """Texts are cut; signed meter values are not."""
+    nothing = Progress(as_of=EPOCH, energy_wh=Decimal(0), duration_s=0, charging_s=0, idle_s=0)
+    signed = TransactionSettled(
+        charge_point_id="CP-1",
+        received_at=EPOCH,
+        transaction_id=1,
+        connector_id=1,
+        started_at=EPOCH,
+        progress=nothing,
+        receipt={"receipt_id": "R", "signed": ["x" * 70_000]},
+        published_ms=1,
+    )
     entries = await gateway.house.bus.publish(
-        firmware("before"), firmware("x" * 70_000, after=1), firmware("after", after=2)
+        firmware("before"), signed, firmware("after", after=2)
     )
     await settled()
     (aside,) = await gateway.journal.asides(READER)

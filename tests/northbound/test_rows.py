@@ -151,6 +151,18 @@ def sampled(*samples: Sample, at: datetime | None = AT, connector: int = 1, **mo
             [("CP-1", MS, {"rejected_frames": 3})],
         ),
         (
+            events.SchemaDeviated(**ABOUT, total=4, action="BootNotification", what="iccid: null"),
+            [("CP-1", MS, {"schema_deviations": 4})],
+        ),
+        (
+            events.FirmwareStatusChanged(**ABOUT, status="x" * 256),
+            [("CP-1", MS, {"firmware_status": "x" * 254 + "…"})],
+        ),
+        (
+            events.FirmwareStatusChanged(**ABOUT, status="x" * 255),
+            [("CP-1", MS, {"firmware_status": "x" * 255})],
+        ),
+        (
             status("Faulted", 0, error_code="OtherError", vendor_error_code="0x17", info="hot"),
             [
                 (

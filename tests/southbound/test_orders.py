@@ -457,11 +457,11 @@ async def test_a_callerror_is_told_however_many_elements_it_has(gateway, operato
 @pytest.mark.parametrize(
     "answer",
     [
-        [3, {"configurationKey": {"key": "AuthorizationKey", "value": "s3cret"}}],
+        [3, {"configurationKey": {"AuthorizationKey": "s3cret"}}],
         [3, {"configurationKey": [{"key": "AuthorizationKey", "value": "s3cret", "readonly": 5}]}],
         [4, "InternalError", "AuthorizationKey: s3cret", {"AuthorizationKey": "s3cret"}],
     ],
-    ids=["no list", "no bool", "an error"],
+    ids=["no key", "no bool", "an error"],
 )
 async def test_a_password_is_not_told_with_an_answer_that_is_wrong(gateway, operator, answer):
     """HC-114: neither as it came nor in the words about it."""
