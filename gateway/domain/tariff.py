@@ -94,7 +94,7 @@ class Tariff:
     durations: tuple[int, ...]
     energies: tuple[int, ...]
 
-    dimensions: frozenset[str] = attrs.field(init=False)
+    dimensions: frozenset[str] = attrs.field(init=False)  # none: it prices no session
     zero: Decimal = attrs.field(init=False)
 
     @dimensions.default
@@ -249,7 +249,8 @@ class TariffBook:
             (
                 tariff
                 for tariff in self._candidates(charge_point_id, connector_id)
-                if (tariff.valid_from is None or tariff.valid_from <= at)
+                if tariff.dimensions
+                and (tariff.valid_from is None or tariff.valid_from <= at)
                 and (tariff.valid_to is None or at < tariff.valid_to)
             ),
             None,
