@@ -24,7 +24,8 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
                    "ocpp", "outcome", "trio_websocket", "wsproto"},
     "northbound": {"bus", "domain", "journal", "tap", *OUTSIDE},
     "northbound.link": {"attrs", "aiomqtt", "paho", "trio", "trio_asyncio"},  # asyncio lives here
-    "replay": {"attrs", "domain", "southbound", "msgspec"},
+    "replay": {"attrs", "comparison", "domain", "southbound", "msgspec", "values"},
+    "comparison": set(),
     "retention": {"accountant", "journal", "northbound", "structlog", "trio"},
     "app": {"accountant", "attrs", "bus", "domain", "journal", "northbound", "retention",
             "southbound", "tap", "trio"},

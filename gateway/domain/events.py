@@ -136,12 +136,15 @@ class MeterSampled(Event):
 
     transaction_id: as the charge point gave it, also where it means nothing (-1, 0, 2^63-1);
         None where it gave none.
+    energy_scale: what telemetry multiplies the registers by: that of the connector's open
+        transaction, else the configured one; None for 1.  The samples stay verbatim.
     """
 
     connector_id: int
     transaction_id: int | None = None
     readings: tuple[Reading, ...] = ()
     defects: tuple[str, ...] = ()
+    energy_scale: Decimal | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -156,6 +159,8 @@ class TransactionStarted(Event):
     id_tag_status: what the charge point was answered; only "Accepted" means it may charge,
         but a refused transaction is accounted for too: energy may have flowed.
     defects: names of the fields that broke the schema, for the session's flags.
+    energy_scale: what every register of the transaction is multiplied by (`[charge_points]
+        energy_scale` as it was at the start); None for 1.
     """
 
     connector_id: int
@@ -166,6 +171,7 @@ class TransactionStarted(Event):
     id_tag_status: str = "Accepted"
     reservation_id: int | None = None
     defects: tuple[str, ...] = ()
+    energy_scale: Decimal | None = None
 
 
 @attrs.frozen(kw_only=True)

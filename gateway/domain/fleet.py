@@ -7,6 +7,7 @@ them.  Whoever keeps devices applies the patches of each event in journal order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -41,7 +42,8 @@ def patches(event: Event) -> tuple[Patch, ...]:
     Charge point: connected (bool), reason, remote_address, security_profile, charger (JSON of
     BootNotification), status, error_code.  Connector: connected (its charge point is), status,
     error_code, since_ms, tx (the id of its open transaction or None), tx_tag, tx_tag_status
-    (what its start was answered), tx_ms (when ThingsBoard was last told of `tx`).
+    (what its start was answered), tx_ms (when ThingsBoard was last told of `tx`),
+    tx_energy_scale (a transaction's id and what its registers are multiplied by, where not by 1).
     """
     name = event.charge_point_id
     match event:
@@ -81,11 +83,13 @@ def patches(event: Event) -> tuple[Patch, ...]:
             return _of_connector(name, connector, over | {"tx_ms": milliseconds(event.at)})
         case events.TransactionStarted(connector_id=connector) if connector:
             # Before the accountant has opened it: who starts may want to stop at once.
-            begun = {
+            begun: dict[str, Any] = {
                 "tx": event.transaction_id,
                 "tx_tag": event.id_tag,
                 "tx_tag_status": event.id_tag_status,
             }
+            if event.energy_scale is not None:
+                begun["tx_energy_scale"] = [event.transaction_id, str(event.energy_scale)]
             return _of_connector(name, connector, {} if event.repeated else begun)
         case events.MeterSampled(connector_id=connector) if connector:
             return _of_connector(name, connector, {})
@@ -166,6 +170,27 @@ class Fleet:
             if state.get("tx") is not None and name != but
             if state.get("tx_tag_status", "Accepted") == "Accepted"
         }
+
+    def energy_scale(
+        self,
+        charge_point_id: str,
+        connector_id: int,
+        transaction_id: int | None,
+        configured: Decimal | None,
+    ) -> Decimal | None:
+        """What a connector's registers are multiplied by now, None for 1: an open transaction
+        keeps the factor that it began with, whatever the configuration has become.
+
+        connector_id: 0, the charge point as a whole, stands for the transaction's connector.
+        """
+        among = [connector_id] if connector_id else self.connectors(charge_point_id)
+        for connector in among:
+            state = self.about(device_name(charge_point_id, connector))
+            tx = state.get("tx")
+            if tx is not None and (connector_id or tx == transaction_id):
+                told = state.get("tx_energy_scale")
+                return Decimal(told[1]) if told and told[0] == tx else None
+        return configured
 
     def open_transaction(self, charge_point_id: str, connector_id: int) -> int | None:
         tx = self.about(device_name(charge_point_id, connector_id)).get("tx")

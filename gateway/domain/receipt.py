@@ -29,6 +29,7 @@ def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, An
     opening, stop = session.opening, session.stop
     terms = opening.terms
     tariff = terms.tariff
+    scale = opening.energy_scale
     return {
         "receipt_id": receipt_id(opening),
         "version": version,
@@ -43,6 +44,7 @@ def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, An
         "meter_start_wh": _register(opening.meter_start),
         "meter_stop_wh": None if stop is None else _register(stop.register),
         "meter_gap_wh": _register(opening.meter_gap),
+        **({} if scale is None else {"energy_scale": str(scale)}),
         "energy_wh": str(watt_hours(outcome.nwh)),
         "duration_s": (outcome.end - opening.start) // SECOND,
         "charging_s": int(run.charging // SECOND),

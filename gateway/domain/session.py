@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import attrs
@@ -39,6 +40,7 @@ class Opening:
 
     start: us.  meter_start: nWh.
     meter_gap: nWh, what the register has moved since the stop before; None where that is unknown.
+    energy_scale: what every register was multiplied by, those here too; None for 1.
     """
 
     charge_point_id: str
@@ -50,6 +52,7 @@ class Opening:
     meter_start: int | None
     terms: Terms
     meter_gap: int | None = None
+    energy_scale: Decimal | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -165,6 +168,7 @@ def with_readings(
     own_run = rebuild = False
     tariff = session.opening.terms.tariff
     by_current = tariff is not None and tariff.by_current
+    scale = session.opening.energy_scale
     for reading in readings:
         when, own = trusted(reading.timestamp, received_at)
         if not own:
@@ -172,7 +176,7 @@ def with_readings(
         at = microseconds(when)
         if at > newest:
             newest = at
-        found = harvest(reading.samples, with_current=by_current)
+        found = harvest(reading.samples, with_current=by_current, scale=scale)
         if found.rejected and REJECTED not in flags:
             flags |= {REJECTED}
         power_sampled = power_sampled or found.power

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple
 
 import attrs
 
 from .events import MeterSampled, Reading, TransactionStarted, TransactionStopped
-from .exact import microseconds, scaled
+from .exact import microseconds, scaled, times
 from .session import (
     LATE,
     UNTIMED,
@@ -64,7 +65,7 @@ def started(
     priced: begin to keep a priced prefix.
     """
     started_at, own = trusted(event.timestamp, event.received_at)
-    meter_start = None if event.meter_start is None else scaled(event.meter_start, 9)
+    meter_start = _register(event.meter_start, event.energy_scale)
     flags = _defects(event.defects, "meterStart")
     if not own:
         flags |= {UNTIMED, NEEDS_REVIEW}
@@ -89,6 +90,7 @@ def started(
         meter_start=meter_start,
         terms=terms,
         meter_gap=gap,
+        energy_scale=event.energy_scale,
     )
     session = opened(opening, flags=flags, priced=priced)
     if status is not None and status[1] in _TELLING:
@@ -206,8 +208,14 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
     if at < session.opening.start:
         at = session.opening.start
         flags |= {STOP_BEFORE_START}
-    register = None if event.meter_stop is None else scaled(event.meter_stop, 9)
+    register = _register(event.meter_stop, session.opening.energy_scale)
     return Stop(at=at, register=register, reason=event.reason or "Local"), flags
+
+
+def _register(told: str | None, scale: Decimal | None) -> int | None:
+    """meterStart or meterStop in nWh; None where there is none that can be read."""
+    register = None if told is None else scaled(told, 9)
+    return None if register is None else times(register, scale)
 
 
 def _known_unplugged(session: Session, stop: int) -> int | None:

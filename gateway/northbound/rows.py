@@ -166,7 +166,7 @@ def _sampled(event: events.MeterSampled) -> Iterator[Row]:
         return
     device = device_name(event.charge_point_id, event.connector_id)
     for reading in event.readings:
-        values: dict[str, Any] = {**instantaneous(reading.samples)}
+        values: dict[str, Any] = {**instantaneous(reading.samples, energy_scale=event.energy_scale)}
         if "power_w" in values:
             values["power_source"] = "measured"
         yield Row(device, milliseconds(believed(reading.timestamp, event.received_at)), values)
