@@ -109,14 +109,28 @@ def beginnings(open_transactions: Iterable[OpenTransaction], place: int) -> dict
     return since
 
 
-def fold(ledger: Ledger, entries: Iterable[Entry], place: int) -> None:
+def _log_refused(entry: Entry, exc: Exception) -> None:
+    log.error("event not restored", seq=entry.seq, exc_info=exc)
+
+
+def fold(
+    ledger: Ledger,
+    entries: Iterable[Entry],
+    place: int,
+    refused: Callable[[Entry, Exception], None] = _log_refused,
+) -> None:
     """Restore what happened up to `place`, and the facts that followed from it.
 
     Facts are numbered after the events that they follow from, so some lie beyond the place.
+    refused: is told of an event that the ledger cannot make sense of, which is a bug of ours (or
+        a tariff of an older version); all others are restored.
     """
     for entry in entries:
         if entry.seq <= place or isinstance(entry.event, TransactionFact):
-            ledger.restore(entry.event)
+            try:
+                ledger.restore(entry.event)
+            except Exception as exc:  # noqa: BLE001  a gateway that cannot start accounts for nobody
+                refused(entry, exc)
 
 
 async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, books: Books) -> None:
@@ -177,8 +191,16 @@ async def _tick(
     while True:
         await trio.sleep(_TICK)
         at = now()
-        if facts := (*ledger.tick(at), *_given_up(bus, ledger, at, stale_after)):
+        if facts := (*_ticked(ledger, at), *_given_up(bus, ledger, at, stale_after)):
             await bus.publish(*facts)
+
+
+def _ticked(ledger: Ledger, at: datetime) -> tuple[Event, ...]:
+    try:
+        return ledger.tick(at)
+    except Exception:
+        log.exception("idle time not priced")  # the gateway goes on without it
+        return ()
 
 
 def _given_up(

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -21,6 +21,9 @@ from . import __version__
 from .config import Config, ConfigError, Fault, judge, load
 from .values import Address
 from .values import address as read_address
+
+if TYPE_CHECKING:
+    from .export.party import Party
 
 if sys.version_info >= (3, 14):
     sys.exit("ocpp-gateway needs Python 3.11 to 3.13: trio-asyncio cannot be imported on 3.14 yet")
@@ -99,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
         help="for people, programs, a spreadsheet, or OCPI 2.2.1 CDRs, one a line",
     )  # fmt: skip
     sessions.add_argument("--receipt", metavar="ID", help="only this one")
+    sessions.add_argument(
+        "--credit", metavar="RECEIPT",
+        help="the Credit CDR that takes back the CDR of this receipt, or the CDR of this id",
+    )  # fmt: skip
     sessions.add_argument(
         "--signed-xml", action="store_true", help="its signed meter values, as S.A.F.E. XML"
     )
@@ -358,8 +365,11 @@ def _sessions(arguments: argparse.Namespace) -> int:
     from .sessions import open_sessions, receipts
 
     config, _ = load(arguments.config, os.environ)
+    faults: list[str] = []
     try:
-        found = (open_sessions if arguments.open else receipts)(config)
+        if arguments.credit is not None:
+            return _credit(arguments, config)
+        found = open_sessions(config, faults.append) if arguments.open else receipts(config)
     except JournalError as exc:
         print(f"ocpp-gateway: {exc}", file=sys.stderr)
         return 1
@@ -367,49 +377,92 @@ def _sessions(arguments: argparse.Namespace) -> int:
         found = [receipt for receipt in found if receipt["receipt_id"] == arguments.receipt]
     if arguments.signed_xml:
         return _signed_xml(found)
-    return _FORMATS["json" if arguments.json else arguments.format](found, config)
+    status = _FORMATS["json" if arguments.json else arguments.format](found, config)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else status
+
+
+def _each(found: Sequence[Any], show: Callable[[Any], object]) -> int:
+    """Show each receipt; one that cannot be is named on stderr, and hides none of the others."""
+    status = 0
+    for receipt in found:
+        try:
+            show(receipt)
+        except BrokenPipeError:
+            raise
+        except Exception as exc:  # noqa: BLE001  whatever is wrong with this one
+            print(f"{receipt.get('receipt_id')}: cannot be shown: {exc!r}", file=sys.stderr)
+            status = 1
+    return status
 
 
 def _as_text(found: Sequence[Any], _: Config) -> int:
-    for receipt in found:
-        print(_line(receipt))
     if not found:
         print("no sessions")
-    return 0
+    return _each(found, lambda receipt: print(_line(receipt)))
 
 
 def _as_json(found: Sequence[Any], _: Config) -> int:
     from .journal.codec import dump_object
 
-    for receipt in found:
-        print(dump_object(receipt))
-    return 0
+    return _each(found, lambda receipt: print(dump_object(receipt)))
 
 
 def _as_csv(found: Sequence[Any], _: Config) -> int:
-    from .export.table import write
+    from .export.table import write_header, write_row
 
-    write(found, sys.stdout)
-    return 0
+    write_header(sys.stdout)
+    return _each(found, lambda receipt: write_row(receipt, sys.stdout))
 
 
 def _as_cdrs(found: Sequence[Any], config: Config) -> int:
     """One OCPI CDR a line; what cannot be one is named on stderr."""
     from .export.cdr import export
-    from .export.party import party_of
     from .journal.codec import dump_object
 
-    try:
-        party = party_of(config.party)
-    except ValueError as exc:
-        raise ConfigError([Fault("[party]", str(exc))]) from exc
-    made = export(found, party=party)
+    made = export(found, party=_party(config))
     for cdr in made.cdrs:
         print(dump_object(cdr))
     for receipt_id in made.unpriced:
         print(f"{receipt_id}: no CDR, for it has no price", file=sys.stderr)
     for receipt_id in made.still_open:
         print(f"{receipt_id}: no CDR, for it has not ended", file=sys.stderr)
+    for receipt_id, why in made.faulty.items():
+        print(f"{receipt_id}: no CDR, for a fault of the gateway's own: {why}", file=sys.stderr)
+    return 1 if made.faulty else 0
+
+
+def _party(config: Config) -> Party:
+    from .export.party import party_of
+
+    try:
+        return party_of(config.party)
+    except ValueError as exc:
+        raise ConfigError([Fault("[party]", str(exc))]) from exc
+
+
+def _credit(arguments: argparse.Namespace, config: Config) -> int:
+    """The Credit CDR of one CDR.  Raises JournalError."""
+    from .export.cdr import NoCdr, cdr, credit, of_cdr
+    from .journal.codec import dump_object
+    from .sessions import receipt_versions
+
+    name = arguments.credit
+    if arguments.format != "ocpi-cdr" or arguments.json or arguments.open:
+        print("--credit goes with --format ocpi-cdr alone: it makes a CDR", file=sys.stderr)
+        return 2
+    party = _party(config)
+    receipt = of_cdr(name, receipt_versions(config))
+    try:
+        if receipt is None:
+            raise NoCdr(f"there is no receipt and no CDR {name!r}")
+        made = credit(cdr(receipt, party=party))
+    except NoCdr as exc:
+        why = "there is no CDR of it to take back" if receipt is not None else ""
+        print(": ".join(filter(None, (str(exc), why))), file=sys.stderr)
+        return 1
+    print(dump_object(made))
     return 0
 
 

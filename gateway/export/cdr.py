@@ -73,23 +73,46 @@ class StillOpen(NoCdr):
 
 @attrs.frozen(kw_only=True)
 class Export:
-    """unpriced, still_open: ids of receipts that are no CDRs, for the operator to be told."""
+    """unpriced, still_open: ids of receipts that are no CDRs, for the operator to be told.
+
+    faulty: ids of those that we should have made one of, and why we could not.
+    """
 
     cdrs: Sequence[dict[str, Any]]
     unpriced: Sequence[str]
     still_open: Sequence[str]
+    faulty: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def export(receipts: Iterable[Receipt], *, party: Party) -> Export:
     """The CDRs of all receipts that can be one, in their order."""
     cdrs: list[dict[str, Any]] = []
+    faulty: dict[str, str] = {}
     left_out: dict[type[NoCdr], list[str]] = {Unpriced: [], StillOpen: []}
     for receipt in receipts:
         try:
             cdrs.append(cdr(receipt, party=party))
         except NoCdr as exc:
             left_out[type(exc)].append(receipt["receipt_id"])
-    return Export(cdrs=cdrs, unpriced=left_out[Unpriced], still_open=left_out[StillOpen])
+        except Exception as exc:  # noqa: BLE001  one must not hide the others
+            faulty[str(receipt.get("receipt_id"))] = repr(exc)
+    unpriced, still_open = left_out[Unpriced], left_out[StillOpen]
+    return Export(cdrs=cdrs, unpriced=unpriced, still_open=still_open, faulty=faulty)
+
+
+def of_cdr(name: str, versions: Iterable[Receipt]) -> Receipt | None:
+    """The version of a receipt that the CDR of that id was made of.
+
+    name: a CDR's id, or a receipt's, which means its first version that there is.
+    versions: of any receipts, of each the older ones first.
+    """
+    named = None
+    for receipt in versions:
+        if _cdr_id(receipt, receipt["version"]) == name:
+            return receipt
+        if receipt["receipt_id"] == name and named is None:
+            named = receipt
+    return named
 
 
 def cdr(receipt: Receipt, *, party: Party, public_key: str | None = None) -> dict[str, Any]:
