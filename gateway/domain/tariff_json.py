@@ -69,6 +69,8 @@ def tariff_of(value: Mapping[str, Any], faults: Faults) -> Tariff | None:
         times=tuple(t for t in _bounds(held, "time") if 0 < t < DAY),
         durations=_bounds(held, "duration"),
         energies=_bounds(held, "energy"),
+        powers=_bounds(held, "power"),
+        currents=_bounds(held, "current"),
     )
 
 
@@ -93,7 +95,7 @@ def canonical(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _bounds(held: Iterable[Restrictions], what: str) -> tuple[int, ...]:
+def _bounds(held: Iterable[Restrictions], what: str) -> tuple[Any, ...]:
     found = {getattr(r, f"{side}_{what}") for r in held for side in ("from", "to")}
     return tuple(sorted(found - {None}))
 
