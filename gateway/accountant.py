@@ -110,14 +110,28 @@ def beginnings(open_transactions: Iterable[OpenTransaction], place: int) -> dict
     return since
 
 
-def fold(ledger: Ledger, entries: Iterable[Entry], place: int) -> None:
+def _log_refused(entry: Entry, exc: Exception) -> None:
+    log.error("event not restored", seq=entry.seq, exc_info=exc)
+
+
+def fold(
+    ledger: Ledger,
+    entries: Iterable[Entry],
+    place: int,
+    refused: Callable[[Entry, Exception], None] = _log_refused,
+) -> None:
     """Restore what happened up to `place`, and the facts that followed from it.
 
     Facts are numbered after the events that they follow from, so some lie beyond the place.
+    refused: is told of an event that the ledger cannot make sense of, which is a bug of ours (or
+        a tariff of an older version); all others are restored.
     """
     for entry in entries:
         if entry.seq <= place or isinstance(entry.event, TransactionFact):
-            ledger.restore(entry.event)
+            try:
+                ledger.restore(entry.event)
+            except Exception as exc:  # noqa: BLE001  a gateway that cannot start accounts for nobody
+                refused(entry, exc)
 
 
 async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, books: Books) -> None:
@@ -189,10 +203,18 @@ async def _tick(
         due = ledger.due(at)
         for first in range(0, len(due), _AT_A_STRETCH):
             several = due[first : first + _AT_A_STRETCH]
-            if facts := [fact for one in several for fact in ledger.tick(one, at)]:
+            if facts := [fact for one in several for fact in _ticked(ledger, one, at)]:
                 await bus.publish(*facts)
         if closed := tuple(_given_up(bus, ledger, at, stale_after)):
             await bus.publish(*closed)
+
+
+def _ticked(ledger: Ledger, transaction_id: int, at: datetime) -> tuple[Event, ...]:
+    try:
+        return ledger.tick(transaction_id, at)
+    except Exception:  # the other transactions are told of all the same
+        log.exception("time not priced", transaction_id=transaction_id)
+        return ()
 
 
 def _given_up(

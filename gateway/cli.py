@@ -1,4 +1,4 @@
-"""The command line.  The only module that prints.
+"""The command line.  With `listing`, the only module that prints.
 
 Exit status: 0 fine, 1 a fault while working, 2 wrong usage or configuration.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from . import __version__
-from .config import Config, ConfigError, Fault, judge, load
+from .config import ConfigError, Fault, judge, load
 from .values import Address
 from .values import address as read_address
 
@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         help="for people, programs, a spreadsheet, or OCPI 2.2.1 CDRs, one a line",
     )  # fmt: skip
     sessions.add_argument("--receipt", metavar="ID", help="only this one")
+    sessions.add_argument(
+        "--credit", metavar="RECEIPT",
+        help="the Credit CDR that takes back the CDR of this receipt, or the CDR of this id",
+    )  # fmt: skip
     sessions.add_argument(
         "--signed-xml", action="store_true", help="its signed meter values, as S.A.F.E. XML"
     )
@@ -354,92 +358,6 @@ def _export_thingsboard(arguments: argparse.Namespace) -> int:
 
 
 def _sessions(arguments: argparse.Namespace) -> int:
-    from .journal import JournalError
-    from .sessions import open_sessions, receipts
+    from .listing import sessions
 
-    config, _ = load(arguments.config, os.environ)
-    try:
-        found = (open_sessions if arguments.open else receipts)(config)
-    except JournalError as exc:
-        print(f"ocpp-gateway: {exc}", file=sys.stderr)
-        return 1
-    if arguments.receipt is not None:
-        found = [receipt for receipt in found if receipt["receipt_id"] == arguments.receipt]
-    if arguments.signed_xml:
-        return _signed_xml(found)
-    return _FORMATS["json" if arguments.json else arguments.format](found, config)
-
-
-def _as_text(found: Sequence[Any], _: Config) -> int:
-    for receipt in found:
-        print(_line(receipt))
-    if not found:
-        print("no sessions")
-    return 0
-
-
-def _as_json(found: Sequence[Any], _: Config) -> int:
-    from .journal.codec import dump_object
-
-    for receipt in found:
-        print(dump_object(receipt))
-    return 0
-
-
-def _as_csv(found: Sequence[Any], _: Config) -> int:
-    from .export.table import write
-
-    write(found, sys.stdout)
-    return 0
-
-
-def _as_cdrs(found: Sequence[Any], config: Config) -> int:
-    """One OCPI CDR a line; what cannot be one is named on stderr."""
-    from .export.cdr import export
-    from .export.party import party_of
-    from .journal.codec import dump_object
-
-    try:
-        party = party_of(config.party)
-    except ValueError as exc:
-        raise ConfigError([Fault("[party]", str(exc))]) from exc
-    made = export(found, party=party)
-    for cdr in made.cdrs:
-        print(dump_object(cdr))
-    for receipt_id in made.unpriced:
-        print(f"{receipt_id}: no CDR, for it has no price", file=sys.stderr)
-    for receipt_id in made.still_open:
-        print(f"{receipt_id}: no CDR, for it has not ended", file=sys.stderr)
-    return 0
-
-
-_FORMATS = {"text": _as_text, "json": _as_json, "csv": _as_csv, "ocpi-cdr": _as_cdrs}
-
-
-def _signed_xml(found: Sequence[Any]) -> int:
-    """The signed values of one session, for the S.A.F.E. transparency software."""
-    from .export.signed import transparency_xml
-
-    signed = {receipt["receipt_id"]: xml for receipt in found if (xml := transparency_xml(receipt))}
-    if len(signed) == 1:
-        print(*signed.values())
-        return 0
-    if signed:
-        print("choose one by --receipt:", *signed, sep="\n  ", file=sys.stderr)
-        return 2
-    print("there are no signed values", file=sys.stderr)
-    return 1
-
-
-def _line(receipt: Any) -> str:
-    """A receipt in a line for people."""
-    kwh = float(receipt["energy_wh"]) / 1000
-    total = receipt.get("total_incl_vat")
-    price = f"{total} {receipt['currency']}" if total is not None else "no price"
-    where = f"{receipt['charge_point']}/{receipt['connector']}"
-    stopped = receipt.get("stopped_at", "open")
-    doubt = "  needs review" if receipt.get("needs_review") else ""
-    return (
-        f"{receipt['started_at']}  {stopped:<20}  {where:<24}"
-        f"  {kwh:10.3f} kWh  {price:>14}  {receipt['id_tag']}{doubt}"
-    )
+    return sessions(arguments)

@@ -8,6 +8,7 @@ import ssl
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,9 +109,8 @@ class ChargePoint:
     password_hash: str | None = _key(values.argon2, secret=True)
     security_profile: int | None = _key(values.number(0, 3))
     time_zone: str | None = _key(values.zone)
-    max_power_kw: float | None = _key(values.number(0.1, 10_000, float))
-    energy_scale: float | None = _key(values.number(0.001, 1_000, float))
-    quirks: tuple[str, ...] = _key(values.words, ())
+    max_power_kw: Decimal | None = _key(values.exact("0.1", "10000"))
+    energy_scale: Decimal | None = _key(values.ENERGY_SCALE)
 
 
 @attrs.frozen
@@ -188,7 +188,7 @@ def _document(path: Path | None) -> tuple[dict[str, Any], str]:
     if path is None:
         return {}, "defaults"
     try:
-        return tomllib.loads(path.read_text("utf-8-sig")), str(path)
+        return tomllib.loads(path.read_text("utf-8-sig"), parse_float=Decimal), str(path)
     except FileNotFoundError:
         raise ConfigError([Fault(str(path), "there is no such file")]) from None
     except (OSError, UnicodeDecodeError) as exc:

@@ -1,7 +1,8 @@
 """Prices recorded frames without a network: `ocpp-gateway replay FILE...`.
 
-A file holds one example (`tz`, `policy`, `tariff`, `events`), or many as `{"default_policy": ...,
-"vectors": [...]}`.  The frames go the way that a charge point's go: facts, then the ledger.
+A file holds one example (`tz`, `policy`, `tariff`, `energy_scale`, `events`), or many as
+`{"default_policy": ..., "vectors": [...]}`.  The frames go the way that a charge point's go: facts,
+then the ledger.  What cannot be read or priced is told, and hides nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 
 import attrs
 
+from .comparison import differences
 from .domain.accounting import Ledger
 from .domain.bill import ADJUSTMENT, text
 from .domain.charge_point_clock import ChargePointClock
@@ -28,6 +30,7 @@ from .domain.tariff import TariffBook
 from .domain.tariff_file import read_tariffs
 from .southbound.facts import event_of
 from .southbound.frames import CHARGE_POINT_ACTIONS, TRANSACTION_ACTIONS, read_request
+from .values import ENERGY_SCALE
 
 CHARGE_POINT = "CP-1"
 
@@ -55,11 +58,12 @@ def replay(
 ) -> dict[str, Any]:
     """What the example's sessions come to, in the form of its `expected`.
 
+    `errors` tells of what a fault of ours kept from being accounted for or priced.
     Raises ExampleFault where the example, or its tariff, cannot be read.
     """
     if not isinstance(example, Mapping):
         raise ExampleFault("an example must be an object")
-    ledger = _Replayed(_book(example, default_policy))
+    ledger = _Replayed(_book(example, default_policy), _energy_scale(example))
     moments = [_moment(at, "live_at") for at in _listed(example, "live_at")]
     live: list[dict[str, Any]] = []
     for at, event in _events(example):
@@ -69,8 +73,10 @@ def replay(
     live += [_live(moment, ledger) for moment in moments[len(live) :]]
     found: dict[str, Any] = {
         "id": example.get("id"),
-        "sessions": [_session(final(session)) for session in ledger.stopped()],
+        "sessions": [*ledger.receipts()],
     }
+    if ledger.errors:
+        found["errors"] = ledger.errors
     if ledger.orphans:
         found["orphan_messages"] = ledger.orphans
     if "live_at" in example:
@@ -83,40 +89,67 @@ def replay(
 def main(paths: Sequence[str], *, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
     """Print one line of JSON for each example; the exit status.
 
-    0: all as expected, or nothing was.  1: an example differs, which stderr tells.  2: a file
-    cannot be replayed.
+    0: all as expected, or nothing was.  1: an example differs, which stderr tells.  2: a file or
+    an example cannot be replayed, or something in it not be priced; its line has `error` or
+    `errors`, and stderr tells it, too.
     """
     status = 0
     for path in paths:
         try:
             with open(path, encoding="utf-8") as file:
                 document = json.load(file, parse_float=Decimal, parse_constant=_no_number)
-            for example, policy in _examples(document):
-                found = replay(example, default_policy=policy)
-                print(json.dumps(found, ensure_ascii=False), file=out)
-                if "expected" in example:
-                    differences = list(_differences(found, example["expected"]))
-                    for difference in differences:
-                        print(f"{path}: {found['id']}: {difference}", file=err)
-                    status = max(status, int(bool(differences)))
-        except BrokenPipeError:
-            raise
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, ExampleFault) as exc:
+            examples = list(_examples(document))
+        except (OSError, ValueError, RecursionError, ExampleFault) as exc:
             print(f"{path}: {exc}", file=err)
-            return 2
+            status = 2
+            continue
+        for name, example, policy in examples:
+            found = _found(example, policy)
+            print(json.dumps(found, ensure_ascii=False, default=str), file=out)
+            faults = [found["error"]] if "error" in found else found.get("errors", [])
+            unlike: list[str] = []
+            if not faults and "expected" in example:
+                try:
+                    unlike = list(differences(found, example["expected"]))
+                except ValueError as exc:
+                    faults = [str(exc)]
+            for line in (*faults, *unlike):
+                print(f"{path}: {name}: {line}", file=err)
+            status = max(status, 2 if faults else int(bool(unlike)))
     return status
+
+
+def _found(example: Any, policy: Mapping[str, Any]) -> dict[str, Any]:
+    """What `replay` says of it, or only its id and the `error` that it cannot be replayed for."""
+    try:
+        return replay(example, default_policy=policy)
+    except ExampleFault as exc:
+        error = str(exc)
+    except Exception as exc:  # noqa: BLE001  a bug of ours in one must not hide the others
+        error = f"cannot be replayed, for a fault of the gateway's own: {exc!r}"
+    return {"id": example.get("id") if isinstance(example, dict) else None, "error": error}
 
 
 class _Replayed:
     """A ledger that is fed like the gateway's, and what came of it."""
 
-    def __init__(self, book: TariffBook) -> None:
+    def __init__(self, book: TariffBook, energy_scale: Decimal | None = None) -> None:
+        self._scale = energy_scale
         self._ledger = Ledger(book)
         self._journal: list[Event] = []
         self._known: dict[int, Session] = {}
         self.orphans: list[str] = []
+        self.errors: list[str] = []
 
     def take(self, event: Event) -> None:
+        if isinstance(event, TransactionStarted):
+            event = attrs.evolve(event, energy_scale=self._scale)
+        try:
+            self._take(event)
+        except Exception as exc:  # noqa: BLE001  in the gateway, too, the other books stay right
+            self.errors.append(f"{type(event).__name__} not accounted for: {exc!r}")
+
+    def _take(self, event: Event) -> None:
         lacking = self._ledger.lacks(event)
         if lacking is not None:
             scratch = Ledger(self._ledger.book)
@@ -130,6 +163,14 @@ class _Replayed:
             self._known[event.transaction_id] = self._session(event.transaction_id)
         for transaction_id in self._known:
             self._known[transaction_id] = self._session(transaction_id)
+
+    def receipts(self) -> Iterator[dict[str, Any]]:
+        for session in self.stopped():
+            try:
+                yield _session(final(session))
+            except Exception as exc:  # noqa: BLE001  one must not hide the others
+                transaction_id = session.opening.transaction_id
+                self.errors.append(f"transaction {transaction_id} cannot be priced: {exc!r}")
 
     def stopped(self) -> list[Session]:
         return [session for session in self._known.values() if session.stop is not None]
@@ -145,17 +186,23 @@ class _Replayed:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _examples(document: Any) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _examples(document: Any) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """The name of each example for messages, the example, and its default policy."""
     if not isinstance(document, dict):
         raise ExampleFault("an example must be an object")
     if "vectors" not in document:
-        yield document, DEFAULT_POLICY
+        yield _name(document, "example"), document, DEFAULT_POLICY
         return
     policy = document.get("default_policy", DEFAULT_POLICY)
     if not isinstance(policy, dict | Mapping):
         raise ExampleFault("default_policy must be an object")
-    for example in _listed(document, "vectors"):
-        yield example, policy
+    for index, example in enumerate(_listed(document, "vectors")):
+        yield _name(example, f"vectors[{index}]"), example, policy
+
+
+def _name(example: Any, place: str) -> str:
+    name = example.get("id") if isinstance(example, dict) else None
+    return place if name is None else str(name)
 
 
 def _listed(value: Mapping[str, Any], name: str) -> list[Any]:
@@ -174,8 +221,19 @@ def _book(example: Mapping[str, Any], default_policy: Mapping[str, Any]) -> Tari
     book, faults = read_tariffs(document, default_time_zone=example.get("tz"))
     fatal = "; ".join(f"{fault.where}: {fault.what}" for fault in faults if fault.fatal)
     if fatal:
-        raise ExampleFault(f"{example.get('id')}: {fatal}")
+        raise ExampleFault(fatal)
     return book
+
+
+def _energy_scale(example: Mapping[str, Any]) -> Decimal | None:
+    """As `[charge_points] energy_scale` has it; None for 1."""
+    if (given := example.get("energy_scale")) is None:
+        return None
+    try:
+        scale: Decimal = ENERGY_SCALE(given)
+    except ValueError as exc:
+        raise ExampleFault(f"energy_scale {exc}") from exc
+    return None if scale == 1 else scale
 
 
 def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
@@ -303,79 +361,3 @@ def _totals(outcome: Outcome) -> dict[str, str | None]:
         "total_excl_vat": str(bill.money(bill.excl)),
         "total_incl_vat": str(bill.money(bill.incl)),
     }
-
-
-# --- comparing ----------------------------------------------------------------------------------
-
-
-def _differences(found: Mapping[str, Any], expected: Any) -> Iterator[str]:
-    if not isinstance(expected, dict):
-        raise ExampleFault("expected must be an object")
-    for name in ("orphan_messages", "live"):
-        if found.get(name, []) != expected.get(name, []):
-            yield from _unlike(found.get(name, []), expected.get(name, []), name)
-    ours, theirs = (
-        _sorted_sessions(found.get("sessions")),
-        _sorted_sessions(expected.get("sessions", [])),
-    )
-    yield from _unlike(ours, theirs, "sessions")
-
-
-def _sorted_sessions(value: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    shaped = []
-    for session in value:
-        if not isinstance(session, dict):
-            return value
-        lines, flags = session.get("lines"), session.get("flags")
-        if isinstance(lines, list):
-            session = {**session, "lines": sorted(lines, key=_line_key)}
-        if isinstance(flags, list):
-            session = {**session, "flags": sorted(set(map(str, flags)))}
-        shaped.append(session)
-    return sorted(shaped, key=lambda session: str(session.get("transaction_id")))
-
-
-def _line_key(line: Any) -> tuple[Any, ...]:
-    if not isinstance(line, dict):
-        return ("", "")
-    return str(line.get("dimension")), *(
-        _number(line.get(name)) or Decimal(0)
-        for name in ("unit_price", "vat", "step_size", "quantity", "cost_excl_vat")
-    )
-
-
-def _unlike(found: Any, expected: Any, where: str) -> Iterator[str]:
-    """Where two JSON values differ; decimals as text are numbers."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for name in sorted(found.keys() | expected.keys()):
-            if name not in found:
-                yield f"{where}.{name} is missing, expected {_shown(expected[name])}"
-            elif name not in expected:
-                yield f"{where}.{name} is {_shown(found[name])}, expected nothing"
-            else:
-                yield from _unlike(found[name], expected[name], f"{where}.{name}")
-    elif isinstance(found, list) and isinstance(expected, list):
-        if len(found) != len(expected):
-            yield f"{where} is {_shown(found)}, expected {_shown(expected)}"
-            return
-        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
-            yield from _unlike(one, other, f"{where}[{index}]")
-    elif found != expected:
-        one, other = _number(found), _number(expected)
-        if one is None or one != other:
-            yield f"{where} is {_shown(found)}, expected {_shown(expected)}"
-
-
-def _number(value: Any) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        return None
-    try:
-        return Decimal(value)
-    except ArithmeticError:
-        return None
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)

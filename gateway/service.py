@@ -8,13 +8,11 @@ import signal
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
-import msgspec
 import structlog
 import trio
 
@@ -24,7 +22,8 @@ from .app import House, Settings, run
 from .config import Config, ConfigError, Fault
 from .domain.tags import IdTag, TagList
 from .domain.tariff import TariffBook
-from .domain.tariff_file import read_tariffs
+from .domain.tariff_file import Fault as TariffFault
+from .domain.tariff_file import read_tariffs, repeated_keys
 from .journal.codec import load_object
 from .journal.groupcommit import open_sqlite
 from .northbound import nodered
@@ -47,20 +46,24 @@ def utc_now() -> datetime:
 def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
     """The tariffs and the warnings about them.  Raises ConfigError with every fault."""
     path = config.pricing.tariffs
-    if path is None:
-        return TariffBook.empty(), []
-    try:
-        document = load_object(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
-        raise ConfigError([Fault(path, f"not readable as JSON: {exc}")]) from exc
+    document: Any = {}  # no prices: time zones and greatest powers hold all the same
+    twice: Sequence[TariffFault] = ()
+    if path is not None:
+        try:
+            text = Path(path).read_text("utf-8")
+            document, twice = load_object(text), repeated_keys(text)
+        except (OSError, ValueError, RecursionError) as exc:  # UnicodeDecodeError, DecodeError
+            raise ConfigError([Fault(path, f"not readable as JSON: {exc}")]) from exc
     known = config.charge_points.items()
     book, found = read_tariffs(
         document,
         default_time_zone=config.pricing.time_zone,
         zones={name: cp.time_zone for name, cp in known if cp.time_zone},
-        max_power_kw={name: Decimal(str(cp.max_power_kw)) for name, cp in known if cp.max_power_kw},
+        max_power_kw={name: cp.max_power_kw for name, cp in known if cp.max_power_kw},
     )
-    faults = [Fault(f"{path}: {fault.where}", fault.what, fault.fatal) for fault in found]
+    faults = [
+        Fault(f"{path}: {fault.where}", fault.what, fault.fatal) for fault in (*twice, *found)
+    ]
     if any(fault.fatal for fault in faults):
         raise ConfigError(faults)
     return book, faults
@@ -100,6 +103,11 @@ def settings_of(config: Config) -> Settings:
             tell_heartbeats=board.compat == "node-red",
             pending=ocpp.unknown_charge_points == "pending",
             concurrent=ocpp.concurrent_tx == "accept",
+            energy_scales={
+                name: cp.energy_scale
+                for name, cp in config.charge_points.items()
+                if cp.energy_scale not in (None, 1)
+            },
         ),
     )
     north = NorthSettings(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import __version__
 from .accountant import END, beginnings, fold
+from .bus import Entry
 from .config import Config
 from .domain.accounting import Ledger
 from .domain.receipt import receipt_of
@@ -24,18 +25,37 @@ def receipts(config: Config) -> Sequence[Receipt]:
         return store.receipts()
 
 
-def open_sessions(config: Config) -> Sequence[Receipt]:
-    """What has not ended, as receipts without `stopped_at`.  Raises JournalError, ConfigError."""
+def receipt_versions(config: Config) -> Sequence[Receipt]:
+    """Every version of every receipt, oldest first.  Raises JournalError."""
+    with reading(config.storage.url) as store:
+        return store.receipt_versions()
+
+
+def open_sessions(config: Config, fault: Callable[[str], None]) -> Sequence[Receipt]:
+    """What has not ended, as receipts without `stopped_at`.  Raises JournalError, ConfigError.
+
+    fault: is told of each session or event that a bug of ours leaves out; the others are there.
+    """
+
+    def refused(entry: Entry, exc: Exception) -> None:
+        event = entry.event
+        fault(f"{event.charge_point_id}: entry {entry.seq} cannot be accounted for: {exc!r}")
+
     book, _ = open_book(config)
     ledger = Ledger(book)
     with reading(config.storage.url) as store:
         for charge_point_id, first in beginnings(store.open_transactions(), END).items():
-            fold(ledger, store.read_account(charge_point_id, first, END), END)
-    accounts = [ledger.account(tx.transaction_id) for tx in ledger.open_transactions()]
-    return sorted(
-        (_receipt_so_far(session) for session in accounts if session is not None),
-        key=lambda receipt: (receipt["started_at"], receipt["transaction_id"]),
-    )
+            fold(ledger, store.read_account(charge_point_id, first, END), END, refused)
+    found: list[Receipt] = []
+    for tx in ledger.open_transactions():
+        session = ledger.account(tx.transaction_id)
+        try:
+            if session is not None:
+                found.append(_receipt_so_far(session))
+        except Exception as exc:  # noqa: BLE001  one must not hide the others
+            name = f"{tx.charge_point_id}/{tx.connector_id}"
+            fault(f"{name}: transaction {tx.transaction_id} cannot be priced: {exc!r}")
+    return sorted(found, key=lambda receipt: (receipt["started_at"], receipt["transaction_id"]))
 
 
 def _receipt_so_far(session: Session) -> Receipt:

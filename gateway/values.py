@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,6 +58,8 @@ def number(least: float, most: float, kind: type[int] | type[float] = int) -> An
             if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", value):
                 raise ValueError("must be a number")
             value = float(value)
+        if isinstance(value, Decimal):
+            value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("must be a number")
         if not least <= value <= most:
@@ -66,6 +69,25 @@ def number(least: float, most: float, kind: type[int] | type[float] = int) -> An
         return kind(value)
 
     return read
+
+
+def exact(least: str, most: str) -> Any:
+    """A decimal as it is written: what energy and money rest on is never a float."""
+
+    def read(value: object) -> Decimal:
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            raise ValueError("must be a number")
+        found = Decimal(value)
+        if not found.is_finite() or not Decimal(least) <= found <= Decimal(most):
+            raise ValueError(f"must lie between {least} and {most}")
+        if found != round(found, 12):
+            raise ValueError("must have at most 12 decimals")
+        return Decimal(f"{found.normalize():f}")  # 1000, and not 1E+3
+
+    return read
+
+
+ENERGY_SCALE = exact("0.001", "1000")
 
 
 def one_of(*words: str) -> Any:
@@ -127,9 +149,3 @@ def instant(value: object) -> datetime:
     except ValueError:
         raise ValueError("must be a date and time, like 2027-01-01T00:00:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def words(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise ValueError("must be a list of texts")
-    return tuple(value)

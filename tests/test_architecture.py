@@ -24,7 +24,8 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
                    "ocpp", "outcome", "trio_websocket", "wsproto"},
     "northbound": {"bus", "domain", "journal", "tap", *OUTSIDE},
     "northbound.link": {"attrs", "aiomqtt", "paho", "trio", "trio_asyncio"},  # asyncio lives here
-    "replay": {"attrs", "domain", "southbound", "msgspec"},
+    "replay": {"attrs", "comparison", "domain", "southbound", "msgspec", "values"},
+    "comparison": set(),
     "retention": {"accountant", "journal", "northbound", "structlog", "trio"},
     "app": {"accountant", "attrs", "bus", "domain", "journal", "northbound", "retention",
             "southbound", "tap", "trio"},
@@ -39,12 +40,13 @@ MAY_IMPORT = {  # room -> the rooms and outside packages it may name; the standa
                 "values", *OUTSIDE},
     "export": {"attrs", "domain", "export"},
     "thingsboard": {"attrs", "domain", "httpx2", "msgspec", "northbound"},  # of it: keys alone
-    "sessions": {"accountant", "config", "domain", "journal", "service"},
+    "sessions": {"accountant", "bus", "config", "domain", "journal", "service"},
     "simulation": {"simulation", *OUTSIDE, "mqtt5", "ocpp", "rich", "trio_websocket",
                    "wsproto"},
     "demonstration": {"config", "logs", "service", "trio", "values"},
-    "cli": {"config", "demonstration", "export", "health", "journal", "logs", "replay", "service",
-            "sessions", "simulation", "southbound", "tail", "thingsboard", "trio", "values"},
+    "listing": {"config", "export", "journal", "sessions"},
+    "cli": {"config", "demonstration", "export", "health", "journal", "listing", "logs", "replay",
+            "service", "simulation", "southbound", "tail", "thingsboard", "trio", "values"},
 }  # fmt: skip
 WATCHED = {name.partition(".")[0] for names in MAY_IMPORT.values() for name in names} | {
     room.partition(".")[0] for room in MAY_IMPORT

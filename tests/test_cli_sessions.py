@@ -12,10 +12,12 @@ from decimal import Decimal
 import pytest
 import trio
 
+from gateway import listing, sessions
 from gateway.cli import main
 from gateway.journal.codec import dump_object
 from gateway.journal.groupcommit import open_sqlite
 
+from .domain.scenes import ChargePoint
 from .export.corpus import plain_receipt, signed_receipt
 from .export.fields import faults
 
@@ -85,6 +87,119 @@ def test_cdrs_without_a_party_say_what_to_configure(store, capsys):
     config = store(plain_receipt())
     assert main(["sessions", "--config", config, "--format", "ocpi-cdr"]) == 2
     assert "[party]" in capsys.readouterr().err
+
+
+def credit_of(config, name, capsys, *more):
+    status = main(["sessions", "--config", config, "--format", "ocpi-cdr", "--credit", name, *more])
+    return status, *capsys.readouterr()
+
+
+def test_a_credit_cdr_takes_the_cdr_of_a_receipt_back(store, capsys):
+    config = store(named(plain_receipt(), "A"), named(plain_receipt("yen"), "B"), more=PARTY)
+    assert main(["sessions", "--config", config, "--format", "ocpi-cdr"]) == 0
+    sent, _ = (json.loads(one, parse_float=Decimal) for one in capsys.readouterr().out.splitlines())
+    status, out, err = credit_of(config, "A", capsys)
+    (line,) = out.splitlines()
+    back = json.loads(line, parse_float=Decimal)
+    assert (status, err) == (0, "")
+    assert list(faults("CDR", back)) == []
+    assert (back["credit"], back["credit_reference_id"], back["id"]) == (True, "A", "A-C")
+    assert back["total_cost"] == {side: -amount for side, amount in sent["total_cost"].items()}
+    # "Only the values in the total_cost field SHALL contain the negative amounts" (mod_cdrs).
+    assert back["total_energy_cost"] == sent["total_energy_cost"]
+    assert back["charging_periods"] == sent["charging_periods"]
+
+
+def test_each_version_of_a_receipt_is_a_cdr_that_can_be_taken_back(store, capsys):
+    first = named(plain_receipt(), "A")
+    second = named(plain_receipt("no VAT"), "A") | {"version": 2}
+    config = store(first, second, more=PARTY)
+    told = {}
+    for name in ("A", "A-v2"):
+        status, out, _ = credit_of(config, name, capsys)
+        assert status == 0
+        back = json.loads(out, parse_float=Decimal)
+        told[name] = back["credit_reference_id"], back["total_cost"]["excl_vat"]
+    assert told == {"A": ("A", Decimal("-9.31")), "A-v2": ("A-v2", Decimal("-4.2"))}
+
+
+def test_a_receipt_whose_first_version_is_gone_is_taken_back_as_it_is(store, capsys):
+    long = named(plain_receipt(), "A" * 60) | {"version": 2}
+    config = store(long, more=PARTY)
+    status, out, _ = credit_of(config, "A" * 60, capsys)
+    back = json.loads(out)
+    assert status == 0
+    assert back["id"] == back["credit_reference_id"] + "-C"
+    assert len(back["credit_reference_id"]) == 36
+
+
+def test_a_receipt_that_is_unknown_or_has_no_price_is_told(store, capsys):
+    unpriced = named(plain_receipt(), "B") | {"tariff": None}
+    config = store(named(plain_receipt(), "A"), unpriced, more=PARTY)
+    assert credit_of(config, "C", capsys) == (1, "", "there is no receipt and no CDR 'C'\n")
+    status, out, err = credit_of(config, "B", capsys)
+    assert (status, out) == (1, "")
+    assert err.startswith("B: there is no CDR of it")
+
+
+def test_a_credit_is_a_cdr_and_nothing_else(store, capsys):
+    config = store(named(plain_receipt(), "A"), more=PARTY)
+    assert main(["sessions", "--config", config, "--credit", "A"]) == 2
+    assert "--format ocpi-cdr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["text", "json", "csv", "ocpi-cdr"])
+def test_a_receipt_that_cannot_be_shown_hides_none_of_the_others(form, store, capsys, monkeypatch):
+    odd = named(plain_receipt(), "B") | {"started_at": None, "energy_wh": "many", "periods": 7}
+    config = store(named(plain_receipt(), "A"), odd, named(plain_receipt(), "C"), more=PARTY)
+    if form == "json":
+
+        def dump(receipt):
+            if receipt["receipt_id"] == "B":
+                raise TypeError("a bug of ours")
+            return dump_object(receipt)
+
+        monkeypatch.setattr(listing, "dump_object", dump)
+    assert main(["sessions", "--config", config, "--format", form]) == 1
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == (3 if form == "csv" else 2)
+    assert told.err.startswith("B: ")
+    assert len(told.err.splitlines()) == 1
+
+
+def test_an_open_session_that_cannot_be_priced_hides_none_of_the_others(
+    store, capsys, monkeypatch, tmp_path
+):
+    config = store()
+
+    async def begin():
+        async with open_sqlite(tmp_path / "gateway.db") as journal:
+            for number in (1, 2, 3):
+                begun = ChargePoint(f"CP-{number}", transaction_id=0).start("1000")
+                await journal.append(begun)
+
+    trio.run(begin)
+    priced, restore = sessions.so_far, sessions.Ledger.restore
+
+    def so_far(session):
+        if session.opening.charge_point_id == "CP-2":
+            raise IndexError("a bug of ours")
+        return priced(session)
+
+    def restored(ledger, event):
+        restore(ledger, event)
+        if event.charge_point_id == "CP-3":
+            raise ValueError("another one")
+
+    monkeypatch.setattr(sessions, "so_far", so_far)
+    monkeypatch.setattr(sessions.Ledger, "restore", restored)
+    status = main(["sessions", "--config", config, "--open", "--json"])
+    told = capsys.readouterr()
+    assert status == 1
+    shown = [json.loads(line)["charge_point"] for line in told.out.splitlines()]
+    assert shown == ["CP-1", "CP-3"]
+    assert "CP-2/1: transaction 2 cannot be priced: IndexError" in told.err
+    assert "CP-3: entry 3 cannot be accounted for: ValueError" in told.err
 
 
 def test_signed_values_are_handed_over_session_by_session(store, capsys):

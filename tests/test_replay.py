@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway import replay as replaying
+from gateway.domain.events import MeterSampled
 from gateway.replay import ExampleFault, main, replay
 
 EXAMPLES = Path(__file__).parent / "data" / "billing" / "own.json"
@@ -133,6 +135,92 @@ def test_a_malformed_file_is_told_in_one_line(run, document):
     assert status == 2
     assert len(err.splitlines()) == 1
     assert "example.json: " in err
+
+
+def test_an_example_that_cannot_be_replayed_hides_none_of_the_others(run):
+    reserved = {
+        "id": "R",
+        "currency": "EUR",
+        "min_price": {"excl_vat": 1},
+        "elements": [
+            {
+                "price_components": [{"type": "FLAT", "price": 5}],
+                "restrictions": {"reservation": "RESERVATION"},
+            }
+        ],
+    }
+    vectors = [
+        example("MTR-01"),
+        example("MTR-01") | {"id": "ODD", "tariff": {"id": "T"}},
+        7,
+        {"events": 7},
+        example("MTR-01") | {"id": "RES", "tariff": reserved, "expected": {}},
+        example("MTR-01") | {"id": "BAD", "expected": 7},
+        example("MTR-03"),
+    ]
+    status, found, err = run({"vectors": vectors})
+    assert status == 2
+    assert [one["id"] for one in found] == [
+        "MTR-01", "ODD", None, None, "RES", "BAD", "MTR-03",
+    ]  # fmt: skip
+    assert ["error" in one for one in found] == [False, True, True, True, False, False, False]
+    (session,) = found[4]["sessions"]
+    assert (session["total_incl_vat"], session["flags"]) == (None, ["needs_review", "no_tariff"])
+    told = [line.partition(": ")[2] for line in err.splitlines()]
+    assert told[0].startswith("ODD: tariffs[0].currency: is missing")
+    assert told[1] == "vectors[2]: an example must be an object"
+    assert told[2] == "vectors[3]: events must be a list"
+    assert "BAD: expected must be an object" in told
+
+
+def test_a_session_that_cannot_be_priced_hides_none_of_the_others(run, monkeypatch):
+    priced = replaying.final
+
+    def final(session):
+        if session.opening.meter_start == 7 * 10**9:
+            raise IndexError("a bug of ours")
+        return priced(session)
+
+    monkeypatch.setattr(replaying, "final", final)
+    doubled = example("MTR-01")
+    again = json.loads(json.dumps(doubled["events"], default=float))
+    for item in again:
+        payload = item["frame"][-1]
+        payload.update({k: v for k, v in {"connectorId": 2, "meterStart": 7}.items()
+                        if k in payload})  # fmt: skip
+        if "transactionId" in payload:
+            payload["transactionId"] = 2002
+        item["frame"][1] += "-2"
+    status, (found,), err = run(doubled | {"events": doubled["events"] + again})
+    assert status == 2
+    assert [session["transaction_id"] for session in found["sessions"]] == [1001]
+    assert found["errors"] == ["transaction 2002 cannot be priced: IndexError('a bug of ours')"]
+    assert "transaction 2002 cannot be priced" in err
+
+
+def test_an_event_that_cannot_be_accounted_for_hides_none_of_the_others(run, monkeypatch):
+    post = replaying.Ledger.post
+
+    def posted(ledger, event):
+        if isinstance(event, MeterSampled):
+            raise IndexError("a bug of ours")
+        return post(ledger, event)
+
+    monkeypatch.setattr(replaying.Ledger, "post", posted)
+    status, (found,), err = run(example("MTR-01"))
+    assert status == 2
+    assert [session["energy_wh"] for session in found["sessions"]] == ["10000"]
+    assert "MeterSampled not accounted for" in err
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_next(tmp_path):
+    (tmp_path / "bad").write_text("[" * 100_000)
+    (tmp_path / "good").write_text(json.dumps(example("MTR-01"), default=float))
+    out, err = StringIO(), StringIO()
+    paths = [str(tmp_path / name) for name in ("bad", "none", "good")]
+    assert main(paths, out=out, err=err) == 2
+    assert [json.loads(line)["id"] for line in out.getvalue().splitlines()] == ["MTR-01"]
+    assert len(err.getvalue().splitlines()) == 2
 
 
 def test_a_missing_file_is_told_in_one_line(tmp_path):

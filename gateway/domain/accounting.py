@@ -233,7 +233,7 @@ class Ledger:
             old = ended(self._sessions[self._open[key]], "Inferred")
             sessions, facts = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
             status = None
-        session = started(event, terms, status, self._last_stop(key), priced=tell)
+        session = started(event, terms, status, self._last_stop(key, event), priced=tell)
         sessions.append(session)
         if tell:
             facts.append(opened_fact(so_far(session), event.received_at))
@@ -360,11 +360,15 @@ class Ledger:
         held = [transaction_id for transaction_id in found if transaction_id is not None]
         return self._sessions[held[0]] if len(held) == 1 else None
 
-    def _last_stop(self, key: Connector) -> Stop | None:
+    def _last_stop(self, key: Connector, event: TransactionStarted) -> Stop | None:
         if key in self._open:
             return None  # it never told its end
         closed = self._closed.get(key)
-        return self._sessions[closed[-1]].stop if closed else None
+        if not closed:
+            return None
+        before = self._sessions[closed[-1]]
+        # Registers that were multiplied by different factors have no gap between them.
+        return before.stop if before.opening.energy_scale == event.energy_scale else None
 
     def _commit(self, event: Event, sessions: list[Session]) -> None:
         for session in sessions:
@@ -414,7 +418,7 @@ class Ledger:
             if told not in session.statuses:
                 session = with_status(session, told[1], told[0])
         flags = session.flags - {NO_TARIFF}
-        if NO_TARIFF in event.progress.flags:
+        if terms.unpriced or NO_TARIFF in event.progress.flags:
             flags |= {NO_TARIFF}
         gap = None if event.meter_gap_wh is None else int(event.meter_gap_wh * WH)
         opening = attrs.evolve(session.opening, meter_gap=gap)

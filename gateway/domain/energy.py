@@ -8,11 +8,12 @@ value: some charge points repeat it in every message after the live one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 
 import attrs
 
 from .events import Sample
-from .exact import scaled
+from .exact import scaled, times
 
 REGISTER = "Energy.Active.Import.Register"
 INTERVAL = "Energy.Active.Import.Interval"
@@ -84,10 +85,13 @@ def energy_of(value: str, unit: str | None) -> int | None:
     return scaled(value, digits)
 
 
-def harvest(samples: Sequence[Sample], *, with_current: bool = False) -> Harvest:
+def harvest(
+    samples: Sequence[Sample], *, with_current: bool = False, scale: Decimal | None = None
+) -> Harvest:
     """Everything in a reading that energy, price or receipt may rest on.
 
     with_current: the current is asked for.
+    scale: what registers and intervals are multiplied by; None for 1.
     """
     registers: list[Mark] = []
     intervals: list[Mark] = []
@@ -113,6 +117,8 @@ def harvest(samples: Sequence[Sample], *, with_current: bool = False) -> Harvest
                 continue  # between two lines, or unknown: never part of a sum
             location = _LOCATIONS.get(sample.location)
             nwh = energy_of(sample.value, sample.unit)
+            if nwh is not None and scale is not None:
+                nwh = times(nwh, scale)
             if nwh is None or location is None:
                 rejected = True
             elif sample.context == _BEGIN:

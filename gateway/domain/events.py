@@ -186,6 +186,8 @@ class MeterSampled(MeterMessage):
     of_stopped: it names a transaction that has stopped.
     nonzero_keys: registers that are known to be above 0, and that no transaction moves now: a 0
         of theirs is a fault.
+    energy_scale: what telemetry multiplies the registers by: that of the connector's open
+        transaction, else the configured one; None for 1.  The samples stay verbatim.
     """
 
     connector_id: int
@@ -197,6 +199,7 @@ class MeterSampled(MeterMessage):
     resumed_ms: int = 0
     of_stopped: bool = False
     nonzero_keys: tuple[str, ...] = ()
+    energy_scale: Decimal | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -213,6 +216,8 @@ class TransactionStarted(Event):
     id_tag_status: what the charge point was answered; only "Accepted" means it may charge,
         but a refused transaction is accounted for too: energy may have flowed.
     defects: names of the fields that broke the schema, for the session's flags.
+    energy_scale: what every register of the transaction is multiplied by (`[charge_points]
+        energy_scale` as it was at the start); None for 1.
     """
 
     connector_id: int
@@ -224,6 +229,7 @@ class TransactionStarted(Event):
     id_tag_status: str = "Accepted"
     reservation_id: int | None = None
     defects: tuple[str, ...] = ()
+    energy_scale: Decimal | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -44,6 +44,14 @@ def scaled(text: str, digits: int) -> int | None:
     return int(whole + fraction) * _POWERS[digits - len(fraction)]
 
 
+def times(nwh: int, factor: Decimal | None) -> int:
+    """A register times an `energy_scale`, cut to whole nWh.  factor: None for 1."""
+    if factor is None:
+        return nwh
+    numerator, denominator = factor.as_integer_ratio()
+    return nwh * numerator // denominator
+
+
 def microseconds(at: datetime) -> int:
     """Since 1970.  at: aware."""
     since = at - _EPOCH

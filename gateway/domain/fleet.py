@@ -7,6 +7,7 @@ them.  Whoever keeps devices applies the patches of each event in journal order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -46,6 +47,7 @@ def patches(event: Event) -> tuple[Patch, ...]:
     Connector: connected (its charge point is), status, error_code, since_ms, status_source
     ("reported" or "inferred"), tx (the id of its open transaction or None), tx_tag, tx_tag_status
     (what its start was answered), tx_start_ms, tx_ms (when ThingsBoard was last told of `tx`),
+    tx_energy_scale (a transaction's id and what its registers are multiplied by, where not by 1),
     last_tx (the newest that began here), stopped_tx and stopped_ms (the newest whose stop was
     told, and since when nothing flows), stop_tx (the id that an operator wants stopped),
     from_zero (its register began the newest transaction at 0), and `known_key` of each telemetry
@@ -122,6 +124,8 @@ def patches(event: Event) -> tuple[Patch, ...]:
             }
             if meter_start:
                 begun[known_key("meter_wh")] = True
+            if event.energy_scale is not None:
+                begun["tx_energy_scale"] = [event.transaction_id, str(event.energy_scale)]
             return _of_connector(name, connector, {} if event.repeated else begun)
         case events.TransactionStopped(connector_id=connector, stopped_id=int()) if connector:
             stopped = {"stopped_tx": event.stopped_id, "stopped_ms": event.zeros_ms}
@@ -282,6 +286,27 @@ class Fleet:
         charge_point_id, connector = split_name(device) or ("", 0)
         connected = self.about(charge_point_id).get("connected", False)
         return connector == 1 and connected and not self.connectors(charge_point_id)
+
+    def energy_scale(
+        self,
+        charge_point_id: str,
+        connector_id: int,
+        transaction_id: int | None,
+        configured: Decimal | None,
+    ) -> Decimal | None:
+        """What a connector's registers are multiplied by now, None for 1: an open transaction
+        keeps the factor that it began with, whatever the configuration has become.
+
+        connector_id: 0, the charge point as a whole, stands for the transaction's connector.
+        """
+        among = [connector_id] if connector_id else self.connectors(charge_point_id)
+        for connector in among:
+            state = self.about(device_name(charge_point_id, connector))
+            tx = state.get("tx")
+            if tx is not None and (connector_id or tx == transaction_id):
+                told = state.get("tx_energy_scale")
+                return Decimal(told[1]) if told and told[0] == tx else None
+        return configured
 
     def open_transaction(self, charge_point_id: str, connector_id: int) -> int | None:
         tx = self.about(device_name(charge_point_id, connector_id)).get("tx")

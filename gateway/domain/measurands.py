@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from .events import Sample
@@ -116,11 +117,14 @@ _PLAN = {
 }
 
 
-def instantaneous(samples: Sequence[Sample]) -> dict[str, float]:
+def instantaneous(
+    samples: Sequence[Sample], *, energy_scale: Decimal | None = None
+) -> dict[str, float]:
     """The readings by key, like `meter_wh`, `power_w`, `current_l1_a`, `soc_percent`.
 
     samples: of one instant (OCPP 1.6 §7.33).  These are for people and charts, to six decimals;
     nothing here is billed (that is `energy`'s, in exact numbers).
+    energy_scale: what the registers are multiplied by; None for 1.
     """
     found: dict[str, float] = {}
     ranks: dict[str, int] = {}
@@ -151,7 +155,11 @@ def instantaneous(samples: Sequence[Sample]) -> dict[str, float]:
             ranks[key] = rank
         else:
             ranks.pop(key, None)
-        found[key] = round(float(text) * factor, 6) + 0.0  # which makes 0 of -0
+        if energy_scale is not None and kind.units is _ENERGY:
+            value = float(Decimal(text) * energy_scale * int(factor))
+        else:
+            value = float(text) * factor
+        found[key] = round(value, 6) + 0.0  # which makes 0 of -0
         if of_phase and kind not in phased:
             phased.append(kind)
     for kind in phased:

@@ -12,11 +12,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from .dimensions import FLAT, PARKING_TIME, PAUSED, TIME
 from .exact import FOREVER, HOUR, Exact, ratio, whole
-from .tariff import UNPRICED, Rates, Terms
+from .tariff import UNPRICED, Rates, Tariff, Terms
+
+N = TypeVar("N", int, "Exact")
 
 States = Sequence[tuple[int, str]]
 """(us, TIME | PAUSED | PARKING_TIME | FREE) from then on, in the order of time; TIME before."""
@@ -25,13 +27,33 @@ Currents = Sequence[tuple[int, int | None]]
 """(us, nA) from then on, in the order of time."""
 
 
+class Extent(NamedTuple):
+    """The least and the greatest of what was metered in a period, where the tariff asks for it.
+
+    powers: nWh per us.  currents: nA.  None where it is not asked for, or not known.
+    """
+
+    powers: tuple[Exact, Exact] | None = None
+    currents: tuple[int, int] | None = None
+
+
+_NO_EXTENT = Extent()
+
+
 class Period(NamedTuple):
-    """A stretch of the session with one set of prices (OCPI 2.2.1, ChargingPeriod)."""
+    """A stretch of the session with one set of prices (OCPI 2.2.1, ChargingPeriod), and with
+    powers and currents on one side of each bound that the tariff has for them.
+
+    in_grace: its idle time costs nothing.  flat: a fee per session holds in it.
+    """
 
     start: Exact
     energy: Exact
     charging: Exact
     parking: Exact
+    extent: Extent = _NO_EXTENT
+    in_grace: bool = False
+    flat: bool = False
 
 
 class Run:
@@ -47,6 +69,7 @@ class Run:
         "charging",
         "currents",
         "enough",
+        "extent",
         "idle",
         "idle_since",
         "kind",
@@ -86,7 +109,8 @@ class Run:
         self.currents: Currents = ()
         # (closed periods, newest first) and (key, start, nWh, charging, idle at its start)
         self.periods: tuple[Period, object] | None = None
-        self.period: tuple[object, Exact, Exact, Exact, Exact] | None = None
+        self.period: tuple[_Key, Exact, Exact, Exact, Exact] | None = None
+        self.extent = _NO_EXTENT
 
     def copy(self) -> Run:
         """Another run at the same place; neither knows of the other from here on."""
@@ -112,6 +136,7 @@ class Run:
         twin.currents = self.currents
         twin.periods = self.periods
         twin.period = self.period
+        twin.extent = self.extent
         return twin
 
     def follow(self, states: States, currents: Currents) -> None:
@@ -156,7 +181,7 @@ class Run:
         while isinstance(rest, tuple):
             found.append(rest[0])
             rest = rest[1]
-        return [p for p in reversed(found) if p.energy or p.charging or p.parking]
+        return [p for p in reversed(found) if p.energy or p.charging or p.parking or p.flat]
 
     def arrive(self) -> None:
         """End here.  A session that took neither time nor energy met its start at least."""
@@ -235,10 +260,10 @@ class Run:
             if at < grace < until:
                 until = grace
         tariff = terms.tariff
+        current: int | None = None
         if tariff is None:
             self.enough = FOREVER
         else:
-            current: int | None = None
             if tariff.by_current:
                 index = bisect_right(self.currents, at, key=itemgetter(0))
                 if index:
@@ -260,7 +285,12 @@ class Run:
                     self.quantities[flat] = 1
             until = min(until, self.rates_until)
         self.until = until
-        self._turn_period((self.rates, kind, self.in_grace))
+        brackets = (0, 0)
+        extent = _NO_EXTENT
+        if tariff is not None and (tariff.by_power or tariff.by_current):
+            brackets = tariff.brackets(self.power, current)
+            extent = _extent(tariff, self.power, current)
+        self._turn_period((self.rates, kind, self.in_grace, brackets), extent)
 
     def _has_flat(self) -> bool:
         tariff = self.terms.tariff
@@ -274,14 +304,49 @@ class Run:
         energy, time = self.power
         return energy * HOUR < self.terms.policy.idle * time
 
-    def _turn_period(self, key: tuple[Rates, str, bool]) -> None:
+    def _turn_period(self, key: _Key, extent: Extent) -> None:
         if self.period is None or self.period[0] != key:
             self.periods = self._periods_now()
             self.period = (key, self.at, self.nwh, self.charging, self.idle)
+            self.extent = extent
+        elif extent is not _NO_EXTENT:
+            self.extent = _joined(self.extent, extent)
 
     def _periods_now(self) -> tuple[Period, object] | None:
         if self.period is None:
             return None
-        _, start, nwh, charging, idle = self.period
-        closed = Period(start, self.nwh - nwh, self.charging - charging, self.idle - idle)
+        (rates, _, in_grace, _), start, nwh, charging, idle = self.period
+        closed = Period(
+            start,
+            self.nwh - nwh,
+            self.charging - charging,
+            self.idle - idle,
+            self.extent,
+            in_grace,
+            rates.flat >= 0,
+        )
         return (closed, self.periods)
+
+
+_Key: TypeAlias = "tuple[Rates, str, bool, tuple[int, int]]"
+"""Prices, kind of time, whether it is a grace, and between which bounds power and current lie."""
+
+
+def _extent(tariff: Tariff, power: tuple[Exact, Exact] | None, current: int | None) -> Extent:
+    powers = currents = None
+    if tariff.by_power and power is not None:
+        rate = ratio(*power)
+        powers = rate, rate
+    if tariff.by_current and current is not None:
+        currents = current, current
+    return Extent(powers, currents)
+
+
+def _joined(one: Extent, other: Extent) -> Extent:
+    return Extent(_range(one.powers, other.powers), _range(one.currents, other.currents))
+
+
+def _range(one: tuple[N, N] | None, other: tuple[N, N] | None) -> tuple[N, N] | None:
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])

@@ -12,7 +12,19 @@ from typing import Any
 
 from .bill import ADJUSTMENT, Bill, Line, text
 from .dimensions import UNITS
-from .exact import HOUR, KWH, SECOND, WH, Exact, decimal, instant, ratio, rounded, watt_hours
+from .exact import (
+    HOUR,
+    KWH,
+    SECOND,
+    WH,
+    Exact,
+    decimal,
+    instant,
+    ratio,
+    rounded,
+    trimmed,
+    watt_hours,
+)
 from .pricing import Period
 from .session import Opening, Signed
 from .settlement import NEEDS_REVIEW, Outcome
@@ -29,6 +41,7 @@ def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, An
     opening, stop = session.opening, session.stop
     terms = opening.terms
     tariff = terms.tariff
+    scale = opening.energy_scale
     return {
         "receipt_id": receipt_id(opening),
         "version": version,
@@ -43,6 +56,7 @@ def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, An
         "meter_start_wh": _register(opening.meter_start),
         "meter_stop_wh": None if stop is None else _register(stop.register),
         "meter_gap_wh": _register(opening.meter_gap),
+        **({} if scale is None else {"energy_scale": str(scale)}),
         "energy_wh": str(watt_hours(outcome.nwh)),
         "duration_s": (outcome.end - opening.start) // SECOND,
         "charging_s": int(run.charging // SECOND),
@@ -94,13 +108,29 @@ def _four(amount: Exact) -> str:
     return str(decimal(rounded(amount, 1, 4), 4))
 
 
-def _period(period: Period) -> dict[str, str]:
-    return {
+def _period(period: Period) -> dict[str, Any]:
+    """Powers and currents, where the tariff asks for them, are cut to six decimals: so they stay
+    between the bounds between which they are."""
+    shown: dict[str, Any] = {
         "start": iso(instant(period.start)),
         "energy_kwh": text(ratio(period.energy, KWH)),
         "time_h": text(ratio(period.charging, HOUR)),
         "parking_time_h": text(ratio(period.parking, HOUR)),
     }
+    powers, currents = period.extent
+    if powers is not None:
+        least, greatest = (ratio(power * HOUR, KWH) for power in powers)
+        shown |= {"min_power_kw": _cut(least), "max_power_kw": _cut(greatest)}
+    if currents is not None:
+        least, greatest = (ratio(current, 10**9) for current in currents)
+        shown |= {"min_current_a": _cut(least), "max_current_a": _cut(greatest)}
+    if period.in_grace:
+        shown["in_grace"] = True
+    return shown
+
+
+def _cut(value: Exact) -> str:
+    return str(trimmed(decimal(int(value * 10**6 // 1), 6)))
 
 
 def _totals(bill: Bill | None) -> dict[str, str | None]:

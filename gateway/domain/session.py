@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import attrs
@@ -46,6 +47,7 @@ class Opening:
 
     start: us.  timed: it is the charge point's own word.  meter_start: nWh.
     meter_gap: nWh, what the register has moved since the stop before; None where that is unknown.
+    energy_scale: what every register was multiplied by, those here too; None for 1.
     """
 
     charge_point_id: str
@@ -58,6 +60,7 @@ class Opening:
     terms: Terms
     meter_gap: int | None = None
     timed: bool = True
+    energy_scale: Decimal | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -174,8 +177,9 @@ def with_readings(
     own_run = rebuild = False
     tariff = session.opening.terms.tariff
     by_current = tariff is not None and tariff.by_current
+    scale = session.opening.energy_scale
     for reading, when, source in readings:
-        found = harvest(reading.samples, with_current=by_current)
+        found = harvest(reading.samples, with_current=by_current, scale=scale)
         if source is not TimeSource.RECEIPT and _is_later_than_said(session, when, found):
             when, source = received_at, TimeSource.RECEIPT
         at = microseconds(when)

@@ -5,6 +5,7 @@ The rules are those of OCPI 2.2.1 (mod_tariffs); `tariff_file` reads and judges 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -93,8 +94,10 @@ class Tariff:
     times: tuple[int, ...]
     durations: tuple[int, ...]
     energies: tuple[int, ...]
+    powers: tuple[tuple[int, int], ...] = ()
+    currents: tuple[int, ...] = ()
 
-    dimensions: frozenset[str] = attrs.field(init=False)
+    dimensions: frozenset[str] = attrs.field(init=False)  # none: it prices no session
     zero: Decimal = attrs.field(init=False)
 
     @dimensions.default
@@ -149,6 +152,16 @@ class Tariff:
         get = found.get
         rates = Rates(get(FLAT, -1), get(ENERGY, -1), get(TIME, -1), get(PARKING_TIME, -1))
         return rates, until, enough
+
+    def brackets(self, power: tuple[Exact, Exact] | None, current: int | None) -> tuple[int, int]:
+        """How many of the tariff's bounds power and current reach, by which one tells all elements
+        that hold from all others; -1 for what is not known."""
+        powers = currents = -1
+        if power is not None:
+            powers = sum(power[0] * per >= nwh * power[1] for nwh, per in self.powers)
+        if current is not None:
+            currents = bisect_right(self.currents, current)
+        return powers, currents
 
     def _calendar(self, at: Exact, zone: ZoneInfo) -> tuple[int, int, int]:
         """Local date and time of day, and when one of them next crosses a bound.
@@ -249,7 +262,8 @@ class TariffBook:
             (
                 tariff
                 for tariff in self._candidates(charge_point_id, connector_id)
-                if (tariff.valid_from is None or tariff.valid_from <= at)
+                if tariff.dimensions
+                and (tariff.valid_from is None or tariff.valid_from <= at)
                 and (tariff.valid_to is None or at < tariff.valid_to)
             ),
             None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Set
 from decimal import Decimal
 from typing import Any
@@ -13,9 +14,9 @@ from .policy import POLICY_FIELDS, Policy
 from .tariff import Assignment, Tariff, TariffBook, Terms
 from .tariff_json import tariff_of
 from .tariff_parts import Fault, Faults, Node
-from .tariff_warnings import warn_of
+from .tariff_warnings import judge
 
-__all__ = ["Fault", "read_tariffs", "terms_of"]
+__all__ = ["Fault", "read_tariffs", "repeated_keys", "terms_of"]
 
 
 def read_tariffs(
@@ -40,6 +41,17 @@ def read_tariffs(
     return book, tuple(faults.found)
 
 
+def repeated_keys(text: str) -> tuple[Fault, ...]:
+    """A fault for each member that an object of the JSON text has twice: readers differ in which
+    of the two they take (RFC 8259, section 4), and so would the price.
+
+    Raises ValueError, RecursionError where the text cannot be read.
+    """
+    faults = Faults()
+    _judge_keys(json.loads(text, object_pairs_hook=_Members), faults)
+    return tuple(faults.found)
+
+
 def terms_of(
     tariff: Mapping[str, Any] | None, policy: Mapping[str, Any] | None, time_zone: str | None
 ) -> Terms:
@@ -48,8 +60,11 @@ def terms_of(
     Raises ValueError where that is none of ours.
     """
     faults = Faults()
+    read = None if tariff is None else tariff_of(tariff, faults)
+    priced = read is not None and bool(read.dimensions)
     found = Terms(
-        tariff=None if tariff is None else tariff_of(tariff, faults),
+        tariff=read if priced else None,
+        unpriced=tariff is not None and not priced,
         policy=_policy(policy or {}, faults),
         time_zone=time_zone,
         zone=ZoneInfo(time_zone or "UTC"),
@@ -58,6 +73,25 @@ def terms_of(
     if wrong is not None:
         raise ValueError(f"{wrong.where} {wrong.what}")
     return found
+
+
+class _Members(list[tuple[str, Any]]):
+    """A JSON object as it stands in the text, with all of its members."""
+
+
+def _judge_keys(value: object, faults: Faults) -> None:
+    if isinstance(value, _Members):
+        seen: set[str] = set()
+        for name, member in value:
+            with faults.at(name):
+                if name in seen:
+                    faults.error("is there twice in one object")
+                seen.add(name)
+                _judge_keys(member, faults)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            with faults.at(index):
+                _judge_keys(item, faults)
 
 
 # --- the file ---------------------------------------------------------------------------------
@@ -89,7 +123,7 @@ def _book(
                     faults.error(f'the id "{tariff.id}" is another tariff\'s')
                 else:
                     tariffs[tariff.id] = tariff
-                    warn_of(tariff, faults)
+                    judge(tariff, faults)
     if document.get("policy") is not None and not isinstance(document["policy"], dict):
         with faults.at("policy"):
             faults.error("must be an object")
@@ -195,6 +229,9 @@ def _policy(value: Mapping[str, Any], faults: Faults) -> Policy:
         with faults.at(name):
             faults.error(f"is not known; there are {', '.join(POLICY_FIELDS)}")
     read = {name: node.get(name, _POLICY.get(name, parts.number)) for name in POLICY_FIELDS}
+    if read["max_power_kw"] == 0:
+        with faults.at("max_power_kw"):
+            faults.error("must be above 0: no energy would ever be believed")
     return Policy(**{name: value for name, value in read.items() if value is not None})
 
 

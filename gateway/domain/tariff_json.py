@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -22,6 +23,7 @@ from .tariff_parts import Faults, Node
 def tariff_of(value: Mapping[str, Any], faults: Faults) -> Tariff | None:
     """None where a fault is fatal."""
     node = Node(value, faults)
+    _strangers(value, _TARIFF, faults, misspelled=True)
     before = len(faults.found)
     name = node.get("id", parts.text, required=True)
     currency = node.get("currency", _currency, required=True)
@@ -30,7 +32,7 @@ def tariff_of(value: Mapping[str, Any], faults: Faults) -> Tariff | None:
     elements: list[Element] = []
     with faults.at("elements"):
         if value.get("elements") is None or value.get("elements") == []:
-            faults.error("is missing: a tariff without elements has no price")
+            faults.error("is missing: a tariff without elements prices no session")
         else:
             for index, item in parts.objects(value["elements"], faults):
                 with faults.at(index):
@@ -67,7 +69,18 @@ def tariff_of(value: Mapping[str, Any], faults: Faults) -> Tariff | None:
         times=tuple(t for t in _bounds(held, "time") if 0 < t < DAY),
         durations=_bounds(held, "duration"),
         energies=_bounds(held, "energy"),
+        powers=_bounds(held, "power"),
+        currents=_bounds(held, "current"),
     )
+
+
+_TARIFF = (
+    "country_code", "party_id", "id", "currency", "type", "tariff_alt_text", "tariff_alt_url",
+    "min_price", "max_price", "preauthorize_amount", "elements", "tax_included",
+    "start_date_time", "end_date_time", "energy_mix", "last_updated",
+)  # fmt: skip
+_ELEMENT = ("price_components", "restrictions")
+_COMPONENT = ("type", "price", "vat", "step_size")
 
 
 def canonical(value: object) -> str:
@@ -82,7 +95,7 @@ def canonical(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _bounds(held: Iterable[Restrictions], what: str) -> tuple[int, ...]:
+def _bounds(held: Iterable[Restrictions], what: str) -> tuple[Any, ...]:
     found = {getattr(r, f"{side}_{what}") for r in held for side in ("from", "to")}
     return tuple(sorted(found - {None}))
 
@@ -102,6 +115,7 @@ class _RawComponent:
 
 def _element(node: Node, raw: list[_RawComponent], elements: list[Element]) -> None:
     faults = node.faults
+    _strangers(node.value, _ELEMENT, faults)
     held = node.get("restrictions", parts.restrictions)
     skipped = held is None and node.value.get("restrictions") is not None
     components: dict[str, int] = {}
@@ -124,6 +138,7 @@ def _element(node: Node, raw: list[_RawComponent], elements: list[Element]) -> N
 
 
 def _raw_component(node: Node) -> _RawComponent | None:
+    _strangers(node.value, _COMPONENT, node.faults)
     dimension = node.get("type", parts.dimension, required=True)
     price = node.get("price", parts.number, required=True)
     vat = node.get("vat", parts.number)
@@ -131,6 +146,21 @@ def _raw_component(node: Node) -> _RawComponent | None:
     if dimension is None or price is None:
         return None
     return _RawComponent(dimension, price, vat, 1 if step is None else step)
+
+
+def _strangers(
+    value: Mapping[str, Any], known: Sequence[str], faults: Faults, *, misspelled: bool = False
+) -> None:
+    """Warn of members that OCPI does not know: a price or a restriction may be meant by them.
+
+    misspelled: only of what looks like a known one.
+    """
+    for name in value.keys() - set(known):
+        meant = difflib.get_close_matches(name, known, n=1)
+        if meant or not misspelled:
+            with faults.at(name):
+                hint = f"; is {meant[0]} meant?" if meant else ""
+                faults.warn(f"is not known to OCPI: ignored{hint}")
 
 
 def _component(raw: _RawComponent, including: bool, scale: int) -> Component:

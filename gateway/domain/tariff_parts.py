@@ -15,7 +15,7 @@ import attrs
 
 from .clock import parse_timestamp
 from .dimensions import DIMENSIONS
-from .exact import HOUR, KWH, SECOND
+from .exact import HOUR, KWH, SECOND, Exact
 from .restrictions import Restrictions
 
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -23,6 +23,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,20})?")
 _DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
 _MOST = Decimal(10) ** 12
+_DECIMALS = 20
 
 
 @attrs.frozen
@@ -89,17 +90,30 @@ def text(value: Any, faults: Faults) -> str | None:
 
 
 def number(value: Any, faults: Faults) -> Decimal | None:
-    """A JSON number, or its digits as text; never negative."""
-    found = _decimal(value)
+    """A JSON number, or its digits as text; never negative, of 20 decimals at most."""
+    found = decimal_of(value)
     if found is None:
         faults.error(f"must be a number, not {shown(value)}")
     elif found < 0:
         faults.error("must not be negative")
     elif found > _MOST:
         faults.error("is out of all proportion")
+    elif _decimals(found) > _DECIMALS:
+        faults.error(f"has more than {_DECIMALS} decimals")
+    elif not found and _decimals(found) < 0:
+        return Decimal(0)  # 0e999999999 is 0, but dear to calculate with
     else:
         return found
     return None
+
+
+def _decimals(value: Decimal) -> int:
+    """How many digits it has behind the point, trailing zeros aside.  Never calculates: an
+    exponent may be greater than any memory."""
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)  # noqa: S101  for the type checker: it is finite
+    zeros = next((n for n, digit in enumerate(reversed(digits)) if digit), 0)
+    return -exponent - zeros
 
 
 def whole_number(value: Any, faults: Faults) -> int | None:
@@ -173,24 +187,27 @@ def restrictions(value: Any, faults: Faults) -> Restrictions | None:
     for start, end in (("from_date", "to_date"), ("from_duration", "to_duration")):
         _ordered(read[start], read[end], start.removeprefix("from_"), faults)
     _ordered(read["from_energy"], read["to_energy"], "kwh", faults)
+    _ordered(read["from_current"], read["to_current"], "current", faults)
+    least, greatest = (read[name] and Fraction(*read[name]) for name in ("from_power", "to_power"))
+    _ordered(least, greatest, "power", faults)
     if value.get("reservation") is not None:
         faults.warn("reservations are not priced: the element is skipped")
         return None
     return Restrictions(**read)
 
 
-def _ordered(start: int | None, end: int | None, what: str, faults: Faults) -> None:
+def _ordered(start: Exact | None, end: Exact | None, what: str, faults: Faults) -> None:
     if start is not None and end is not None and start >= end:
         faults.warn(f"the range of {what} is empty: the element never holds")
 
 
-def _decimal(value: Any) -> Decimal | None:
+def decimal_of(value: Any) -> Decimal | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return Decimal(value)
     if isinstance(value, float):  # a document read without parse_float: as it is written
-        return _decimal(repr(value))
+        return decimal_of(repr(value))
     if isinstance(value, Decimal):
         return value if value.is_finite() else None
     if isinstance(value, str) and _NUMBER.fullmatch(value):
@@ -265,4 +282,36 @@ _RESTRICTIONS: Mapping[str, tuple[str, Callable[[Any, Faults], Any]]] = {
     "reservation": ("", text),
 }
 
-dimension = one_of(*DIMENSIONS)
+_INSTEAD: Mapping[str, str] = {
+    "SESSIONTIME": "TIME for charging and PARKING_TIME for idle time",
+    "TOTALTIME": "TIME for charging and PARKING_TIME for idle time",
+    "CHARGINGTIME": "TIME",
+    "DURATION": "TIME",
+    "CONGESTIONTIME": "PARKING_TIME",
+    "IDLETIME": "PARKING_TIME",
+    "PARKING": "PARKING_TIME",
+    "OCCUPANCY": "PARKING_TIME",
+    "BLOCKINGFEE": "PARKING_TIME",
+    "RESERVATIONTIME": "TIME in an element with the restriction reservation",
+    "RESERVATIONFIXED": "FLAT in an element with the restriction reservation",
+    "ENERGYIMPORT": "ENERGY",
+    "ENERGYEXPORT": "ENERGY, of what the car takes: what it gives back is not priced",
+    "KWH": "ENERGY",
+    "FIXED": "FLAT",
+    "FIXEDFEE": "FLAT",
+    "STARTFEE": "FLAT",
+    "POWER": "ENERGY or TIME with the restrictions min_power and max_power",
+    "CURRENT": "ENERGY or TIME with the restrictions min_current and max_current",
+}
+"""What OCPI 2.2.1 has for the dimensions of OCPI 3.0, OCPP 2.1 and of CDRs, letters only."""
+
+
+def dimension(value: Any, faults: Faults) -> str | None:
+    if isinstance(value, str) and value in DIMENSIONS:
+        return value
+    what = f"must be one of {', '.join(DIMENSIONS)}, not {shown(value)}"
+    letters = re.sub("[^A-Z]", "", value.upper()) if isinstance(value, str) else ""
+    same = {name.replace("_", ""): name for name in DIMENSIONS}
+    meant = same.get(letters) or _INSTEAD.get(letters)
+    faults.error(f"{what}; use {meant}" if meant else what)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from .events import (
     TransactionStarted,
     TransactionStopped,
 )
-from .exact import SECOND, microseconds, scaled
+from .exact import SECOND, microseconds, scaled, times
 from .session import (
     BEFORE,
     LATE,
@@ -73,7 +74,7 @@ def started(
     priced: begin to keep a priced prefix.
     """
     started_at, source = event.instant()
-    meter_start = None if event.meter_start is None else scaled(event.meter_start, 9)
+    meter_start = _register(event.meter_start, event.energy_scale)
     flags = _defects(event.defects, "meterStart")
     flags |= _time_flags(source)
     if meter_start is None:
@@ -98,6 +99,7 @@ def started(
         terms=terms,
         meter_gap=gap,
         timed=source is not TimeSource.RECEIPT,
+        energy_scale=event.energy_scale,
     )
     session = opened(opening, flags=flags, priced=priced)
     if status is not None and status[1] in _TELLING:
@@ -262,7 +264,7 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
     flags |= _time_flags(source)
     stop = Stop(
         at=at,
-        register=None if event.meter_stop is None else scaled(event.meter_stop, 9),
+        register=_register(event.meter_stop, session.opening.energy_scale),
         reason=event.reason or ("Remote" if event.remote else "Local"),
         told_at=None if event.timestamp is None else microseconds(event.timestamp),
         timed=source is not TimeSource.RECEIPT,
@@ -283,6 +285,12 @@ def _same_stop(one: Stop, other: Stop) -> bool:
     if one.told_at is None or other.told_at is None:
         return one.told_at == other.told_at and one.register == other.register
     return abs(one.told_at - other.told_at) < SECOND and one.register == other.register
+
+
+def _register(told: str | None, scale: Decimal | None) -> int | None:
+    """meterStart or meterStop in nWh; None where there is none that can be read."""
+    register = None if told is None else scaled(told, 9)
+    return None if register is None else times(register, scale)
 
 
 def _known_unplugged(session: Session, stop: int) -> int | None:

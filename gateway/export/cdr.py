@@ -11,11 +11,13 @@ What OCPI leaves open, and how it is settled here:
 * `cdr_location` and the parties come from configuration (`Party`).  OCPP 1.6 has no EVSEs: each
   connector is one.
 * `total_cost` is the price that was billed, rounded once to the currency's minor unit.  Its parts
-  are exact to four decimals, so their sum may differ by that rounding.  What a tariff's `min_price`
-  or `max_price` changes is in `total_cost` alone, for OCPI has no part to put it in; the remark
-  says how much.  Where no VAT applies, both amounts of a cost are the same.
+  have four decimals and add up to it: the greatest takes the difference that rounding makes.  What
+  a tariff's `min_price` adds does not depend on time or energy and is in `total_fixed_cost`; what
+  its `max_price` takes off is taken off all parts in proportion; the remark says how much it is.
+  Where no VAT applies, both amounts of a cost are the same.
 * Volumes of charging periods have four decimals and add up to the totals.  Time that the operator
-  does not bill (`FREE`: a fault) is in `total_time`, but in no period.
+  does not bill (`FREE`: a fault) is in `total_time`, but in no period.  The grace of an idle spell,
+  and a session that is waived, are in periods without a `tariff_id`: no tariff is relevant there.
 * A session without a tariff has no currency and no costs: it is no CDR.
 * Signed values that are too long for OCPI, or in another format than the first, are left out; the
   remark says how many.
@@ -73,23 +75,46 @@ class StillOpen(NoCdr):
 
 @attrs.frozen(kw_only=True)
 class Export:
-    """unpriced, still_open: ids of receipts that are no CDRs, for the operator to be told."""
+    """unpriced, still_open: ids of receipts that are no CDRs, for the operator to be told.
+
+    faulty: ids of those that we should have made one of, and why we could not.
+    """
 
     cdrs: Sequence[dict[str, Any]]
     unpriced: Sequence[str]
     still_open: Sequence[str]
+    faulty: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def export(receipts: Iterable[Receipt], *, party: Party) -> Export:
     """The CDRs of all receipts that can be one, in their order."""
     cdrs: list[dict[str, Any]] = []
+    faulty: dict[str, str] = {}
     left_out: dict[type[NoCdr], list[str]] = {Unpriced: [], StillOpen: []}
     for receipt in receipts:
         try:
             cdrs.append(cdr(receipt, party=party))
         except NoCdr as exc:
             left_out[type(exc)].append(receipt["receipt_id"])
-    return Export(cdrs=cdrs, unpriced=left_out[Unpriced], still_open=left_out[StillOpen])
+        except Exception as exc:  # noqa: BLE001  one must not hide the others
+            faulty[str(receipt.get("receipt_id"))] = repr(exc)
+    unpriced, still_open = left_out[Unpriced], left_out[StillOpen]
+    return Export(cdrs=cdrs, unpriced=unpriced, still_open=still_open, faulty=faulty)
+
+
+def of_cdr(name: str, versions: Iterable[Receipt]) -> Receipt | None:
+    """The version of a receipt that the CDR of that id was made of.
+
+    name: a CDR's id, or a receipt's, which means its first version that there is.
+    versions: of any receipts, of each the older ones first.
+    """
+    named = None
+    for receipt in versions:
+        if _cdr_id(receipt, receipt["version"]) == name:
+            return receipt
+        if receipt["receipt_id"] == name and named is None:
+            named = receipt
+    return named
 
 
 def cdr(receipt: Receipt, *, party: Party, public_key: str | None = None) -> dict[str, Any]:
@@ -124,8 +149,8 @@ def cdr(receipt: Receipt, *, party: Party, public_key: str | None = None) -> dic
         total_cost=price(Decimal(receipt["total_excl_vat"]), Decimal(receipt["total_incl_vat"])),
         total_energy=sum(volumes.energy, _NOTHING),
         total_time=number(duration),
-        total_parking_time=sum(volumes.parking, _NOTHING),
-        **_costs(receipt["lines"]),
+        total_parking_time=sum(volumes.parking, _NOTHING) or None,
+        **_costs(receipt),
         remark=_remark(receipt, left_out),
         last_updated=date_time(stopped),
     )
@@ -187,18 +212,36 @@ def _location(receipt: Receipt, party: Party) -> dict[str, Any]:
     )
 
 
-def _costs(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Decimal]]:
-    """By dimension; none for one that has no line."""
-    found: dict[str, dict[str, Decimal]] = {}
-    for dimension, field in _COSTS.items():
-        mine = [line for line in lines if line["dimension"] == dimension]
-        if mine:
-            excl, incl = (
-                sum((Decimal(line[f"cost_{side}_vat"]) for line in mine), _NOTHING)
-                for side in ("excl", "incl")
-            )
-            found[field] = price(excl, incl)
-    return found
+def _costs(receipt: Receipt) -> dict[str, dict[str, Decimal]]:
+    """The parts of the total cost; none for a dimension that has no line."""
+    sides = [_parts(receipt, side) for side in ("excl", "incl")]
+    excl, incl = sides
+    fields = [field for field in _COSTS.values() if field in excl or field in incl]
+    return {field: price(excl.get(field, _NOTHING), incl.get(field, _NOTHING)) for field in fields}
+
+
+def _parts(receipt: Receipt, side: str) -> dict[str, Decimal]:
+    """The parts of the total excluding or including VAT, to four decimals, that add up to it."""
+    parts: dict[str, Decimal] = {}
+    adjustment = _NOTHING
+    for line in receipt["lines"]:
+        cost = Decimal(line[f"cost_{side}_vat"])
+        if line["dimension"] == ADJUSTMENT:
+            adjustment += cost
+        else:
+            field = _COSTS[line["dimension"]]
+            parts[field] = parts.get(field, _NOTHING) + cost
+    total = Decimal(receipt[f"total_{side}_vat"])
+    if adjustment > 0:  # min_price
+        parts[_COSTS[FLAT]] = parts.get(_COSTS[FLAT], _NOTHING) + adjustment
+    elif adjustment < 0 and (whole := sum(parts.values(), _NOTHING)):  # max_price
+        parts = {field: number(cost * total / whole) for field, cost in parts.items()}
+    rest = total - sum(parts.values(), _NOTHING)
+    for field in sorted(parts, key=parts.__getitem__, reverse=True):
+        taken = max(rest, -parts[field])  # no part falls below zero for a rounding
+        parts[field] += taken
+        rest -= taken
+    return parts
 
 
 # --- signed values ------------------------------------------------------------------------------

@@ -64,6 +64,15 @@ def write(receipts: Iterable[Receipt], out: TextIO) -> None:
     csv.writer(out).writerows(rows(receipts))
 
 
+def write_header(out: TextIO) -> None:
+    csv.writer(out).writerow(HEADER)
+
+
+def write_row(receipt: Receipt, out: TextIO) -> None:
+    """All of it or nothing."""
+    csv.writer(out).writerow(_row(receipt))
+
+
 def _row(receipt: Receipt) -> list[str]:
     zone = ZoneInfo(receipt["time_zone"] or "UTC")
     started, stopped = (parse_timestamp(receipt.get(f"{end}_at")) for end in ("started", "stopped"))

@@ -1,19 +1,34 @@
-"""A receipt's periods as ChargingPeriods of OCPI, whose volumes add up to the CDR's totals."""
+"""A receipt's periods as ChargingPeriods of OCPI, whose volumes add up to the CDR's totals.
+
+Whoever has the tariff can price them: each lies within one set of prices, and where the tariff
+asks for power or current they tell the least and the greatest (mod_cdrs, CdrDimensionType).  Time
+and energy that cost nothing whatever the tariff says stand in a period without a `tariff_id`: "If
+not provided, no Tariff is relevant during this period" (mod_cdrs, ChargingPeriod).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 import attrs
 
+from ..domain.bill import WAIVED
 from ..domain.dimensions import ENERGY, PARKING_TIME, TIME
 from .ocpi import date_time, instant_of, number
 
 Receipt = Mapping[str, Any]
 
 _NOTHING = Decimal(0)
+_CLOSE = Decimal("0.0002")  # hours that rounding alone can make
+_STEP = Decimal("0.0001")
+_EXTENTS = {
+    "MIN_POWER": "min_power_kw",
+    "MAX_POWER": "max_power_kw",
+    "MIN_CURRENT": "min_current_a",
+    "MAX_CURRENT": "max_current_a",
+}
 
 
 @attrs.frozen
@@ -31,36 +46,56 @@ class Volumes:
             name: [Decimal(period[name]) for period in receipt["periods"]] or [_NOTHING]
             for name in ("energy_kwh", "time_h", "parking_time_h")
         }
-        parking = _shares(exact["parking_time_h"])
-        time = number(sum(exact["time_h"], _NOTHING))
+        time, parking = (
+            number(sum(exact[name], _NOTHING)) for name in ("time_h", "parking_time_h")
+        )
         # "total_charging_time = total_time - total_parking_time" (mod_cdrs), but for free time
-        rest = duration - sum(parking, _NOTHING)
-        if time and rest > 0 and abs(rest - time) <= Decimal("0.0002"):
-            time = rest
+        if abs(duration - time - parking) <= _CLOSE:
+            if time and duration > parking:
+                time = duration - parking
+            elif parking:
+                parking = duration - time
         return cls(
             energy=_shares(exact["energy_kwh"], number(Decimal(receipt["energy_wh"]) / 1000)),
             charging=_shares(exact["time_h"], time),
-            parking=parking,
+            parking=_shares(exact["parking_time_h"], parking),
         )
 
     def periods(self, receipt: Receipt, tariff_id: str) -> list[dict[str, Any]]:
         """At least one, even of a session in which nothing happened."""
-        starts = [period["start"] for period in receipt["periods"]] or [receipt["started_at"]]
+        about = receipt["periods"] or [{"start": receipt["started_at"]}]
+        waived = WAIVED in receipt["flags"]
         found = []
-        for start, *volumes in zip(starts, self.energy, self.charging, self.parking, strict=True):
-            dimensions = [
-                {"type": name, "volume": volume}
-                for name, volume in zip((ENERGY, TIME, PARKING_TIME), volumes, strict=True)
-                if volume
-            ]
-            found.append(
-                {
-                    "start_date_time": date_time(instant_of(start)),
-                    "dimensions": dimensions or [{"type": ENERGY, "volume": _NOTHING}],
-                    "tariff_id": tariff_id,
-                }
-            )
+        for period, *volumes in zip(about, self.energy, self.charging, self.parking, strict=True):
+            start = date_time(instant_of(period["start"]))
+            priced = dict(zip((ENERGY, TIME, PARKING_TIME), volumes, strict=True))
+            free: dict[str, Decimal] = {}
+            if waived:
+                priced, free = {}, priced
+            elif period.get("in_grace"):
+                free = {PARKING_TIME: priced.pop(PARKING_TIME)}
+            extents = {
+                name: Decimal(period[member]).quantize(_STEP, ROUND_FLOOR)
+                for name, member in _EXTENTS.items()
+                if member in period
+            }
+            if priced:
+                dimensions = _dimensions(priced, extents)
+                found.append(
+                    {"start_date_time": start, "dimensions": dimensions, "tariff_id": tariff_id}
+                )
+            if free:
+                dimensions = _dimensions(free, extents)
+                found.append({"start_date_time": start, "dimensions": dimensions})
         return found
+
+
+def _dimensions(
+    volumes: Mapping[str, Decimal], extents: Mapping[str, Decimal]
+) -> list[dict[str, Any]]:
+    told = {name: volume for name, volume in volumes.items() if volume} or {ENERGY: _NOTHING}
+    told |= {name: number(volume) for name, volume in extents.items()}
+    return [{"type": name, "volume": volume} for name, volume in told.items()]
 
 
 def _shares(volumes: Sequence[Decimal], total: Decimal | None = None) -> list[Decimal]:

@@ -224,6 +224,11 @@ class SqliteStore:
         )
         return tuple(load_object(body) for body, _ in rows)
 
+    def receipt_versions(self) -> tuple[Mapping[str, Any], ...]:
+        """Every version of every receipt, those of a session one after the other."""
+        rows = self._rows("select body from receipt order by published_ms, receipt_id, version")
+        return tuple(load_object(body) for (body,) in rows)
+
     def _entries(self, sql: str, given: tuple[Any, ...]) -> tuple[Entry, ...]:
         return tuple(Entry(seq, load(kind, body)) for seq, kind, body in self._rows(sql, given))
 

@@ -112,7 +112,7 @@ class Prototype:
 
     def _sampled(self, event: events.MeterSampled) -> Iterator[Mapping[str, Any]]:
         for reading in event.readings:
-            measured = instantaneous(reading.samples)
+            measured = instantaneous(reading.samples, energy_scale=event.energy_scale)
             if (register := measured.get("meter_wh")) is not None:
                 yield {"Energy Active Import Register": register}
             if (soc := measured.get("soc_percent")) is not None:

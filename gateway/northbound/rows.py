@@ -181,7 +181,7 @@ def _sampled(event: events.MeterSampled) -> Iterator[Row]:
         return
     device = device_name(event.charge_point_id, connector)
     for ts, samples in _instants(event):
-        values: dict[str, Any] = {**instantaneous(samples)}
+        values: dict[str, Any] = {**instantaneous(samples, energy_scale=event.energy_scale)}
         if _is_late(event, ts, samples):
             for key in _FLOWS & values.keys():
                 del values[key]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -43,6 +44,7 @@ class Rules:
     heartbeat_interval: seconds.  tell_heartbeats: whether Heartbeats become events.
     pending: whether charge points that the configuration does not name wait for approval.
     concurrent: whether an id tag may charge in two places at once.
+    energy_scales: charge point id -> what its registers are multiplied by, where not by 1.
     """
 
     tags: TagList = attrs.field(factory=TagList)
@@ -50,6 +52,7 @@ class Rules:
     tell_heartbeats: bool = False
     pending: bool = False
     concurrent: bool = True
+    energy_scales: Mapping[str, Decimal] = attrs.field(factory=dict)
 
 
 class Desk:
@@ -274,7 +277,16 @@ class Desk:
         )
         if fact is None:
             raise TypeError(f"no fact in a {request.action}")
-        return self._clock.judged(fact, self._present())
+        return self._clock.judged(self._with_scale(fact), self._present())
+
+    def _with_scale(self, fact: events.Event) -> events.Event:
+        scale = self._rules.energy_scales.get(self._charge_point_id)
+        if isinstance(fact, events.MeterSampled):
+            about = (fact.charge_point_id, fact.connector_id, fact.transaction_id)
+            scale = self._bus.fleet.energy_scale(*about, scale)
+        elif not isinstance(fact, events.TransactionStarted):
+            return fact
+        return fact if scale is None else attrs.evolve(fact, energy_scale=scale)
 
 
 def _iso(at: datetime) -> str:

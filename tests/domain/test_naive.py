@@ -122,6 +122,14 @@ def ordered(low, high):
 def test_any_tariff_gives_the_same_price_half_a_second_at_a_time(
     tariff, start, pieces, changes, policy, more
 ):
+    found, scene = receipt_and_scene(tariff, start, pieces, changes, policy, more)
+    points, changed, currents, left = scene
+    expected = naive.price(tariff, ZONE, points, changed, currents=currents, left=left, **policy)
+    assert (Decimal(found["total_excl_vat"]), Decimal(found["total_incl_vat"])) == expected
+
+
+def receipt_and_scene(tariff, start, pieces, changes, policy, more):
+    """The receipt of a session, and the session as `naive.price` takes it."""
     times = list(accumulate((length for length, *_ in pieces), initial=0))
     energies = accumulate((length * rate for length, rate, _ in pieces), initial=0)
     points = [
@@ -171,9 +179,7 @@ def test_any_tariff_gives_the_same_price_half_a_second_at_a_time(
             ConnectorStatusChanged(**about, timestamp=left, connector_id=1, status="Available")
         )
     (settled,) = facts
-    found = settled.receipt
-    expected = naive.price(tariff, ZONE, points, changed, currents=currents, left=left, **policy)
-    assert (Decimal(found["total_excl_vat"]), Decimal(found["total_incl_vat"])) == expected
+    return settled.receipt, (points, changed, currents, left)
 
 
 def meter(about, moment, sample):
