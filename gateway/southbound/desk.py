@@ -22,6 +22,7 @@ from ..domain.tags import TagList
 from .facts import event_of
 from .frames import TRANSACTION_ACTIONS, FrameError, Request
 from .session import Unanswerable
+from .websocket import ENDS_CONNECTION
 
 COST_MESSAGES = "org.openchargealliance.costmsg"
 _REJECTED_EVERY = 10.0  # seconds between two events about rejected frames of one charge point
@@ -101,7 +102,8 @@ class Desk:
     def rejected(self, error: FrameError, total: int) -> None:
         """Tell of frames that broke the protocol, but not of each: there may be thousands."""
         now = trio.current_time()  # a wall clock may jump
-        if now - self._rejected_told_at >= _REJECTED_EVERY:
+        last = error.code in ENDS_CONNECTION  # no later one will tell the number
+        if last or now - self._rejected_told_at >= _REJECTED_EVERY:
             self._rejected_told_at = now
             log.info(
                 "frame rejected",

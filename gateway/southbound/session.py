@@ -30,7 +30,7 @@ from .frames import (
     encode_result,
     read_result,
 )
-from .websocket import Socket, SocketClosed
+from .websocket import ProtocolViolation, Socket, SocketClosed
 
 MOST_CALLS = 20  # calls that may wait for one charge point
 SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
@@ -187,6 +187,8 @@ class ChargePointSession:
                     self._receiving = False
                     await self._handle(text)
         except SocketClosed as exc:
+            if isinstance(exc, ProtocolViolation):
+                self._count(FrameError(exc.word, str(exc)))
             if self._farewell is None:
                 return str(exc)
         finally:
@@ -201,6 +203,11 @@ class ChargePointSession:
         self._give_up_call()
         if self._receiving:
             self._loop.cancel()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side is known to have closed the connection."""
+        return self._farewell is None and self._socket.is_open
 
     @property
     def farewell(self) -> Farewell | None:
