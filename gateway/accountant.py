@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 import structlog
@@ -21,12 +22,15 @@ from .domain.accounting import ACCOUNTED, Ledger
 from .domain.events import (
     Event,
     MessageOrphaned,
+    MeterSampled,
     NotAccounted,
     TransactionClosed,
     TransactionFact,
     TransactionSettled,
+    TransactionStopped,
 )
 from .journal import Bookmark, Journal, OpenTransaction
+from .offload import offload
 
 READER = "accountant"
 _MOST_AT_ONCE = 500  # entries accounted for in one commit
@@ -35,6 +39,7 @@ _GATHER = 0.02  # seconds between two batches: what comes meanwhile costs one co
 _MOST_WAITING = 2_000  # appends that may wait for the disk before we do
 END = 2**62  # beyond every entry
 _TICK = 60.0  # seconds between two prices of idle time
+_LONG = 500  # samples of one event beyond which the event loop serves others meanwhile
 
 log = structlog.get_logger(__name__)
 
@@ -124,7 +129,7 @@ async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, book
         facts: list[Event] = []
         for count, entry in enumerate(batch, 1):
             await _recall(entry, bus.journal, ledger)
-            facts.extend(_accounted(entry, ledger))
+            facts.extend(await _accounted(entry, ledger))
             if count % _AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
         for fact in facts:
@@ -139,10 +144,13 @@ async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, book
             await bus.publish(*facts, bookmark=place)
 
 
-def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
+async def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
     event = entry.event
     try:
-        return ledger.post(event)
+        if _samples(event) <= _LONG:
+            return ledger.post(event)
+        outcomes = await offload(partial(ledger.outcomes, event))
+        return ledger.enter(event, outcomes)
     except Exception as exc:
         # `post` changes nothing when it raises, so the rest of the books stays right.
         log.exception("event not accounted", seq=entry.seq)
@@ -154,6 +162,13 @@ def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
                 why=repr(exc)[:500],
             ),
         )
+
+
+def _samples(event: Event) -> int:
+    """How many there are to look at.  A StopTransaction may bring tens of thousands."""
+    if not isinstance(event, MeterSampled | TransactionStopped):
+        return 0
+    return sum(1 + len(reading.samples) for reading in event.readings)
 
 
 async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:

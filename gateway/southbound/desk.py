@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ from ..bus import EventBus, JournalError
 from ..domain import events, refusals
 from ..domain.fleet import charger_attributes, device_name, is_another
 from ..domain.tags import TagList
+from ..offload import offload
 from .facts import event_of
 from .frames import TRANSACTION_ACTIONS, FrameError, Request
 from .session import Unanswerable
@@ -126,7 +128,7 @@ class Desk:
 
     async def _note(self, request: Request) -> Reply:
         """What needs no more than to be kept: MeterValues and their like."""
-        await self._bus.publish(self._fact(request))
+        await self._bus.publish(await self._long_fact(request))
         return {}
 
     async def _status(self, request: Request) -> Reply:
@@ -197,7 +199,7 @@ class Desk:
             )
 
     async def _stop(self, request: Request) -> Reply:
-        fact = self._fact(request)
+        fact = await self._long_fact(request)
         assert isinstance(fact, events.TransactionStopped)  # noqa: S101  by its action
         await self._bus.publish(fact)
         if fact.id_tag is None:  # OCPP 1.6 §4.10: idTagInfo answers an idTag
@@ -222,12 +224,18 @@ class Desk:
         owner = self._rules.tags.owner
         return owner(fact.id_tag) in map(owner, self._bus.fleet.busy_tags(but=here))
 
-    def _fact(self, request: Request) -> events.Event:
+    async def _long_fact(self, request: Request) -> events.Event:
+        """Of a request that may be long."""
+        if not request.long:
+            return self._fact(request)
+        return await offload(partial(self._fact, request, self._now()))
+
+    def _fact(self, request: Request, received_at: datetime | None = None) -> events.Event:
         fact = event_of(
             request.action,
             request.payload,
             charge_point_id=self._charge_point_id,
-            received_at=self._now(),
+            received_at=received_at or self._now(),
         )
         if fact is None:
             raise TypeError(f"no fact in a {request.action}")

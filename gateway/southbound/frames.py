@@ -74,12 +74,14 @@ class Request:
     """A CALL from the charge point.
 
     bent: where it breaks the schema in a way that can be read all the same.
+    long: it takes so long to read that the event loop is to serve others meanwhile.
     """
 
     unique_id: MessageId
     action: str
     payload: dict[str, Any]
     bent: tuple[str, ...] = ()
+    long: bool = False
 
 
 @attrs.frozen

@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
 
+import attrs
 import trio
+
+from ..offload import offload
+from .frames import Refusal, Request, Result, decode
 
 STOP_TRANSACTION_BYTES = 4 * 2**20
 MOST_LARGE = 16  # messages above the limit that are received, decoded or answered at a time
 LONG_TO_READ = 32_768  # characters beyond which a message is decoded outside of the event loop
 _HEAD = 512  # characters: a message id has at most 36, or six times as many where all are escaped
 _ACTION = re.compile(r'\s*\[\s*2\s*,\s*(?:"(?:[^"\\]|\\.)*"|[^\s",]+)\s*,\s*"([A-Za-z]{1,60})"\s*,')
-# One at a time: two threads that compute would take the interpreter from the loop in turn.
-_one_long = trio.CapacityLimiter(1)
-
-T = TypeVar("T")
 
 
 def action_of(head: str) -> str | None:
@@ -36,9 +35,12 @@ def action_of(head: str) -> str | None:
     return found[1] if found else None
 
 
-async def read_long(read: Callable[[], T]) -> T:
-    """What a pure function gives, computed while the event loop serves others."""
-    return await trio.to_thread.run_sync(read, limiter=_one_long)
+async def decode_any(text: str) -> Request | Result | Refusal:
+    """A message, however long it is.  Raises FrameError."""
+    if len(text) <= LONG_TO_READ:
+        return decode(text)
+    message = await offload(partial(decode, text))
+    return attrs.evolve(message, long=True) if isinstance(message, Request) else message
 
 
 class Incoming:

@@ -24,12 +24,12 @@ from .frames import (
     Request,
     Result,
     check_call,
-    decode,
     encode_call,
     encode_error,
     encode_result,
     read_result,
 )
+from .message_size import decode_any
 from .websocket import ProtocolViolation, Socket, SocketClosed
 
 MOST_CALLS = 20  # calls that may wait for one charge point
@@ -225,7 +225,7 @@ class ChargePointSession:
     async def _handle(self, text: str) -> None:
         came_at = trio.current_time()
         try:
-            message = decode(text)
+            message = await decode_any(text)
             self._judge(message)
         except FrameError as exc:
             if self._tap.looked_at:

@@ -139,6 +139,16 @@ def test_what_is_no_stop_is_not_taken_for_one(head, action):
     assert action_of(head[:512]) == action
 
 
+async def test_a_stop_of_four_mebibytes_in_which_all_is_missing_is_answered(gateway):
+    """What is wrong is noted once, not a million times in the journal."""
+    async with gateway.charger("CP-1") as charger:
+        tx = await charger.start(1_000)
+        await charger.stop(tx, 1_000, transactionData=[{}] * 200_000 + [None, 1, "x"])
+    (stopped,) = gateway.events(TransactionStopped)
+    assert set(stopped.defects) == {"timestamp", "sampledValue", "transactionData"}
+    assert len(stopped.defects) == 3
+
+
 # --- anything else -------------------------------------------------------------------------------
 
 
