@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 import structlog
@@ -22,12 +23,15 @@ from .domain.connector_state import completed, inferred
 from .domain.events import (
     Event,
     MessageOrphaned,
+    MeterSampled,
     NotAccounted,
     TransactionClosed,
     TransactionFact,
     TransactionSettled,
+    TransactionStopped,
 )
 from .journal import Bookmark, Journal, OpenTransaction
+from .offload import offload
 
 READER = "accountant"
 _MOST_AT_ONCE = 500  # entries accounted for in one commit
@@ -36,6 +40,7 @@ _GATHER = 0.02  # seconds between two batches: what comes meanwhile costs one co
 _MOST_WAITING = 2_000  # appends that may wait for the disk before we do
 END = 2**62  # beyond every entry
 _TICK = 10.0  # seconds between two looks for what time alone has changed
+_LONG = 500  # samples of one event beyond which the event loop serves others meanwhile
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +144,7 @@ async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, book
         facts: list[Event] = []
         for count, entry in enumerate(batch, 1):
             await _recall(entry, bus.journal, ledger)
-            facts.extend(_accounted(entry, ledger))
+            facts.extend(await _accounted(entry, ledger))
             if count % _AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
         facts = [known for fact in facts for known in _in_full(fact, bus)]
@@ -155,10 +160,13 @@ async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, book
             await bus.publish(*facts, bookmark=place)
 
 
-def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
+async def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
     event = entry.event
     try:
-        return ledger.post(event)
+        if _samples(event) <= _LONG:
+            return ledger.post(event)
+        outcomes = await offload(partial(ledger.outcomes, event))
+        return ledger.enter(event, outcomes)
     except Exception as exc:
         # `post` changes nothing when it raises, so the rest of the books stays right.
         log.exception("event not accounted", seq=entry.seq)
@@ -177,6 +185,13 @@ def _in_full(fact: Event, bus: EventBus) -> Iterator[Event]:
     fact = completed(fact, bus.fleet)
     yield fact
     yield from inferred(fact, bus.fleet)
+
+
+def _samples(event: Event) -> int:
+    """How many there are to look at.  A StopTransaction may bring tens of thousands."""
+    if not isinstance(event, MeterSampled | TransactionStopped):
+        return 0
+    return sum(1 + len(reading.samples) for reading in event.readings)
 
 
 async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:

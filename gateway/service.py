@@ -30,7 +30,8 @@ from .northbound import nodered
 from .northbound.link import Broker, open_link
 from .northbound.north import TOPICS, NorthSettings
 from .southbound.desk import Rules
-from .southbound.door import DoorSettings, tls_context
+from .southbound.door import DoorSettings
+from .southbound.tls import tls_context
 from .values import Address
 
 BACKLOG = 4_096  # connections that may wait to be accepted: a whole fleet comes back at once

@@ -111,6 +111,18 @@ def quiet_logs() -> Any:
         yield logs
 
 
+@pytest.fixture(autouse=True)
+def long_computations_take_no_virtual_time(request: Any, monkeypatch: Any) -> None:
+    """A virtual clock knows nothing of threads: it would jump while one computes."""
+
+    async def here(compute: Any, **_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return compute()
+
+    if "real_time" not in request.keywords:
+        monkeypatch.setattr("gateway.offload.run_in_thread", here)
+
+
 def _virtual_run(fn: Any, *, clock: Any = None, instruments: Any = ()) -> Any:
     return trio.run(fn, clock=clock or MockClock(autojump_threshold=0), instruments=instruments)
 

@@ -45,7 +45,7 @@ EXCLUDED = {
 DECIDED_OTHERWISE = {
     1: "a charge point without a subprotocol is served, unless `require_subprotocol`",
     12: "an unknown charge point is served by default: `unknown_charge_points`",
-    13: "one trailing slash and the query are ignored",
+    13: "slashes at the end and the query are ignored",
     28: "who never booted is served where unknown charge points are; `pending`: SecurityError",
     30: "a CALL that is cut short, or begins with a byte order mark, gets a FormationViolation",
     36: "a missing field is always OccurenceConstraintViolation, but for a vendor or an error code",
@@ -54,7 +54,6 @@ DECIDED_OTHERWISE = {
     39: "an unknown field is accepted and counted",
     42: "a message id that is null, a list or an object gets no answer",
     48: "a fifth element is let pass",
-    49: "above `max_message_bytes`, 262144 by default, the connection is closed",
     50: "a binary frame closes with 1003",
     54: "a number that no float holds is no lie: 1e999 is kept as it is, and flagged",
     57: "of equal keys the last counts",

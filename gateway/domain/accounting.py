@@ -125,10 +125,21 @@ class Ledger:
 
     def post(self, event: Event) -> tuple[Event, ...]:
         """Account for an event; the facts that follow from it.  If it raises, nothing changed."""
+        return self.enter(event, self.outcomes(event))
+
+    def outcomes(self, event: Event) -> Outcomes | None:
+        """What `enter` is to be given for the same event, as long as no other is posted between.
+
+        It changes nothing here, so it may be computed in a thread: see `accountant`.
+        """
         handler = self._handlers.get(type(event))
-        if handler is None:
+        return None if handler is None else handler(event, True)
+
+    def enter(self, event: Event, outcomes: Outcomes | None) -> tuple[Event, ...]:
+        """Account for an event of which the outcomes are known; the facts that follow from it."""
+        if outcomes is None:
             return ()
-        sessions, facts = handler(event, True)
+        sessions, facts = outcomes
         self._commit(event, sessions)
         for session in sessions:
             if session.closed:

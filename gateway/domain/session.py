@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import attrs
 
@@ -19,6 +19,7 @@ from .dimensions import TIME
 from .energy import Harvest, harvest
 from .events import Sample, TimedReading
 from .exact import SECOND, microseconds
+from .history import History, Late, with_late
 from .metering import Course, Entry, Point
 from .pricing import Run, States
 from .tariff import Terms
@@ -38,7 +39,7 @@ TIME_FLAGS: Mapping[TimeSource, frozenset[str]] = {
 BEFORE = int(AHEAD.total_seconds()) * SECOND
 """us that something of a session may lie before its start: two clocks, or one that was set."""
 
-History: TypeAlias = "tuple[Entry, History] | None"
+T = TypeVar("T")
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -172,8 +173,11 @@ def with_readings(
     at_stop: they are StopTransaction's transactionData, which reaches back by its nature.
     """
     course, run, history = session.course, session.run, session.history
-    newest, flags, signed = session.newest, session.flags, session.signed
-    currents, power_sampled = session.currents, session.power_sampled
+    newest, flags, power_sampled = session.newest, session.flags, session.power_sampled
+    late: list[Late] = []
+    signed: list[Signed] = []
+    currents: list[tuple[int, int | None]] = []
+    known: set[Signed] | None = None
     own_run = rebuild = False
     tariff = session.opening.terms.tariff
     by_current = tariff is not None and tariff.by_current
@@ -194,22 +198,21 @@ def with_readings(
         power_sampled = power_sampled or found.power
         for sample in found.signed:
             blob = Signed(at=when, sample=sample)
-            if blob not in signed:
-                signed = (*signed, blob)
+            if known is None:
+                known = set(session.signed)
+            if blob not in known:
+                known.add(blob)
+                signed.append(blob)
         current = found.current
         if not (found.registers or found.intervals) and found.begin is None and current is None:
             continue
         entry = Entry(at, found.registers, found.intervals, found.begin, current)
         if history is not None and at <= history[0].at:
-            merged, late = _inserted(history, entry)
-            if merged is not history:
-                history, rebuild = merged, True
-                if late and not at_stop and (entry.registers or entry.intervals):
-                    flags |= {REORDERED}
+            late.append(Late(entry, overtaken=at < history[0].at))
             continue
         history = (entry, history)
         if current is not None:
-            currents = (*currents, (at, current))
+            currents.append((at, current))
         if rebuild or at < session.opening.start:
             continue
         following = course.add(entry)
@@ -220,9 +223,15 @@ def with_readings(
             if run is not None and course.settled:
                 if not own_run:
                     run, own_run = run.copy(), True
-                    run.follow(session.states, currents)
+                    run.follow(session.states, _with(session.currents, currents))
                 for point in course.settled:
                     run.advance(*point)
+    if late:
+        whole, reordered = with_late(history, late)
+        rebuild = rebuild or whole is not history
+        history = whole
+        if reordered and not at_stop:
+            flags |= {REORDERED}
     shown = session.shown
     if not rebuild:
         shown = max(shown, _told_energy(course))
@@ -234,8 +243,8 @@ def with_readings(
         history=history,
         statuses=session.statuses,
         states=session.states,
-        currents=currents,
-        signed=signed,
+        currents=_with(session.currents, currents),
+        signed=_with(session.signed, signed),
         flags=flags,
         shown=shown,
         power_sampled=power_sampled,
@@ -342,6 +351,11 @@ def unplugged_at(data: str | None) -> tuple[int, Any] | None:
 # --- parts ------------------------------------------------------------------------------------
 
 
+def _with(before: tuple[T, ...], more: list[T]) -> tuple[T, ...]:
+    """The same object where nothing is added: a run that follows it has no news then."""
+    return (*before, *more) if more else before
+
+
 def _states(terms: Terms, statuses: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
     """The turns from one kind of time to another: where none is, no price needs a look."""
     kind = terms.policy.kind
@@ -383,23 +397,3 @@ def _newest_first(history: History) -> Iterator[Entry]:
     while history is not None:
         entry, history = history
         yield entry
-
-
-def _inserted(history: History, entry: Entry) -> tuple[History, bool]:
-    """The history with an entry at its place, the same object where it says nothing new, and
-    whether the entry is older than the newest."""
-    newer: list[Entry] = []
-    rest = history
-    while rest is not None and rest[0].at > entry.at:
-        newer.append(rest[0])
-        rest = rest[1]
-    if rest is not None and rest[0].at == entry.at:
-        joined = rest[0].joined(entry)
-        if joined == rest[0]:
-            return history, False
-        rest = (joined, rest[1])
-    else:
-        rest = (entry, rest)
-    for item in reversed(newer):
-        rest = (item, rest)
-    return rest, bool(newer)

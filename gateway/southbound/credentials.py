@@ -15,23 +15,38 @@ import argon2
 import trio
 
 _IDENTITY = re.compile(r"(?! )[A-Za-z0-9 _.:@*=-]{1,48}(?<! )")
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")  # RFC 9112 section 3.2.2
+_OCPP = ["ocpp"]
+ADDRESS = "ws://HOST:PORT/ocpp/<charge point id>"
+NO_ID = (
+    f"no charge point id in this address: connect to {ADDRESS};"
+    " an id has 1 to 48 of A-Z a-z 0-9 blank _ . : @ * = -"
+)
 _MOST_HASHING = 2  # argon2 wants 64 MiB and a core each
 
 
 def identity_of(path: str) -> str | None:
     """The charge point id of a request's path (OCPP-J 3.1.1); None where there is none.
 
-    The last of at least two segments, percent-decoded; one trailing slash and the query do
-    not count.  Nothing beyond `A-Z a-z 0-9 blank _ . : @ * = -` and 48 characters: an id
-    becomes part of device names, log lines and receipts.  No blank at either end: ThingsBoard
-    takes no blank name (thingsboard-contract section 5).
+    The last segment that is not empty, percent-decoded; the query does not count.  Where a base
+    URL ends in "/" and a charge point adds "/ID", or somebody typed a slash too many, the rest is
+    empty segments.  `/ocpp` alone, in whatever case, is the address that README gives, without an
+    id: charge points that lost theirs must not all be one of the name `ocpp`.
+
+    Nothing beyond `A-Z a-z 0-9 blank _ . : @ * = -` and 48 characters: an id becomes part of
+    device names, log lines and receipts.  No blank at either end: ThingsBoard takes no blank
+    name (thingsboard-contract section 5).  No dots alone: they climb in a path.
     """
-    segments = path.partition("?")[0].removesuffix("/").split("/")[1:]
+    path = _ABSOLUTE.sub("", path.partition("?")[0], count=1)
+    if not path.startswith("/"):
+        return None
     try:
-        names = [unquote_to_bytes(segment).decode("ascii") for segment in segments]
+        names = [unquote_to_bytes(part).decode("ascii") for part in path.split("/") if part]
     except (UnicodeDecodeError, UnicodeEncodeError):
         return None
-    if len(names) < 2 or any(name in ("", ".", "..") for name in names):
+    if not names or any(name in (".", "..") for name in names):
+        return None
+    if [name.lower() for name in names] == _OCPP:
         return None
     return names[-1] if _IDENTITY.fullmatch(names[-1]) else None
 

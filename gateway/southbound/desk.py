@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import attrs
@@ -22,9 +23,11 @@ from ..domain.charge_point_clock import ChargePointClock
 from ..domain.connector_state import completed, inferred, status_inferred
 from ..domain.fleet import device_name, is_another
 from ..domain.tags import TagList
+from ..offload import offload
 from .facts import event_of
 from .frames import TRANSACTION_ACTIONS, FrameError, Request
 from .session import Unanswerable
+from .websocket import ENDS_CONNECTION
 
 COST_MESSAGES = "org.openchargealliance.costmsg"
 _REJECTED_EVERY = 10.0  # seconds between two events about rejected frames of one charge point
@@ -118,7 +121,8 @@ class Desk:
     def rejected(self, error: FrameError, total: int) -> None:
         """Tell of frames that broke the protocol, but not of each: there may be thousands."""
         now = trio.current_time()  # a wall clock may jump
-        if now - self._rejected_told_at >= _REJECTED_EVERY:
+        last = error.code in ENDS_CONNECTION  # no later one will tell the number
+        if last or now - self._rejected_told_at >= _REJECTED_EVERY:
             self._rejected_told_at = now
             log.info(
                 "frame rejected",
@@ -164,7 +168,7 @@ class Desk:
 
     async def _note(self, request: Request) -> Reply:
         """What needs no more than to be kept: MeterValues and their like."""
-        await self._bus.publish(completed(self._fact(request), self._bus.fleet))
+        await self._bus.publish(completed(await self._long_fact(request), self._bus.fleet))
         return {}
 
     async def _boot(self, request: Request) -> Reply:
@@ -242,7 +246,7 @@ class Desk:
             )
 
     async def _stop(self, request: Request) -> Reply:
-        fact = self._fact(request)
+        fact = await self._long_fact(request)
         assert isinstance(fact, events.TransactionStopped)  # noqa: S101  by its action
         stopped = completed(fact, self._bus.fleet)
         await self._bus.publish(stopped, *inferred(stopped, self._bus.fleet))
@@ -268,15 +272,29 @@ class Desk:
         owner = self._rules.tags.owner
         return owner(fact.id_tag) in map(owner, self._bus.fleet.busy_tags(but=here))
 
+    async def _long_fact(self, request: Request) -> events.Event:
+        """Of a request that may be long."""
+        if not request.long:
+            return self._fact(request)
+        return self._judged(await offload(partial(self._read, request, self._now())))
+
     def _fact(self, request: Request) -> events.Event:
+        return self._judged(self._read(request, self._now()))
+
+    def _read(self, request: Request, received_at: datetime) -> events.Event:
+        """Pure, for it may run in a thread."""
         fact = event_of(
             request.action,
             request.payload,
             charge_point_id=self._charge_point_id,
-            received_at=self._now(),
+            received_at=received_at,
         )
         if fact is None:
             raise TypeError(f"no fact in a {request.action}")
+        return fact
+
+    def _judged(self, fact: events.Event) -> events.Event:
+        """With what is known of the charge point's clock and registers."""
         return self._clock.judged(self._with_scale(fact), self._present())
 
     def _with_scale(self, fact: events.Event) -> events.Event:

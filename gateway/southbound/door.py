@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import attrs
@@ -19,14 +19,18 @@ from ..domain.events import ChargePointConnected, ChargePointDisconnected
 from ..tap import CONNECTED, DISCONNECTED, REFUSED, Tap
 from .arrivals import Arrivals
 from .clocks import ChargePointClocks
-from .credentials import PasswordBook, identity_of, password_of
+from .credentials import NO_ID, PasswordBook, identity_of, password_of
 from .desk import Desk, Now, Rules
+from .frames import FrameError
 from .greeting import PATIENCE, greet
+from .message_size import MOST_LARGE
 from .pace import Pace
 from .registry import Registry
+from .seldom import Seldom
 from .session import ChargePointSession, Tally
 from .tcp import address_of, tune
-from .websocket import Handshake, SocketClosed, TrioSocket, read_handshake
+from .tls import first_of, tls_fault
+from .websocket import MESSAGE_TOO_LARGE, Handshake, SocketClosed, TrioSocket, read_handshake
 
 SUBPROTOCOL = "ocpp1.6"
 NORMAL, GOING_AWAY = 1000, 1001
@@ -34,6 +38,8 @@ STOPPING = "the gateway is stopping"
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to answer our goodbye
 SILENT_HEARTBEATS = 3
 _TO_LOOK_AFTER = frozenset({"password", "profile", "subprotocol", "taken", "unknown"})
+
+_HOUR = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +133,9 @@ class _Door:
         self._passwords = PasswordBook(settings.passwords)
         self._inside = 0
         self._arrivals = Arrivals(settings.most_arriving, settings.handshake_timeout)
+        self._large = trio.Semaphore(MOST_LARGE)
+        self._no_id_told = Seldom(_HOUR, 100)
+        self._too_large_told = Seldom(_HOUR, settings.most_connections)
         self._served: set[ChargePointSession] = set()  # also those that lost their seat
         self._clocks = ChargePointClocks(bus.fleet, now)
         self._closing = False
@@ -162,12 +171,14 @@ class _Door:
         except* JournalError:
             raise
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as group:
-            if (fault := _tls_fault(group)) is not None:
+            if (fault := tls_fault(group)) is not None:
                 self._note_no_tls(where, fault)
             else:
-                log.debug("connection broken", remote=where, why=_first(group))
+                log.debug("connection broken", remote=where, why=repr(first_of(group)))
         except* (HandshakeError, LocalProtocolError, SocketClosed) as group:
-            log.info("connection ended by a protocol fault", remote=where, why=_first(group))
+            log.info(
+                "connection ended by a protocol fault", remote=where, why=repr(first_of(group))
+            )
         except* Exception:
             log.exception("connection dropped", remote=where)
         finally:
@@ -186,6 +197,7 @@ class _Door:
                 stream,
                 tasks,
                 max_message_bytes=settings.max_message_bytes,
+                places=self._large,
                 pace=pace,
                 waiting=arriving,
             )
@@ -196,7 +208,7 @@ class _Door:
                 socket = await handshake.accept(offered)
             except _Refused as exc:
                 refused = True
-                self._note_refused(handshake.path, where, exc)
+                self._note_refused(handshake.path, host, where, exc)
                 await handshake.reject(exc.status, exc.why, exc.headers)
         if socket is not None:
             pace.name = charge_point_id
@@ -214,9 +226,13 @@ class _Door:
         if self._tap.looked_at:
             self._tap.note("", REFUSED, reason=f"no TLS handshake: {fault}, from {where}")
 
-    def _note_refused(self, path: str, where: str, refused: _Refused) -> None:
-        # Who names a charge point is to be looked after; who does not may be anybody.
-        tell = log.warning if refused.word in _TO_LOOK_AFTER else log.info
+    def _note_refused(self, path: str, host: str, where: str, refused: _Refused) -> None:
+        # Who names a charge point is to be looked after.  Who does not may be anybody, but also a
+        # charge point with a wrong URL, which nobody would find: once for each thing it asks for.
+        serious = refused.word in _TO_LOOK_AFTER or (
+            refused.word == "no_id" and self._no_id_told.is_due((host, path[:200]))
+        )
+        tell = log.warning if serious else log.info
         tell("handshake refused", remote=where, path=path[:200], why=str(refused))
         self._tally.handshakes[refused.word] += 1
         if self._tap.looked_at:
@@ -230,9 +246,7 @@ class _Door:
             raise _Refused(503, STOPPING, [(b"retry-after", b"10")], word="stopping")
         identity = identity_of(handshake.path)
         if identity is None:
-            raise _Refused(
-                404, "no charge point id: connect to .../ocpp/<charge point id>", word="no_id"
-            )
+            raise _Refused(404, NO_ID, word="no_id")
         if settings.reject_unknown and identity not in settings.known:
             raise _Refused(404, "this charge point is not known here", word="unknown")
         secure = isinstance(stream, trio.SSLStream)
@@ -255,9 +269,11 @@ class _Door:
             )
         offered = handshake.subprotocols
         if SUBPROTOCOL not in offered and (offered or settings.require_subprotocol):
-            not_for = f", not for {', '.join(offered)}" if offered else ""
+            others = ", ".join(offered)[:200] or "a charge point that names no subprotocol"
             raise _Refused(
-                400, f"this is a central system for {SUBPROTOCOL}{not_for}", word="subprotocol"
+                400,
+                f"this is a central system for {SUBPROTOCOL}, not for {others}",
+                word="subprotocol",
             )
         if (calm_in := self._registry.calm_in(identity)) > 0:
             raise _Refused(
@@ -292,7 +308,7 @@ class _Door:
             charge_point_id,
             socket,
             desk.answer,
-            desk.rejected,
+            partial(self._rejected, desk, charge_point_id),
             desk.deviated,
             tasks,
             tally=self._tally,
@@ -301,35 +317,40 @@ class _Door:
             call_timeout=settings.call_timeout,
             pending=desk.waiting,
         )
-        with self._registry.seated(session):
-            if self._closing:  # since it was let in
-                session.leave(GOING_AWAY, STOPPING)
-            reason = None
-            self._served.add(session)
-            if self._tap.looked_at:
-                told = f"from {where}, security profile {profile}"
-                self._tap.note(charge_point_id, CONNECTED, reason=told)
-            try:
-                await self._bus.publish(
-                    ChargePointConnected(
-                        charge_point_id=charge_point_id,
-                        received_at=self._now(),
-                        remote_address=where,
-                        security_profile=profile,
-                        connectors=self._bus.fleet.connectors(charge_point_id),
-                        away=clock.absences,
-                    )
-                )
-                if not desk.waiting:
-                    tasks.start_soon(self._greet, session, desk, self._now())
-                reason = await session.run()
-            finally:
-                self._served.discard(session)
+        reason, seated = None, True
+        try:
+            with self._registry.seated(session):
+                if self._closing:  # since it was let in
+                    session.leave(GOING_AWAY, STOPPING)
+                self._served.add(session)
                 if self._tap.looked_at:
-                    self._tap.note(charge_point_id, DISCONNECTED, reason=reason or session.why())
-                if self._registry.is_seated(session):
-                    # It shields itself.
-                    await self._tell_left(session, reason or session.why())  # noqa: ASYNC102
+                    told = f"from {where}, security profile {profile}"
+                    self._tap.note(charge_point_id, CONNECTED, reason=told)
+                try:
+                    await self._bus.publish(
+                        ChargePointConnected(
+                            charge_point_id=charge_point_id,
+                            received_at=self._now(),
+                            remote_address=where,
+                            security_profile=profile,
+                            connectors=self._bus.fleet.connectors(charge_point_id),
+                            away=clock.absences,
+                        )
+                    )
+                    if not desk.waiting:
+                        tasks.start_soon(self._greet, session, desk, self._now())
+                    reason = await session.run()
+                finally:
+                    seated = self._registry.is_seated(session)
+        finally:
+            # The seat is free before the disconnect is durable.  Whoever takes it finds the
+            # disconnect in the journal's order before its own connect: there is no pause between.
+            self._served.discard(session)
+            if self._tap.looked_at:
+                self._tap.note(charge_point_id, DISCONNECTED, reason=reason or session.why())
+            if seated:
+                # It shields itself.
+                await self._tell_left(session, reason or session.why())  # noqa: ASYNC102
         log.info("charge point left", charge_point=charge_point_id, why=reason)
         farewell = session.farewell
         # Half of the grace at most: the other half is for ThingsBoard to be told.
@@ -346,6 +367,16 @@ class _Door:
             await trio.sleep(wait if desk.booted.is_set() else PATIENCE)
         if self._registry.is_seated(session):
             desk.infer_statuses(since)
+
+    def _rejected(self, desk: Desk, name: str, error: FrameError, total: int) -> None:
+        desk.rejected(error, total)
+        if error.code == MESSAGE_TOO_LARGE and self._too_large_told.is_due(name):
+            log.warning(
+                "connection closed: message too large; [ocpp] max_message_bytes may be raised",
+                charge_point=name,
+                max_message_bytes=self._settings.max_message_bytes,
+                why=error.why,
+            )
 
     async def _tell_left(self, session: ChargePointSession, reason: str) -> None:
         # Shielded: that a charge point is gone must be known also where its task is cancelled.
@@ -376,32 +407,3 @@ class _Door:
                         session.leave(NORMAL, "no sign of life")
                     case "abort":
                         session.tasks.start_soon(session.abort)
-
-
-def _tls_fault(group: BaseExceptionGroup[BaseException]) -> str | None:
-    """What OpenSSL found wrong, where it was that."""
-    cause = _exception(group).__cause__
-    return cause.reason or str(cause) if isinstance(cause, ssl.SSLError) else None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> str:
-    """The words of the first real exception in a group of groups."""
-    return repr(_exception(group))
-
-
-def _exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner = group.exceptions[0]
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
-
-
-def tls_context(cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
-    """Server side of security profile 2, or 3 with `client_ca`.  Raises OSError, ssl.SSLError."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert, key)
-    if client_ca:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

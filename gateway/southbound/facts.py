@@ -165,8 +165,14 @@ _READERS: Mapping[str, Callable[[Payload, dict[str, Any]], Event]] = {
 
 def _present(value: T | None, name: str, defects: list[str]) -> T | None:
     if value is None:
-        defects.append(name)
+        _note(name, defects)
     return value
+
+
+def _note(name: str, defects: list[str]) -> None:
+    """Once each: a StopTransaction may hold a million readings without a timestamp."""
+    if name not in defects:
+        defects.append(name)
 
 
 def _timestamp(payload: Payload, defects: list[str]) -> datetime | None:
@@ -180,12 +186,12 @@ def _connector(payload: Payload, defects: list[str]) -> int:
 
 def _readings(value: object, name: str, defects: list[str]) -> tuple[Reading, ...]:
     if not isinstance(value, list):
-        defects.append(name)
+        _note(name, defects)
         return ()
     readings = []
     for item in value:
         if not isinstance(item, dict):
-            defects.append(name)
+            _note(name, defects)
             continue
         at = _timestamp(item, defects)
         samples = item.get("sampledValue")
@@ -197,7 +203,7 @@ def _readings(value: object, name: str, defects: list[str]) -> tuple[Reading, ..
 
 
 def _lenient_samples(value: object, defects: list[str]) -> tuple[Sample, ...]:
-    defects.append("sampledValue")
+    _note("sampledValue", defects)
     if not isinstance(value, list):
         return ()
     return tuple(

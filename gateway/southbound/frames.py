@@ -78,12 +78,14 @@ class Request:
 
     payload: as its schema means it, where that can be read.
     bent: where it breaks the schema in a way that can be read all the same.
+    long: it takes so long to read that the event loop is to serve others meanwhile.
     """
 
     unique_id: MessageId
     action: str
     payload: dict[str, Any]
     bent: tuple[str, ...] = ()
+    long: bool = False
 
 
 @attrs.frozen

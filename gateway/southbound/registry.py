@@ -40,9 +40,12 @@ class Registry:
 
         Two devices with one identity that both reconnect when they are replaced would take
         the place from each other for ever: after five times in 30 s, who holds it keeps it.
+        A charge point that closed its connection, or lost it, and comes back replaces nobody,
+        also while the last request of its old connection is still being answered.
         """
         times = self._replaced.get(charge_point_id)
-        if times is None or charge_point_id not in self._seats:
+        holder = self._seats.get(charge_point_id)
+        if times is None or holder is None or not holder.is_open:
             return 0.0
         now = trio.current_time()
         while times and now - times[0] >= _WITHIN:
@@ -62,9 +65,10 @@ class Registry:
         earlier = self._seats.get(name)
         self._seats[name] = session
         if earlier is not None:
-            self._replaced.setdefault(name, deque(maxlen=_MOST_REPLACEMENTS)).append(
-                trio.current_time()
-            )
+            if earlier.is_open:
+                self._replaced.setdefault(name, deque(maxlen=_MOST_REPLACEMENTS)).append(
+                    trio.current_time()
+                )
             earlier.leave(REPLACED, "replaced by a newer connection")
         try:
             yield

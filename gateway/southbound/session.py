@@ -24,13 +24,13 @@ from .frames import (
     Request,
     Result,
     check_call,
-    decode,
     encode_call,
     encode_error,
     encode_result,
     read_result,
 )
-from .websocket import Socket, SocketClosed
+from .message_size import decode_any
+from .websocket import ProtocolViolation, Socket, SocketClosed
 
 MOST_CALLS = 20  # calls that may wait for one charge point
 SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
@@ -189,6 +189,8 @@ class ChargePointSession:
                     self._receiving = False
                     await self._handle(text)
         except SocketClosed as exc:
+            if isinstance(exc, ProtocolViolation):
+                self._count(FrameError(exc.word, str(exc)))
             if self._farewell is None:
                 return str(exc)
         finally:
@@ -203,6 +205,11 @@ class ChargePointSession:
         self._give_up_call()
         if self._receiving:
             self._loop.cancel()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side is known to have closed the connection."""
+        return self._farewell is None and self._socket.is_open
 
     @property
     def farewell(self) -> Farewell | None:
@@ -220,7 +227,7 @@ class ChargePointSession:
     async def _handle(self, text: str) -> None:
         came_at = trio.current_time()
         try:
-            message = decode(text, lenient=self._lenient)
+            message = await decode_any(text, lenient=self._lenient)
             if not isinstance(message, Request) and message.unique_id != self._asked():
                 raise FrameError("UnaskedAnswer", "an answer to no call that is open")
         except FrameError as exc:

@@ -12,6 +12,7 @@ _RECEIVE_BUFFER, _SEND_BUFFER = 32_768, 131_072
 # A peer that vanished: found out by our pings too, but also where there are none yet.
 _IDLE_S, _PROBE_S, _PROBES = 60, 15, 3
 _UNACKNOWLEDGED_MS = 60_000
+_ESTABLISHED = b"\x01"  # the first byte of tcp_info: both sides are open
 
 
 def tune(stream: trio.abc.Stream) -> None:
@@ -29,6 +30,19 @@ def tune(stream: trio.abc.Stream) -> None:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
     except OSError:  # it has left already, which the first read will tell
         return
+
+
+def has_left(stream: trio.abc.Stream) -> bool:
+    """Whether the peer has ended or reset the connection, also where what it sent before that is
+    not read yet; False where there is no TCP that could tell."""
+    plain = _plain(stream)
+    if plain is None:
+        return False
+    try:
+        info = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    except (OSError, ValueError):  # closed on our side too
+        return True
+    return bytes(info) != _ESTABLISHED
 
 
 def address_of(stream: trio.abc.Stream) -> tuple[str, str]:

@@ -25,10 +25,23 @@ from gateway.southbound.credentials import identity_of, password_of
         ("/ocpp/a_b.c:d@e=f-g", "a_b.c:d@e=f-g"),
         ("/ocpp/%41%42", "AB"),
         ("/ocpp/" + "x" * 48, "x" * 48),
+        ("/CP-1", "CP-1"),
+        ("//CP-1", "CP-1"),
+        ("///CP-1", "CP-1"),
+        ("/ocpp//CP-1", "CP-1"),
+        ("/ocpp/CP-1//", "CP-1"),
+        ("//ocpp///CP-1//?a=//b", "CP-1"),
+        ("/anything/else/CP-1", "CP-1"),
+        ("/%43P-1//", "CP-1"),
+        ("/ocpp/ocpp", "ocpp"),
+        ("/ocpp1.6", "ocpp1.6"),
+        ("/ws/ocpp", "ocpp"),
+        ("ws://gateway:9000/ocpp/CP-1", "CP-1"),
+        ("http://gateway/CP-1", "CP-1"),
     ],
 )
-def test_the_last_of_at_least_two_segments_is_the_charge_point(path, identity):
-    """HC-07, HC-10, HC-13."""
+def test_the_last_segment_that_is_not_empty_is_the_charge_point(path, identity):
+    """HC-07, HC-10, HC-13; also with slashes where a base URL and an id were put together."""
     assert identity_of(path) == identity
 
 
@@ -39,12 +52,15 @@ def test_the_last_of_at_least_two_segments_is_the_charge_point(path, identity):
         "/",
         "/ocpp",
         "/ocpp/",
-        "/CP-1",
-        "//x",
         "//",
+        "//ocpp",
         "/ocpp//",
-        "/ocpp//CP-1",
-        "/ocpp/CP-1//",
+        "/OCPP",
+        "/%6Fcpp/",
+        "/ocpp?CP-1",
+        "ws://gateway:9000",
+        "ws://gateway:9000/ocpp",
+        "ocpp/CP-1",
         "/ocpp/../../etc/passwd",
         "/ocpp/..",
         "/ocpp/.",
@@ -71,6 +87,7 @@ def test_the_last_of_at_least_two_segments_is_the_charge_point(path, identity):
         "/ocpp/" + "x" * 49,
         "/ocpp/" + "x" * 100_000,
         "/ocpp/CP\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "/CP-1/%20",
         "?/ocpp/CP-1",
         "*",
     ],

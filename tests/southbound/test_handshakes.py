@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from gateway.domain.events import (
     ChargePointBooted,
@@ -19,6 +20,7 @@ from .wire import (
     OCPP,
     call,
     dial,
+    request,
     until,
 )
 
@@ -52,14 +54,18 @@ async def test_a_charge_point_without_ocpp_1_6_is_refused_before_the_upgrade(
 ):
     """HC-02, HC-04, HC-06; the operator sees what was offered."""
     async with dial(gateway) as peer:
-        assert (await peer.upgrade("/ocpp/CP-1", f"Sec-WebSocket-Protocol: {offer}")).status == 400
-    assert any(offer.split(",")[0] in str(entry.get("why")) for entry in quiet_logs)
+        response = await peer.upgrade("/ocpp/CP-1", f"Sec-WebSocket-Protocol: {offer}")
+    assert response.status == 400
+    assert response.body == f"this is a central system for ocpp1.6, not for {offer}".encode()
+    assert any(str(entry.get("why")).endswith(f"not for {offer}") for entry in quiet_logs)
 
 
 async def test_a_subprotocol_may_be_required():
     async with open_gateway(settings=door(require_subprotocol=True)) as gateway:
         async with dial(gateway) as peer:
-            assert (await peer.upgrade("/ocpp/CP-1")).status == 400
+            response = await peer.upgrade("/ocpp/CP-1")
+            assert response.status == 400
+            assert b"names no subprotocol" in response.body
         async with gateway.charger("CP-1") as charger:
             assert await serves(charger)
 
@@ -74,19 +80,61 @@ async def test_permessage_deflate_is_declined(gateway):
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("/ocpp/RDAM%20123", "RDAM 123"), ("/ocpp/CP-1/", "CP-1"), ("/x/y/CP-1?z=/", "CP-1")],
+    [
+        ("/ocpp/RDAM%20123", "RDAM 123"),
+        ("/ocpp/CP-1/", "CP-1"),
+        ("/x/y/CP-1?z=/", "CP-1"),
+        ("/DOOR1", "DOOR1"),
+        ("//DOOR1", "DOOR1"),
+        ("///DOOR1", "DOOR1"),
+        ("/ocpp//DOOR1", "DOOR1"),
+        ("/ocpp/DOOR1//", "DOOR1"),
+        ("//ocpp//DOOR1//?x", "DOOR1"),
+    ],
 )
 async def test_the_charge_point_goes_by_the_end_of_its_path(gateway, path, name):
+    """The empty segments are those of field frame FRM-68."""
     async with gateway.charger(name, path=path) as charger:
         await charger.boot()
     assert {event.charge_point_id for event in gateway.events(ChargePointBooted)} == {name}
 
 
-@pytest.mark.parametrize("path", ["/", "/CP-1", "/ocpp/A%2FB", "/ocpp/%2e%2e", "/ocpp/%zz"])
-async def test_a_path_without_a_charge_point_id_is_not_found(gateway, path):
+NO_ID = ["/", "/ocpp", "//ocpp//", "/ocpp/A%2FB", "/ocpp/%2e%2e", "/ocpp/%zz", "/ocpp/a+b?x=y"]
+
+
+@pytest.mark.parametrize("path", NO_ID)
+async def test_a_path_without_a_charge_point_id_is_not_found(gateway, quiet_logs, path):
+    """Neither the charger's installer nor the operator is left to guess what it asks for."""
     async with dial(gateway) as peer:
-        assert (await peer.upgrade(path, OCPP)).status == 404
+        response = await peer.upgrade(path, OCPP)
+    assert response.status == 404
+    assert b"ws://HOST:PORT/ocpp/<charge point id>" in response.body
     assert gateway.house.bus.fleet.charge_points() == []
+    (told,) = [entry for entry in quiet_logs if entry["log_level"] == "warning"]
+    assert (told["event"], told["path"]) == ("handshake refused", path)
+    assert "ws://HOST:PORT/ocpp/<charge point id>" in told["why"]
+
+
+async def test_what_a_charge_point_without_an_id_asks_for_is_told_once_an_hour(gateway, quiet_logs):
+    """It tries again every few seconds; and who invents paths does not fill the log."""
+
+    async def knock(path: str) -> None:
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade(path, OCPP)).status == 404
+
+    def warnings() -> list[str]:
+        return [entry["path"] for entry in quiet_logs if entry["log_level"] == "warning"]
+
+    for _ in range(3):
+        await knock("/ocpp")
+        await knock("/")
+    assert warnings() == ["/ocpp", "/"]
+    await trio.sleep(3_601)
+    await knock("/ocpp")
+    assert warnings() == ["/ocpp", "/", "/ocpp"]
+    for number in range(200):
+        await knock(f"/ocpp/+{number}")
+    assert len(warnings()) == 102
 
 
 async def test_unknown_charge_points_may_be_rejected():
@@ -212,3 +260,43 @@ async def test_a_charge_point_may_not_connect_with_less_security_than_it_must():
             assert (await peer.upgrade("/ocpp/CP-1", OCPP)).status == 403
         async with gateway.charger("CP-2") as charger:
             assert await serves(charger)
+
+
+# --- what is no WebSocket -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "Connection: Upgrade"),
+        (b"GET /ocpp/CP-1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", "Upgrade"),
+        (b"GET /metrics HTTP/1.0\r\n\r\n", "Connection: Upgrade"),
+        (b"POST /ocpp/CP-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", "GET"),
+        (b"hello\r\n\r\n", "Bad HTTP"),
+        (request("/ocpp/CP-1").replace(b"Version: 13", b"Version: 8"), "Version"),
+        (request("/ocpp/CP-1").replace(b"gateway", b"\xff\xfe"), "no text"),
+    ],
+)
+async def test_plain_http_is_told_what_this_port_is(gateway, quiet_logs, said, why):
+    """A browser, a health check, or a charge point that was given the wrong kind of URL."""
+    async with dial(gateway) as peer:
+        await peer.send(said)
+        response = await peer.response()
+        assert response.status == (426 if why == "Version" else 400)
+        assert response.headers["content-type"].startswith("text/plain")
+        assert response.headers["connection"] == "close"
+        body = response.body.decode()
+        assert "OCPP 1.6J over WebSocket" in body
+        assert "ws://HOST:PORT/ocpp/<charge point id>" in body
+        assert why in body
+        assert await peer.end() == b""
+    assert [entry for entry in quiet_logs if entry["log_level"] == "error"] == []
+
+
+async def test_the_answer_to_head_has_no_body(gateway, quiet_logs):
+    async with dial(gateway) as peer:
+        await peer.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, _, body = (await peer.end()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert body == b""
+    assert [entry for entry in quiet_logs if entry["log_level"] == "error"] == []

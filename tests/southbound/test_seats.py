@@ -8,17 +8,25 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from gateway.domain.events import (
+    ChargePointConnected,
+    ChargePointDisconnected,
     ConnectorStatusChanged,
 )
+from gateway.journal.memory import MemoryJournal
 
 from ..conftest import Gateway, open_gateway
 from .connections import HALF_AN_ANSWER, SlowJournal, connected, faults_of_ours, reasons, serves
 from .wire import (
+    CLOSE,
     OCPP,
+    TEXT,
+    Peer,
     call,
     dial,
+    frame,
     opened,
     request,
     until,
@@ -121,6 +129,99 @@ async def test_who_comes_back_to_an_empty_seat_is_never_refused(gateway):
     for _ in range(20):
         async with gateway.charger("CP-1") as charger:
             assert await serves(charger)
+
+
+class LaggingJournal(MemoryJournal):
+    """Its order is that of the calls, as on a disk, but to be durable takes a second."""
+
+    async def append(self, *events: Any, bookmark: Any = None) -> Any:
+        entries = await super().append(*events, bookmark=bookmark)
+        await trio.sleep(1)
+        return entries
+
+
+async def close_politely(peer: Peer) -> None:
+    await peer.send(frame(CLOSE, (1000).to_bytes(2, "big")))
+    assert await peer.close_code() == 1000
+
+
+async def vanish(peer: Peer) -> None:
+    await trio.aclose_forcefully(peer.stream)
+
+
+async def ask_and_vanish(peer: Peer) -> None:
+    await peer.send(call("BootNotification", chargePointVendor="x", chargePointModel="y"))
+    await wait_all_tasks_blocked()
+    await trio.aclose_forcefully(peer.stream)
+
+
+async def break_websocket(peer: Peer) -> None:
+    await peer.send(frame(TEXT, b"\xff"))
+    assert await peer.close_code() == 1007
+
+
+@pytest.mark.parametrize("leave", [close_politely, vanish, ask_and_vanish, break_websocket])
+@pytest.mark.parametrize("pause", [0, 0.4, 1.2])
+async def test_who_left_and_comes_back_is_no_duel(leave, pause):
+    """Also while its connect, its request or its disconnect is not durable yet."""
+    async with open_gateway(journal=LaggingJournal()) as gateway:
+        for _ in range(20):
+            async with dial(gateway) as peer:
+                assert (await peer.upgrade("/ocpp/CP-1", OCPP)).status == 101
+                await wait_all_tasks_blocked()
+                await trio.sleep(pause)
+                await leave(peer)
+                await wait_all_tasks_blocked()
+        async with gateway.charger("CP-1") as charger:
+            assert await serves(charger)
+            assert connected(gateway, "CP-1") is True
+            assert isinstance(told_of_presence(gateway)[-1], ChargePointConnected)
+        await trio.sleep(3)
+        assert connected(gateway, "CP-1") is False
+
+
+def told_of_presence(gateway: Gateway) -> list[Any]:
+    kinds = (ChargePointConnected, ChargePointDisconnected)
+    return [entry.event for entry in gateway.journal._entries if isinstance(entry.event, kinds)]
+
+
+async def test_each_disconnect_is_before_the_next_connect():
+    async with open_gateway(journal=LaggingJournal()) as gateway:
+        for _ in range(5):
+            async with dial(gateway) as peer:
+                await peer.upgrade("/ocpp/CP-1", OCPP)
+                await trio.sleep(1.5)
+                await close_politely(peer)
+        await trio.sleep(3)
+        assert [type(event) for event in told_of_presence(gateway)] == [
+            ChargePointConnected,
+            ChargePointDisconnected,
+        ] * 5
+
+
+async def test_a_seat_is_free_when_the_close_is_seen():
+    """Not when it is durable: an order meanwhile is not for who is gone."""
+    async with open_gateway(journal=LaggingJournal()) as gateway, dial(gateway) as peer:
+        await peer.upgrade("/ocpp/CP-1", OCPP)
+        await trio.sleep(1.5)
+        before = trio.current_time()
+        await close_politely(peer)
+        await wait_all_tasks_blocked()
+        assert gateway.house.registry.sessions() == []
+        assert trio.current_time() == before
+
+
+async def test_those_who_left_do_not_hide_a_duel():
+    """What is counted is who was pushed out, whoever else came and went."""
+    async with open_gateway(journal=LaggingJournal()) as gateway, AsyncExitStack() as stack:
+        for _ in range(6):
+            async with dial(gateway) as peer:
+                assert (await peer.upgrade("/ocpp/CP-1", OCPP)).status == 101
+                await close_politely(peer)
+        for _ in range(6):
+            await stack.enter_async_context(opened(gateway, "CP-1"))
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade("/ocpp/CP-1", OCPP)).status == 503
 
 
 # --- the stop ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from trio_websocket import open_websocket_url
 from gateway.domain.events import (
     ChargePointConnected,
 )
-from gateway.southbound.door import tls_context
+from gateway.southbound.tls import tls_context
 
 from ..conftest import open_gateway
 from .connections import HASH, PASSWORD, authorization, door, faults_of_ours
