@@ -31,7 +31,6 @@ from .exact import WH, instant, microseconds
 from .orphans import orphan
 from .session import (
     Session,
-    Stop,
     may_be_idle,
     priced,
     trusted,
@@ -224,7 +223,7 @@ class Ledger:
             old = ended(self._sessions[self._open[key]], "Inferred")
             sessions, facts = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
             status = None
-        session = started(event, terms, status, self._last_stop(key), priced=tell)
+        session = started(event, terms, status, self._last_stopped(key), priced=tell)
         sessions.append(session)
         if tell:
             facts.append(opened_fact(so_far(session), event.received_at))
@@ -329,11 +328,11 @@ class Ledger:
             return None
         return session
 
-    def _last_stop(self, key: Connector) -> Stop | None:
+    def _last_stopped(self, key: Connector) -> Session | None:
         if key in self._open:
             return None  # it never told its end
         closed = self._closed.get(key)
-        return self._sessions[closed[-1]].stop if closed else None
+        return self._sessions[closed[-1]] if closed else None
 
     def _commit(self, event: Event, sessions: list[Session]) -> None:
         for session in sessions:

@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from .curve import Point
 from .dimensions import PARKING_TIME, TIME
-from .energy import harvest
+from .energy import UNNAMED, harvest
 from .events import Reading, Sample
 from .exact import microseconds
-from .metering import Course, Entry, Point
+from .metering import Course, Entry
 from .pricing import Run, States
 from .tariff import Terms
 from .tracing import trace
@@ -154,11 +155,16 @@ def with_readings(
     received_at: datetime,
     *,
     at_stop: bool = False,
+    named: bool = True,
 ) -> Session:
     """The session with more readings, in whatever order they came.
 
     at_stop: they are StopTransaction's transactionData, which reaches back by its nature.
+    named: they came with the transaction's id.  transactionData has none of its own, and ranks
+        with what the session rests on so far.
     """
+    if at_stop and session.course.newest is not None:
+        named = session.course.location < UNNAMED
     course, run, history = session.course, session.run, session.history
     newest, flags, signed = session.newest, session.flags, session.signed
     currents, power_sampled = session.currents, session.power_sampled
@@ -172,7 +178,7 @@ def with_readings(
         at = microseconds(when)
         if at > newest:
             newest = at
-        found = harvest(reading.samples, with_current=by_current)
+        found = harvest(reading.samples, with_current=by_current, named=named)
         if found.rejected and REJECTED not in flags:
             flags |= {REJECTED}
         power_sampled = power_sampled or found.power
@@ -197,7 +203,7 @@ def with_readings(
         if rebuild or at < session.opening.start:
             continue
         following = course.add(entry)
-        if following is None:
+        if following is None or following.doubts() != following.doubted:
             rebuild = True
         elif following is not course:
             course = following

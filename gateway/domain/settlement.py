@@ -4,6 +4,12 @@ meterStop - meterStart is the energy, unless it is missing, below zero, more tha
 flowed, or less than the samples prove; the samples then stand in for it.  So they do where the
 register was reset; but never without review for more than a meterStop - meterStart that is not
 against reason.
+
+The end is judged twice: what flowed over the whole session, and since the last reading.
+Readings that do not name the transaction never raise a bill above a plausible meterStop -
+meterStart.  A meterStop below meterStart by no more than the tolerance is meterStart.
+Of two readings or more that were not believed, or of energy above the bill that one of them
+claimed, a person looks.
 """
 
 from __future__ import annotations
@@ -13,14 +19,17 @@ from typing import Literal
 import attrs
 
 from .bill import Bill, bill
-from .energy import LOCATIONS
-from .metering import BACKWARDS, RESET, Course, Point
+from .curve import Point
+from .energy import LOCATIONS, UNNAMED
+from .metering import OTHER_REGISTER, Course
+from .plausibility import BACKWARDS, RESET, UNSEEN
 from .pricing import Run, States
 from .session import Session, Stop, entries, priced, states_after, walked
 from .tracing import closed, trace, trace_below
 
 NEEDS_REVIEW = "needs_review"
 NO_TARIFF = "no_tariff"
+JUMP = "energy_jump"
 
 _REVIEWED = frozenset(
     {
@@ -31,6 +40,8 @@ _REVIEWED = frozenset(
         "meter_stop_implausible",
         "meter_stop_missing",
         BACKWARDS,
+        JUMP,
+        UNSEEN,
         "register_rebased",
         "stop_before_start",
         "stop_inferred",
@@ -85,7 +96,7 @@ def so_far(session: Session, end: int | None = None) -> Outcome:
         source="intervals" if course.intervals else "samples",
         run=run,
         bill=found,
-        flags=_flags(session, course, found, ()),
+        flags=_flags(session, course, found, _doubts(course, last.nwh, last.at)),
     )
 
 
@@ -99,6 +110,7 @@ def final(session: Session, *, end: int | None = None) -> Outcome:
     opening = session.opening
     course, points = _final_course(session, stop)
     nwh, source, flags = _total(course, stop, opening.start)
+    flags += _doubts(course, nwh, stop.at)
     if source == "meter_stop" and course.intervals:
         # Registers at both ends leave no part for amounts whose beginning nobody knows.
         course = Course.opened(opening.start, opening.meter_start, opening.terms.policy)
@@ -141,9 +153,9 @@ def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | N
         course.relative
         and register is not None
         and course.base is not None
-        and register < course.base
+        and register < course.base - policy.tolerance
     )
-    points = None
+    points, doubted = None, None
     if late or relative_after_all or course.recovered(register, stop.at) is not None:
         course, points = trace(
             entries(session.history),
@@ -155,7 +167,21 @@ def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | N
         )
         course, points = closed(course, points, register, stop.at)
     else:
-        course = course.decided(register)
+        course = course.decided(register, stop.at)
+    if course.head is not None:
+        more = None if register is None or course.zero is None else register - course.zero
+        doubted = course.doubts(more, stop.at)
+        if doubted != course.doubted:
+            course, points = trace(
+                entries(session.history),
+                start=opening.start,
+                end=stop.at,
+                stop=register,
+                base=opening.meter_start,
+                policy=policy,
+                doubted=doubted,
+            )
+            course, points = closed(course, points, register, stop.at)
     if RESET not in course.flags or register is None or course.base is None:
         return course, points
     metered = register - course.base
@@ -201,11 +227,19 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
         base = course.zero if course.base is None else course.base
         if base is not None:
             metered = register - base
+            if -policy.tolerance <= metered < 0:
+                metered = 0
             if metered < 0:
                 if RESET not in course.flags:
                     flags.append("meter_stop_below_start")
             elif not policy.plausible(metered, stop.at - start):
                 flags.append("meter_stop_implausible")
+            elif (
+                course.location >= UNNAMED
+                and course.newest is not None
+                and (course.broken or metered < last.nwh - policy.tolerance)
+            ):
+                return metered, "meter_stop", (OTHER_REGISTER, NEEDS_REVIEW)
             elif course.broken:
                 most = metered
             elif course.intervals:
@@ -213,6 +247,8 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
                     return metered, "meter_stop", ()
             elif metered < last.nwh - policy.tolerance:
                 flags.append("meter_stop_below_samples")
+            elif not policy.plausible(metered - last.nwh, stop.at - last.at):
+                flags.append("meter_stop_implausible")
             else:
                 return metered, "meter_stop", ()
         if course.broken and course.zero is not None:
@@ -226,14 +262,25 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
     return nwh, "intervals" if course.intervals else "samples", tuple(flags)
 
 
+def _doubts(course: Course, nwh: int, at: int) -> tuple[str, ...]:
+    """Flags for what the whole of the readings makes doubtful: more of them ignored than one, or
+    more energy than the tolerance; or one interval that is unlike all others."""
+    flags: tuple[str, ...] = ()
+    if course.ignored > 1 or course.highest > nwh + course.policy.tolerance:
+        flags += (NEEDS_REVIEW,)
+    if not course.intervals and course.jumps(nwh, at):
+        flags += (JUMP,)
+    return flags
+
+
 def _flags(
     session: Session, course: Course, found: Bill | None, more: tuple[str, ...]
 ) -> tuple[str, ...]:
     flags = session.flags
     if course.flags:
         flags = flags | course.flags
-    if course.newest is not None and course.location:
-        flags = flags | {f"energy_location_{LOCATIONS[course.location].lower()}"}
+    if course.newest is not None and course.location % UNNAMED:
+        flags = flags | {f"energy_location_{LOCATIONS[course.location % UNNAMED].lower()}"}
     if found is not None and found.flags:
         flags = flags.union(found.flags)
     if more:
