@@ -25,6 +25,7 @@ from .config import Config, ConfigError, Fault
 from .domain.tags import IdTag, TagList
 from .domain.tariff import TariffBook
 from .domain.tariff_file import read_tariffs
+from .domain.tariff_warnings import warn_of_power
 from .journal.codec import load_object
 from .journal.groupcommit import open_sqlite
 from .northbound import nodered
@@ -63,6 +64,9 @@ def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
     faults = [Fault(f"{path}: {fault.where}", fault.what, fault.fatal) for fault in found]
     if any(fault.fatal for fault in faults):
         raise ConfigError(faults)
+    without = [name for name, charge_point in known if charge_point.max_power_kw is None]
+    if book.assignments:
+        faults += [Fault(path, warning, False) for warning in warn_of_power(book.policy, without)]
     return book, faults
 
 

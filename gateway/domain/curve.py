@@ -32,6 +32,7 @@ from .policy import Policy
 
 DIP = "dip_ignored"
 SPIKE = "spike_ignored"
+JUMP = "energy_jump"
 RELATIVE = "register_session_relative"
 REBASED = "register_rebased"
 FROM_PHASES = "energy_from_phases"
@@ -70,6 +71,7 @@ class Curve:
     doubted: it counts for nothing.
     heard: how many readings there were.  ignored: how many of them were not believed.
     highest: the most energy that an ignored reading claimed, nWh since the start.
+    leap: the register of the newest reading that was too high to be believed.
     """
 
     policy: Policy
@@ -102,6 +104,7 @@ class Curve:
     heard: int = 0
     ignored: int = 0
     highest: int = 0
+    leap: int | None = None
 
     @classmethod
     def opened(cls, start: int, base: int | None, policy: Policy) -> Self:
@@ -176,8 +179,13 @@ class Curve:
         return powers.moved > 1 and certain > 2 * powers.most
 
     def jumps(self, nwh: int, at: int) -> bool:
-        """Whether one interval stands out, up to the last point and from there to this one."""
+        """Whether one interval stands out, up to the last point and from there to this one, or
+        whether this one confirms a leap."""
+        if self.leap is not None and self.zero is not None and nwh + self.zero >= self.leap:
+            return True
         powers, slack = self._powers(self.before, self.last), self.policy.slack
+        if self.head is not None and not self.doubted:
+            powers = powers.and_interval(self.head.nwh, self.head.at - self.start, slack)
         return powers.and_interval(nwh - self.last.nwh, at - self.last.at, slack).jump
 
     # --- steps ---

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Set
 
 import attrs
 
-from .curve import FROM_NEUTRAL, FROM_PHASES, SPIKE, Curve, Point
+from .curve import FROM_NEUTRAL, FROM_PHASES, JUMP, SPIKE, Curve, Point
 from .energy import Mark, chosen
 
 OTHER_REGISTER = "other_register_ignored"
@@ -135,6 +135,7 @@ class Course(Curve):
         assert zero is not None  # noqa: S101  for the type checker: `_first` has set it
         before, last, low = course.before, course.last, course.low
         lows, climbs, ignored, powers = course.lows, course.climbs, course.ignored, course.powers
+        leap = course.leap
         gained = value - zero - last.nwh
         if gained < -self.policy.tolerance:
             low, lows = low or Point(entry.at, value), lows + 1
@@ -145,9 +146,13 @@ class Course(Curve):
             before, last = last, Point(entry.at, last.nwh + gained)
             settled = (*settled, before) if settled else (before,)
             climbs += gained > 0
+            if leap is not None and value >= leap:
+                # It was no spike: the register leapt there and stayed.
+                leap, more = None, {JUMP, *more}
         else:
             more = {SPIKE, *more}
             ignored += 1
+            leap = value
         return Course(
             policy=self.policy,
             start=self.start,
@@ -179,6 +184,7 @@ class Course(Curve):
             heard=course.heard + 1,
             ignored=ignored,
             highest=course.highest,
+            leap=leap,
         )
 
     def _add_intervals(self, entry: Entry) -> Course | None:

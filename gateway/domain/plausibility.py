@@ -10,8 +10,9 @@ Law 2: what flowed between the last reading before a fall and the fall is never 
        the register stood just below a power of ten or of two, it ran over; where it restarted
        from zero between two readings as far apart as others are, at most a usual interval is
        lost.  Everywhere else more may be lost than anybody knows, and a person looks.
-Law 3: one interval with far more power than all the others, and more than a wall box has, is
-       doubtful, whether the meter jumped there or the car did.
+Law 3: one interval with far more power than all the others is doubtful, whether the meter jumped
+       there or the car did: with half as much again where the others are even, else with twice
+       as much, and more than a wall box has.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ BACKWARDS = "register_backwards"
 UNSEEN = "energy_unseen"
 
 GREATEST_AC_POWER = 22 * KWH  # nWh in an hour: three phases of 32 A
+_ENOUGH = 4  # intervals, before one of them can be unlike the others
 
 _RESET: Set[str] = frozenset({RESET})
 _UNSEEN: Set[str] = frozenset({RESET, UNSEEN})
@@ -33,27 +35,29 @@ _BACKWARDS: Set[str] = frozenset({RESET, BACKWARDS})
 
 
 class Powers(NamedTuple):
-    """What the intervals of a session have in common.
+    """What the intervals of a session have in common, in nWh, us and nWh in an hour.
 
-    most, second: the two greatest powers, nWh in an hour.  moved: how many intervals had energy.
-    certain: of the greatest, what is left without the policy's slack.  lasted: us, the interval
-        with the greatest.
-    longest, next_longest: us.
+    most, second, least: powers of intervals with energy; least is 0 before there is one.
+    certain: of the greatest, what is left without the policy's slack.
+    lasted: the interval with the greatest.
+    longest, next_longest: of all intervals.  number: of them.  moved: of those with energy.
     """
 
     most: int = 0
     second: int = 0
-    moved: int = 0
+    least: int = 0
     certain: int = 0
     lasted: int = 0
     longest: int = 0
     next_longest: int = 0
+    number: int = 0
+    moved: int = 0
 
     def and_interval(self, nwh: int, us: int, slack: int) -> Powers:
         """With one more interval."""
         if us <= 0:
             return self
-        most, second, moved, certain, lasted, longest, next_longest = self
+        most, second, least, certain, lasted, longest, next_longest, number, moved = self
         if us > longest:
             longest, next_longest = us, longest
         elif us > next_longest:
@@ -65,18 +69,24 @@ class Powers(NamedTuple):
                 most, second, certain, lasted = power, most, power_of(nwh - slack, us), us
             elif power > second:
                 second = power
-        return Powers(most, second, moved, certain, lasted, longest, next_longest)
+            if not least or power < least:
+                least = power
+        return Powers(
+            most, second, least, certain, lasted, longest, next_longest, number + 1, moved
+        )
 
     @property
     def jump(self) -> bool:
         """Law 3; not before there is something to compare with, and not of an interval that is
         long, where the meter had the time."""
+        if self.number < _ENOUGH or not self.second:
+            return False
         others = self.next_longest if self.lasted == self.longest else self.longest
-        return (
-            self.moved > 2
-            and 2 * self.lasted <= 3 * others
-            and self.certain > max(2 * self.second, GREATEST_AC_POWER)
-        )
+        if 2 * self.lasted > 3 * others:
+            return False
+        if self.moved > 3 and 2 * self.second <= 3 * self.least:
+            return 2 * self.certain > 3 * self.second
+        return self.certain > max(2 * self.second, GREATEST_AC_POWER)
 
 
 class Fall(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Literal
 import attrs
 
 from .bill import Bill, bill
-from .curve import Point
+from .curve import JUMP, Point
 from .energy import LOCATIONS, UNNAMED
 from .metering import OTHER_REGISTER, Course
 from .plausibility import BACKWARDS, RESET, UNSEEN
@@ -29,7 +29,6 @@ from .tracing import closed, trace, trace_below
 
 NEEDS_REVIEW = "needs_review"
 NO_TARIFF = "no_tariff"
-JUMP = "energy_jump"
 
 _REVIEWED = frozenset(
     {

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .dimensions import FLAT, TIME
+from .policy import Policy
 from .restrictions import Restrictions
 from .tariff import Element, Tariff
 from .tariff_parts import Faults
 
 _FREE = Restrictions()
+_GREATEST_AC_KW = 22
+_NAMED = 5  # as many as a line can hold
 
 
 def warn_of(tariff: Tariff, faults: Faults) -> None:
@@ -30,6 +33,22 @@ def warn_of(tariff: Tariff, faults: Faults) -> None:
         faults.warn("prices include tax, but without vat no amount without tax can be stated")
     if tariff.snapshot.get("type") == "AD_HOC_PAYMENT":
         _ad_hoc(tariff, faults)
+
+
+def warn_of_power(policy: Policy, without: Sequence[str]) -> list[str]:
+    """Warnings about charge points whose energy is believed up to a power that no AC one has.
+
+    without: those that have no max_power_kw of their own.  Nothing that is configured says which
+    of them are AC.
+    """
+    if not without or policy.max_power_kw <= _GREATEST_AC_KW:
+        return []
+    names = ", ".join(f'"{name}"' for name in without[:_NAMED])
+    more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
+    return [
+        f"max_power_kw is not set for {names}{more}: up to {policy.max_power_kw} kW are believed;"
+        f" an AC charge point has {_GREATEST_AC_KW} kW or less, set it for each of these"
+    ]
 
 
 def _steps(tariff: Tariff, faults: Faults) -> None:
