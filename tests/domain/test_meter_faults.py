@@ -347,11 +347,11 @@ def text_free(readings):
 def climbs(registers):
     """Whether a register only climbs: then nobody can see what it lost within an interval."""
     held = [value for value in registers if isinstance(value, int)]
-    return held == sorted(held)
+    return all(after >= before - 1 for before, after in pairwise(held))
 
 
 @settings(max_examples=400)
-@given(faulty(most=1))
+@given(faulty())
 def test_a_faulty_meter_never_bills_more_without_review_nor_less_without_a_flag(session):
     energy, start, readings, stop = session
     found, flags = billed(start, readings, stop, prices=PRICES)
