@@ -184,9 +184,13 @@ class Curve:
         if self.leap is not None and self.zero is not None and nwh + self.zero >= self.leap:
             return True
         powers, slack = self._powers(self.before, self.last), self.policy.slack
-        if self.head is not None and not self.doubted:
-            powers = powers.and_interval(self.head.nwh, self.head.at - self.start, slack)
-        return powers.and_interval(nwh - self.last.nwh, at - self.last.at, slack).jump
+        powers = powers.and_interval(nwh - self.last.nwh, at - self.last.at, slack)
+        if self.head is None or self.doubted:
+            return powers.jump
+        head, us = self.head.nwh, self.head.at - self.start
+        # Where one interval alone speaks against a first point, that is no reason to drop it yet.
+        alone = powers.moved == 1 and power_of(head - slack, us) > 2 * powers.most
+        return alone or powers.and_interval(head, us, slack).jump
 
     # --- steps ---
 
