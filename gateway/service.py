@@ -24,6 +24,7 @@ from .domain.tags import IdTag, TagList
 from .domain.tariff import TariffBook
 from .domain.tariff_file import Fault as TariffFault
 from .domain.tariff_file import read_tariffs, repeated_keys
+from .domain.tariff_warnings import warn_of_power
 from .journal.codec import load_object
 from .journal.groupcommit import open_sqlite
 from .northbound import nodered
@@ -67,6 +68,9 @@ def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
     ]
     if any(fault.fatal for fault in faults):
         raise ConfigError(faults)
+    without = [name for name, charge_point in known if charge_point.max_power_kw is None]
+    if path is not None and book.assignments:
+        faults += [Fault(path, warning, False) for warning in warn_of_power(book.policy, without)]
     return book, faults
 
 

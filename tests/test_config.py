@@ -536,6 +536,23 @@ def test_tariffs_need_a_time_zone(write, capsys):
     assert "time_zone: is missing" in capsys.readouterr().err
 
 
+def test_check_warns_of_charge_points_that_are_believed_any_power(write, capsys):
+    """An AC one delivers 22 kW at most; whether it is AC nothing else says."""
+    price = {"type": "ENERGY", "price": 1, "step_size": 1}
+    tariff = {"id": "A", "currency": "EUR", "elements": [{"price_components": [price]}]}
+    document = {"tariffs": [tariff], "time_zone": "UTC"}
+    file = write(json.dumps(document), "tariffs.json")
+    named = '[charge_points."AC-1"]\n[charge_points."DC-1"]\nmax_power_kw = 150\n'
+    path = write('[pricing]\ntariffs = "tariffs.json"\n' + named)
+    assert main(["check", "--config", str(path)]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "max_power_kw" in line]
+    assert line.startswith(f'{file}: warning: max_power_kw is not set for "AC-1": up to 500 kW')
+    assert "DC-1" not in line
+    write(json.dumps(document | {"policy": {"max_power_kw": 22}}), "tariffs.json")
+    assert main(["check", "--config", str(path)]) == 0
+    assert "max_power_kw" not in capsys.readouterr().err
+
+
 def test_the_example_configuration_and_its_tariffs_are_fine(capsys):
     assert main(["check", "--config", str(DEPLOY / "gateway.example.toml")]) == 0
     out, err = capsys.readouterr()

@@ -27,7 +27,8 @@ SCENES = {
     "post_stop_parking": (True, [CP.status(30, "Charging")], "5000"),
     "min_billable_wh": (100_000, [], "5000"),
     "max_power_kw": (3, [CP.meter(30, "2000")], "9000"),
-    "plausibility_slack_wh": (5000, [CP.meter(30, "2000")], "505000"),
+    "plausibility_slack_wh": (400_000, [CP.meter(30, "2000")], "505000"),
+    "max_session_h": (Decimal("0.5"), [], "5000"),
     "stop_tolerance_wh": (600, [CP.meter(30, "5500")], "5000"),
     "rounding": ("HALF_EVEN", [], "2000"),
 }
@@ -50,7 +51,10 @@ def test_every_key_of_the_policy_changes_what_a_session_costs(name):
         return receipt(book(prices, **beside, **policy), CP.start("0"), *events, *after)
 
     plain, changed = told(), told(**{name: value})
-    assert plain["total_incl_vat"] != changed["total_incl_vat"]
+    if name == "max_session_h":  # a person looks at what a longer session costs
+        assert (plain["needs_review"], changed["needs_review"]) == (False, True)
+    else:
+        assert plain["total_incl_vat"] != changed["total_incl_vat"]
 
 
 # --- of a charge point, from the file -------------------------------------------------------------

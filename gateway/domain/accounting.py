@@ -31,7 +31,6 @@ from .exact import SECOND, WH, instant, microseconds
 from .orphans import orphan
 from .session import (
     Session,
-    Stop,
     priced,
     unplugged_at,
     with_status,
@@ -244,7 +243,7 @@ class Ledger:
             old = ended(self._sessions[self._open[key]], "Inferred")
             sessions, facts = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
             status = None
-        session = started(event, terms, status, self._last_stop(key, event), priced=tell)
+        session = started(event, terms, status, self._last_stopped(key, event), priced=tell)
         sessions.append(session)
         if tell:
             facts.append(opened_fact(so_far(session), event.received_at))
@@ -371,7 +370,7 @@ class Ledger:
         held = [transaction_id for transaction_id in found if transaction_id is not None]
         return self._sessions[held[0]] if len(held) == 1 else None
 
-    def _last_stop(self, key: Connector, event: TransactionStarted) -> Stop | None:
+    def _last_stopped(self, key: Connector, event: TransactionStarted) -> Session | None:
         if key in self._open:
             return None  # it never told its end
         closed = self._closed.get(key)
@@ -379,7 +378,7 @@ class Ledger:
             return None
         before = self._sessions[closed[-1]]
         # Registers that were multiplied by different factors have no gap between them.
-        return before.stop if before.opening.energy_scale == event.energy_scale else None
+        return before if before.opening.energy_scale == event.energy_scale else None
 
     def _commit(self, event: Event, sessions: list[Session]) -> None:
         for session in sessions:

@@ -21,6 +21,8 @@ POWER = "Power.Active.Import"
 CURRENT = "Current.Import"
 
 LOCATIONS = ("Outlet", "Cable", "Body", "Inlet")  # in order of trust; EV is never billed
+UNNAMED = len(LOCATIONS)  # added to the rank of readings that do not name the transaction
+NOWHERE = 2 * UNNAMED
 _LOCATIONS: Mapping[str | None, int] = {None: 0} | {n: i for i, n in enumerate(LOCATIONS)}
 _CONTEXTS: Mapping[str | None, int] = {
     "Transaction.End": 0,
@@ -49,7 +51,10 @@ _KINDS = {None: 0, REGISTER: 0, INTERVAL: 1, POWER: 2, CURRENT: 3}
 
 @attrs.frozen(slots=True)
 class Mark:
-    """One usable energy value: ranks count from 0, the most trusted; phase "" is the total."""
+    """One usable energy value: ranks count from 0, the most trusted; phase "" is the total.
+
+    location: the place's rank in LOCATIONS, `UNNAMED` more where the transaction is not named.
+    """
 
     location: int
     phase: str
@@ -86,13 +91,18 @@ def energy_of(value: str, unit: str | None) -> int | None:
 
 
 def harvest(
-    samples: Sequence[Sample], *, with_current: bool = False, scale: Decimal | None = None
+    samples: Sequence[Sample],
+    *,
+    with_current: bool = False,
+    named: bool = True,
+    scale: Decimal | None = None,
 ) -> Harvest:
     """Everything in a reading that energy, price or receipt may rest on.
 
-    with_current: the current is asked for.
+    with_current: the current is asked for.  named: the reading names its transaction.
     scale: what registers and intervals are multiplied by; None for 1.
     """
+    rank = 0 if named else UNNAMED
     registers: list[Mark] = []
     intervals: list[Mark] = []
     currents: list[Sample] = []
@@ -126,7 +136,7 @@ def harvest(
                     begin = nwh
             else:
                 context = _CONTEXTS.get(sample.context, _OTHER_CONTEXT)
-                mark = Mark(location, phase, context, nwh)
+                mark = Mark(rank + location, phase, context, nwh)
                 (registers if kind == 0 else intervals).append(mark)
     return Harvest(
         tuple(registers),

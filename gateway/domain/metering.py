@@ -1,50 +1,29 @@
-"""From readings to a curve: how much energy had flowed at which time of a session.
+"""From readings to the curve of a session's energy: which of them count, one after the other.
 
-Rule 1: a register only climbs.  A reading below the one before is a dip (the next is back), the
-        end of a spike (it is still above the one before the spike) or a reset (it counts on from
-        zero; what flowed unseen before the reset is never guessed).
-Rule 2: more than the connector can deliver cannot have flowed.
-Rule 3: what follows may overrule the newest point (it was a spike), never the one before it.
-Rule 4: except that a register which comes back to where it fell from was never reset, however
-        many readings lie between: they were one long dip, and the curve goes straight over it.
+Rule 1: a reading that names the transaction beats one that does not; then the location decides,
+        and a worse one is never mixed in.
+Rule 2: registers before amounts, the total before line phases, these before the neutral.
+Rule 3: what a register's value means beside those before it is the curve's to say (`curve`).
 
-`Course` is the fold over readings in the order of their time; by rule 3 everything up to
-`Course.before` is settled, so whoever prices the curve has to price that part only once.  By
-rule 4 it may be unsettled all the same, which `add` tells by None: then `tracing` goes back.
-(OCPP 1.6 §7.31: register values of one transaction "MUST be monotonically increasing".)
+`Course` is the fold over readings in the order of their time.  `add` tells by None that a
+reading overturns what was settled: then `tracing` goes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import NamedTuple
 
 import attrs
 
-from .energy import LOCATIONS, Mark, chosen
-from .policy import Policy
+from .curve import FROM_NEUTRAL, FROM_PHASES, JUMP, SPIKE, Curve, Point
+from .energy import Mark, chosen
 
-DIP = "dip_ignored"
-SPIKE = "spike_ignored"
-RESET = "register_reset"
-BACKWARDS = "register_backwards"
-RELATIVE = "register_session_relative"
-REBASED = "register_rebased"
-FROM_PHASES = "energy_from_phases"
-FROM_NEUTRAL = "energy_from_neutral"
+OTHER_REGISTER = "other_register_ignored"
 FROM_INTERVALS = "energy_from_intervals"
 
-_NOWHERE = len(LOCATIONS)
 _NO_FLAGS: Set[str] = frozenset()
 _FROM_PHASES: Set[str] = frozenset({FROM_PHASES})
 _FROM_NEUTRAL: Set[str] = frozenset({FROM_NEUTRAL})
-
-
-class Point(NamedTuple):
-    """us since 1970, and nWh since the session's start."""
-
-    at: int
-    nwh: int
 
 
 @attrs.frozen(slots=True)
@@ -70,52 +49,8 @@ class Entry:
 
 
 @attrs.frozen(slots=True, kw_only=True)
-class Course:
-    """The curve so far.
-
-    base: the register at the start, nWh; None where meterStart was missing and nothing tells.
-    zero: what to subtract from the register to get the energy since the start; None before any
-        register is known.
-    before, last: the newest two points of the curve.  Both are the start at first.
-    settled: the points that the newest step has settled, the last of them being `before`.
-    low: a reading below `last` that the next one will explain; repeated until `low_until`.
-    newest: time of the newest reading with energy; None before the first.
-    fallen: the course as it stood before the newest reset; None before the first reset.  The
-        registers that resets fell from only ever get lower, from one `fallen` to the next.
-    """
-
-    policy: Policy
-    start: int
-    base: int | None
-    zero: int | None
-    before: Point
-    last: Point
-    settled: tuple[Point, ...] = ()
-    low: Point | None = None
-    low_until: int = 0
-    newest: int | None = None
-    location: int = _NOWHERE
-    lines: bool = False
-    neutral: bool = False
-    intervals: bool = False
-    relative: bool = False
-    may_be_relative: bool = True
-    broken: bool = False
-    phases: Mapping[str, int] | None = None
-    flags: frozenset[str] = frozenset()
-    fallen: Course | None = attrs.field(default=None, repr=False, eq=False)
-
-    @classmethod
-    def opened(cls, start: int, base: int | None, policy: Policy) -> Course:
-        point = Point(start, 0)
-        return cls(policy=policy, start=start, base=base, zero=base, before=point, last=point)
-
-    @property
-    def register(self) -> int | None:
-        """The import register behind the newest point, nWh."""
-        if self.intervals or self.zero is None:
-            return None
-        return self.last.nwh + self.zero
+class Course(Curve):
+    """The curve so far, to which readings are added."""
 
     def add(self, entry: Entry) -> Course | None:
         """The course with one more, newer entry; None where the whole has to be traced anew."""
@@ -128,51 +63,6 @@ class Course:
         if entry.intervals and (self.intervals or self.newest is None):
             return self._add_intervals(entry)
         return self
-
-    def decided(self, after: int | None) -> Course:
-        """The course with its low reading explained, `after` being the register that follows."""
-        low = self.low
-        if low is None or self.zero is None:
-            return self
-        if after is not None and after >= self.last.nwh + self.zero:
-            return self._with(low=None, settled=(), flags=self.flags | {DIP})
-        if self._rebased_for_nothing(low):
-            return self._from_base(low)
-        if low.nwh >= self.before.nwh + self.zero and self.last is not self.before:
-            flags = self.flags | {SPIKE}
-            return self.landed(low, low.nwh - self.zero, before=self.before, flags=flags)
-        gained = low.nwh if self.policy.plausible(low.nwh, low.at - self.last.at) else 0
-        nwh = self.last.nwh + gained
-        flags = self.flags | {RESET}
-        if 2 * low.nwh > self.last.nwh + self.zero:  # nothing that restarts from zero is so high
-            flags |= {BACKWARDS}
-        fallen = self._with(low=None, settled=())
-        reset = self._with(zero=low.nwh - nwh, broken=True, flags=flags, fallen=fallen)
-        return reset.landed(low, nwh, before=self.last, settled=(self.last,))
-
-    def recovered(self, register: int | None, at: int) -> Course | None:
-        """The course before the fall that this register, nWh, shows to have been no reset; of
-        several falls the first.  None where there is none."""
-        found, fallen = None, self.fallen
-        while fallen is not None and register is not None:
-            assert fallen.zero is not None  # noqa: S101  for the type checker: registers fell
-            gained = register - fallen.zero - fallen.last.nwh
-            if gained < 0:
-                break
-            if self.policy.plausible(gained, at - fallen.last.at):
-                found = fallen
-            fallen = fallen.fallen
-        if found is None:
-            return None
-        flags = found.flags | {DIP} | (self.flags & {FROM_PHASES, FROM_NEUTRAL})
-        return attrs.evolve(
-            found,
-            newest=self.newest,
-            lines=self.lines,
-            neutral=self.neutral,
-            phases=self.phases,
-            flags=flags,
-        )
 
     def over_the_dip(self, entry: Entry) -> Course | None:
         """The course with one more, newer entry that ends a dip of several readings; None where
@@ -188,42 +78,6 @@ class Course:
         return self._heard(entry.registers, entry.registers[0].location)[0]
 
     # --- steps ---
-
-    def _with(self, **changes: object) -> Course:
-        return attrs.evolve(self, **changes)  # type: ignore[arg-type]
-
-    def landed(
-        self,
-        low: Point,
-        nwh: int,
-        *,
-        before: Point,
-        settled: tuple[Point, ...] = (),
-        **more: object,
-    ) -> Course:
-        """At `nwh` from the low reading on, for as long as it was repeated."""
-        last = Point(low.at, nwh)
-        if self.low_until > low.at:
-            before, last, settled = last, Point(self.low_until, nwh), (*settled, last)
-        return self._with(low=None, before=before, last=last, settled=settled, **more)
-
-    def _rebased_for_nothing(self, low: Point) -> bool:
-        """Whether the first reading, far above meterStart, was a spike: the next one is not."""
-        return (
-            REBASED in self.flags
-            and self.last.nwh == 0
-            and self.before.at == self.start
-            and self.base is not None
-            and low.nwh >= self.base
-        )
-
-    def _from_base(self, low: Point) -> Course:
-        """As if the first reading had not been, and `low` were the first."""
-        flags = (self.flags - {REBASED}) | {SPIKE}
-        course = self._with(zero=self.base, broken=False, flags=flags)
-        course = course._first(low.at, low.nwh)  # noqa: SLF001  itself, a step later
-        assert course.zero is not None  # noqa: S101  for the type checker: `base` is known
-        return course.landed(low, low.nwh - course.zero, before=self.before)
 
     def _based(self, begin: int) -> Course:
         return self._with(base=begin, zero=begin)
@@ -267,7 +121,7 @@ class Course:
         if (
             course.relative
             and course.base is not None
-            and (value >= course.base or not course.may_be_relative)
+            and (value >= course.base - self.policy.tolerance or not course.may_be_relative)
         ):
             return None
         if course.fallen is not None and course.recovered(value, entry.at) is not None:
@@ -275,19 +129,30 @@ class Course:
         settled: tuple[Point, ...] = ()
         # A meter that fell silent for a while says 0 more than once: the same word is no news.
         if course.low is not None and course.low.nwh != value:
-            course = course.decided(value)
+            course = course.decided(value, entry.at)
             settled = course.settled
         zero = course.zero
         assert zero is not None  # noqa: S101  for the type checker: `_first` has set it
         before, last, low = course.before, course.last, course.low
+        lows, climbs, ignored, powers = course.lows, course.climbs, course.ignored, course.powers
+        leap = course.leap
         gained = value - zero - last.nwh
-        if gained < 0:
-            low = low or Point(entry.at, value)
+        if gained < -self.policy.tolerance:
+            low, lows = low or Point(entry.at, value), lows + 1
+        elif gained < 0:
+            pass  # as if it had said nothing: it is neither news nor a fault
         elif self.policy.plausible(gained, entry.at - last.at):
-            before, last = last, Point(entry.at, value - zero)
+            powers = course._powers(before, last)  # noqa: SLF001  itself
+            before, last = last, Point(entry.at, last.nwh + gained)
             settled = (*settled, before) if settled else (before,)
+            climbs += gained > 0
+            if leap is not None and value >= leap:
+                # It was no spike: the register leapt there and stayed.
+                leap, more = None, {JUMP, *more}
         else:
             more = {SPIKE, *more}
+            ignored += 1
+            leap = value
         return Course(
             policy=self.policy,
             start=self.start,
@@ -298,6 +163,7 @@ class Course:
             settled=settled,
             low=low,
             low_until=entry.at,
+            lows=lows,
             newest=entry.at,
             location=location,
             lines=lines,
@@ -309,20 +175,17 @@ class Course:
             phases=phases,
             flags=course.flags if more <= course.flags else course.flags | more,
             fallen=course.fallen,
+            landing=course.landing,
+            restarted=course.restarted,
+            climbs=climbs,
+            powers=powers,
+            head=course.head,
+            doubted=self.doubted,
+            heard=course.heard + 1,
+            ignored=ignored,
+            highest=course.highest,
+            leap=leap,
         )
-
-    def _first(self, at: int, value: int) -> Course:
-        """Where the first register stands in relation to meterStart."""
-        if self.zero is None:
-            return self._with(zero=value)
-        zero, relative, broken, flags = self.zero, False, False, self.flags
-        if value < zero:
-            if not self.may_be_relative:
-                return self
-            zero, relative, flags = 0, True, flags | {RELATIVE}
-        if not self.policy.plausible(value - zero, at - self.start):
-            zero, broken, flags = value, True, flags | {REBASED}
-        return self._with(zero=zero, relative=relative, broken=broken, flags=flags)
 
     def _add_intervals(self, entry: Entry) -> Course | None:
         location = min(mark.location for mark in entry.intervals)

@@ -9,6 +9,8 @@ import attrs
 from .dimensions import FREE, PARKING_TIME, PAUSED, TIME
 from .exact import HOUR, KWH, SECOND, WH
 
+_ANY_ENERGY_WH = Decimal(10**15)
+
 
 @attrs.frozen(kw_only=True)
 class Policy:
@@ -69,6 +71,10 @@ class Policy:
     @longest.default
     def _longest(self) -> int:
         return int(self.max_session_h * HOUR)
+
+    def untimed(self) -> Policy:
+        """The same, where durations are not the charge point's own: nothing is against reason."""
+        return attrs.evolve(self, plausibility_slack_wh=_ANY_ENERGY_WH)
 
     def plausible(self, nwh: int, us: int) -> bool:
         """Whether so much energy can flow in that time."""

@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 import attrs
 
 from .clock import AHEAD, TimeSource
+from .curve import Point
 from .dimensions import TIME
-from .energy import Harvest, harvest
+from .energy import UNNAMED, Harvest, harvest
 from .events import Sample, TimedReading
 from .exact import SECOND, microseconds
 from .history import History, Late, with_late
-from .metering import Course, Entry, Point
+from .metering import Course, Entry
+from .policy import Policy
 from .pricing import Run, States
 from .tariff import Terms
 from .tracing import trace
@@ -111,6 +113,7 @@ class Session:
     confirmed: the charge point has sent readings of it, or its stop.  disputed: and later another
         stop, which is not billed.
     version: of the newest receipt, 0 before the first.  closed: the receipt stands.
+    timed: its start and readings have times of the charge point's own.
     """
 
     opening: Opening
@@ -131,6 +134,13 @@ class Session:
     stop: Stop | None = None
     version: int = 0
     closed: bool = False
+    timed: bool = True
+
+    @property
+    def metering_policy(self) -> Policy:
+        """What readings are judged by: never over a duration that is not the charge point's."""
+        policy = self.opening.terms.policy
+        return policy if self.timed else policy.untimed()
 
     @property
     def key(self) -> tuple[str, int]:
@@ -152,9 +162,11 @@ class Session:
 def opened(opening: Opening, *, flags: frozenset[str], priced: bool) -> Session:
     """A session at its start.  priced: begin to keep a priced prefix."""
     terms = opening.terms
+    policy = terms.policy if opening.timed else terms.policy.untimed()
     return Session(
         opening=opening,
-        course=Course.opened(opening.start, opening.meter_start, terms.policy),
+        course=Course.opened(opening.start, opening.meter_start, policy),
+        timed=opening.timed,
         newest=opening.start,
         run=Run(terms, opening.start) if priced else None,
         flags=flags,
@@ -167,13 +179,19 @@ def with_readings(
     received_at: datetime,
     *,
     at_stop: bool = False,
+    named: bool = True,
 ) -> Session:
     """The session with more readings, in whatever order they came.
 
     at_stop: they are StopTransaction's transactionData, which reaches back by its nature.
+    named: they came with the transaction's id.  transactionData has none of its own, and ranks
+        with what the session rests on so far.
     """
+    if at_stop and session.course.newest is not None:
+        named = session.course.location < UNNAMED
     course, run, history = session.course, session.run, session.history
     newest, flags, power_sampled = session.newest, session.flags, session.power_sampled
+    timed = session.timed
     late: list[Late] = []
     signed: list[Signed] = []
     currents: list[tuple[int, int | None]] = []
@@ -183,7 +201,7 @@ def with_readings(
     by_current = tariff is not None and tariff.by_current
     scale = session.opening.energy_scale
     for reading, when, source in readings:
-        found = harvest(reading.samples, with_current=by_current, scale=scale)
+        found = harvest(reading.samples, with_current=by_current, named=named, scale=scale)
         if source is not TimeSource.RECEIPT and _is_later_than_said(session, when, found):
             when, source = received_at, TimeSource.RECEIPT
         at = microseconds(when)
@@ -207,6 +225,8 @@ def with_readings(
         if not (found.registers or found.intervals) and found.begin is None and current is None:
             continue
         entry = Entry(at, found.registers, found.intervals, found.begin, current)
+        if timed and source is TimeSource.RECEIPT and (found.registers or found.intervals):
+            timed, rebuild = False, True
         if history is not None and at <= history[0].at:
             late.append(Late(entry, overtaken=at < history[0].at))
             continue
@@ -216,7 +236,7 @@ def with_readings(
         if rebuild or at < session.opening.start:
             continue
         following = course.add(entry)
-        if following is None:
+        if following is None or following.doubts() != following.doubted:
             rebuild = True
         elif following is not course:
             course = following
@@ -254,6 +274,7 @@ def with_readings(
         stop=session.stop,
         version=session.version,
         closed=session.closed,
+        timed=timed,
     )
     return retraced(changed) if rebuild else changed
 
@@ -389,7 +410,7 @@ def _traced(session: Session) -> tuple[Course, list[Point]]:
         entries(session.history),
         start=opening.start,
         base=opening.meter_start,
-        policy=opening.terms.policy,
+        policy=session.metering_policy,
     )
 
 

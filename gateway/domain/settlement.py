@@ -4,6 +4,12 @@ meterStop - meterStart is the energy, unless it is missing, below zero, more tha
 flowed, or less than the samples prove; the samples then stand in for it.  So they do where the
 register was reset; but never without review for more than a meterStop - meterStart that is not
 against reason.
+
+The end is judged twice: what flowed over the whole session, and since the last reading.
+Readings that do not name the transaction never raise a bill above a plausible meterStop -
+meterStart.  A meterStop below meterStart by no more than the tolerance is meterStart.
+Of two readings or more that were not believed, or of energy above the bill that one of them
+claimed, a person looks.
 """
 
 from __future__ import annotations
@@ -13,8 +19,11 @@ from typing import Literal
 import attrs
 
 from .bill import Bill, bill
-from .energy import LOCATIONS
-from .metering import BACKWARDS, RESET, Course, Point
+from .curve import JUMP, Point
+from .energy import LOCATIONS, UNNAMED
+from .metering import OTHER_REGISTER, Course
+from .plausibility import BACKWARDS, RESET, UNSEEN
+from .policy import Policy
 from .pricing import Run, States
 from .session import Session, Stop, entries, priced, states_after, walked
 from .tracing import closed, trace, trace_below
@@ -33,6 +42,8 @@ _REVIEWED = frozenset(
         "meter_stop_implausible",
         "meter_stop_missing",
         BACKWARDS,
+        JUMP,
+        UNSEEN,
         "register_rebased",
         "stop_before_start",
         "stop_inferred",
@@ -88,7 +99,7 @@ def so_far(session: Session, end: int | None = None) -> Outcome:
         source="intervals" if course.intervals else "samples",
         run=run,
         bill=found,
-        flags=_flags(session, course, found, (), end),
+        flags=_flags(session, course, found, _doubts(course, last.nwh, last.at), end),
     )
 
 
@@ -101,10 +112,11 @@ def final(session: Session, *, end: int | None = None) -> Outcome:
     assert stop is not None  # noqa: S101  callers settle what has stopped
     opening = session.opening
     course, points = _final_course(session, stop)
-    nwh, source, flags = _total(course, stop, opening.start)
+    nwh, source, flags = _total(course, stop, session)
+    flags += _doubts(course, nwh, stop.at)
     if source == "meter_stop" and course.intervals:
         # Registers at both ends leave no part for amounts whose beginning nobody knows.
-        course = Course.opened(opening.start, opening.meter_start, opening.terms.policy)
+        course = Course.opened(opening.start, opening.meter_start, session.metering_policy)
         points = [course.before]
     states: States = session.states
     billed_to = stop.at
@@ -138,15 +150,15 @@ def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | N
     """The course with its last readings explained by meterStop, and its points where they had to
     be traced anew."""
     opening, course = session.opening, session.course
-    policy, newest, register = opening.terms.policy, course.newest, stop.register
+    policy, newest, register = session.metering_policy, course.newest, stop.register
     late = newest is not None and newest > stop.at
     relative_after_all = (
         course.relative
         and register is not None
         and course.base is not None
-        and register < course.base
+        and register < course.base - policy.tolerance
     )
-    points = None
+    points, doubted = None, None
     if late or relative_after_all or course.recovered(register, stop.at) is not None:
         course, points = trace(
             entries(session.history),
@@ -158,11 +170,25 @@ def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | N
         )
         course, points = closed(course, points, register, stop.at)
     else:
-        course = course.decided(register)
+        course = course.decided(register, stop.at)
+    if course.head is not None:
+        more = None if register is None or course.zero is None else register - course.zero
+        doubted = course.doubts(more, stop.at)
+        if doubted != course.doubted:
+            course, points = trace(
+                entries(session.history),
+                start=opening.start,
+                end=stop.at,
+                stop=register,
+                base=opening.meter_start,
+                policy=policy,
+                doubted=doubted,
+            )
+            course, points = closed(course, points, register, stop.at)
     if RESET not in course.flags or register is None or course.base is None:
         return course, points
     metered = register - course.base
-    if metered < 0 or not policy.plausible(metered, stop.at - opening.start):
+    if metered < 0 or not _over(session, stop).plausible(metered, stop.at - opening.start):
         return course, points
     below = trace_below(
         entries(session.history),
@@ -185,15 +211,22 @@ def _prefix(session: Session, points: list[Point] | None, nwh: int) -> Run:
             entries(session.history),
             start=session.opening.start,
             base=session.opening.meter_start,
-            policy=session.opening.terms.policy,
+            policy=session.metering_policy,
         )
     held = [Point(point.at, min(point.nwh, nwh)) for point in points]
     return walked(session, held, session.states)
 
 
-def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[str, ...]]:
+def _over(session: Session, stop: Stop) -> Policy:
+    """What energy is judged by over the whole session."""
+    policy = session.opening.terms.policy
+    return policy if session.opening.timed and stop.timed else policy.untimed()
+
+
+def _total(course: Course, stop: Stop, session: Session) -> tuple[int, Source, tuple[str, ...]]:
     """nWh of the whole session, what it rests on, and the flags that it earns."""
     policy, last, register = course.policy, course.last, stop.register
+    at_the_end = policy if stop.timed else policy.untimed()
     flags: list[str] = []
     most = None
     nwh = last.nwh
@@ -204,11 +237,19 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
         base = course.zero if course.base is None else course.base
         if base is not None:
             metered = register - base
+            if -policy.tolerance <= metered < 0:
+                metered = 0
             if metered < 0:
                 if RESET not in course.flags:
                     flags.append("meter_stop_below_start")
-            elif not policy.plausible(metered, stop.at - start):
+            elif not _over(session, stop).plausible(metered, stop.at - session.opening.start):
                 flags.append("meter_stop_implausible")
+            elif (
+                course.location >= UNNAMED
+                and course.newest is not None
+                and (course.broken or metered < last.nwh - policy.tolerance)
+            ):
+                return metered, "meter_stop", (OTHER_REGISTER, NEEDS_REVIEW)
             elif course.broken:
                 most = metered
             elif course.intervals:
@@ -216,11 +257,13 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
                     return metered, "meter_stop", ()
             elif metered < last.nwh - policy.tolerance:
                 flags.append("meter_stop_below_samples")
+            elif not at_the_end.plausible(metered - last.nwh, stop.at - last.at):
+                flags.append("meter_stop_implausible")
             else:
                 return metered, "meter_stop", ()
         if course.broken and course.zero is not None:
             more = register - course.zero - last.nwh
-            if more >= 0 and policy.plausible(more, stop.at - last.at):
+            if more >= 0 and at_the_end.plausible(more, stop.at - last.at):
                 nwh += more
     if most is not None and nwh > most:
         flags.append(NEEDS_REVIEW)
@@ -229,14 +272,25 @@ def _total(course: Course, stop: Stop, start: int) -> tuple[int, Source, tuple[s
     return nwh, "intervals" if course.intervals else "samples", tuple(flags)
 
 
+def _doubts(course: Course, nwh: int, at: int) -> tuple[str, ...]:
+    """Flags for what the whole of the readings makes doubtful: more of them ignored than one, or
+    more energy than the tolerance; or one interval that is unlike all others."""
+    flags: tuple[str, ...] = ()
+    if course.ignored > 1 or course.highest > nwh + course.policy.tolerance:
+        flags += (NEEDS_REVIEW,)
+    if not course.intervals and course.jumps(nwh, at):
+        flags += (JUMP,)
+    return flags
+
+
 def _flags(
     session: Session, course: Course, found: Bill | None, more: tuple[str, ...], end: int
 ) -> tuple[str, ...]:
     flags = session.flags
     if course.flags:
         flags = flags | course.flags
-    if course.newest is not None and course.location:
-        flags = flags | {f"energy_location_{LOCATIONS[course.location].lower()}"}
+    if course.newest is not None and course.location % UNNAMED:
+        flags = flags | {f"energy_location_{LOCATIONS[course.location % UNNAMED].lower()}"}
     if found is not None and found.flags:
         flags = flags.union(found.flags)
     if more:

@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from .bill import price_now
+from .curve import Point
 from .dimensions import ENERGY, FLAT, PARKING_TIME, TIME
 from .events import Progress, TransactionOpened, TransactionProgressed, TransactionSettled
 from .exact import HOUR, SECOND, WH, Exact, decimal, instant, ratio, rounded, trimmed, watt_hours
-from .metering import Point
 from .receipt import receipt_of
 from .session import Session
 from .settlement import Outcome

@@ -10,6 +10,7 @@ from typing import Any
 
 from .currencies import MINOR_DIGITS
 from .dimensions import ENERGY, FLAT, TIME, UNITS
+from .policy import Policy
 from .restrictions import Restrictions
 from .tariff import Element, Tariff
 from .tariff_parts import Faults, decimal_of
@@ -22,6 +23,8 @@ SLE SOS SSP SYP TZS UZS YER ZWL
 """
 _GREAT_UNITS = "AUD BHD CAD CHF EUR GBP JOD KWD NZD OMR SGD USD"
 _MOST_HOURS = 10  # a greatest price per hour or session is so many times that of a kWh
+_GREATEST_AC_KW = 22
+_NAMED = 5  # as many as a line can hold
 
 
 def judge(tariff: Tariff, faults: Faults) -> None:
@@ -105,6 +108,22 @@ def _limits(tariff: Tariff, faults: Faults) -> None:
                 tariff.scale * _most(tariff.currency) * _MOST_HOURS
             ):
                 faults.warn("is more than any session costs: is that meant?")
+
+
+def warn_of_power(policy: Policy, without: Sequence[str]) -> list[str]:
+    """Warnings about charge points whose energy is believed up to a power that no AC one has.
+
+    without: those that have no max_power_kw of their own.  Nothing that is configured says which
+    of them are AC.
+    """
+    if not without or policy.max_power_kw <= _GREATEST_AC_KW:
+        return []
+    names = ", ".join(f'"{name}"' for name in without[:_NAMED])
+    more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
+    return [
+        f"max_power_kw is not set for {names}{more}: up to {policy.max_power_kw} kW are believed;"
+        f" an AC charge point has {_GREATEST_AC_KW} kW or less, set it for each of these"
+    ]
 
 
 def _steps(tariff: Tariff, faults: Faults) -> None:

@@ -63,13 +63,13 @@ def started(
     event: TransactionStarted,
     terms: Terms,
     status: tuple[int, str] | None,
-    before: Stop | None,
+    before: Session | None,
     *,
     priced: bool,
 ) -> Session:
     """A new session.
 
-    before: how the last one on its connector ended, as far as that is known.
+    before: the last one on its connector, whose end is known.
     status: of its connector, and since when (us); None where it is not known.
     priced: begin to keep a priced prefix.
     """
@@ -85,9 +85,6 @@ def started(
         flags |= {NO_TARIFF}
     if event.connector_id < 1:  # 0 is the charge point as a whole (OCPP 1.6 §3.8)
         flags |= {NO_CONNECTOR, NEEDS_REVIEW}
-    gap = None
-    if before is not None and before.register is not None and meter_start is not None:
-        gap = meter_start - before.register
     opening = Opening(
         charge_point_id=event.charge_point_id,
         connector_id=event.connector_id,
@@ -97,7 +94,7 @@ def started(
         start=microseconds(started_at),
         meter_start=meter_start,
         terms=terms,
-        meter_gap=gap,
+        meter_gap=_gap(before, meter_start, terms.policy.tolerance),
         timed=source is not TimeSource.RECEIPT,
         energy_scale=event.energy_scale,
     )
@@ -158,17 +155,19 @@ def is_of(
 def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReading]) -> Turn:
     """readings: those of the event that are this session's."""
     flags = session.flags
+    named = event.transaction_id == session.opening.transaction_id
     if event.defects:
         flags |= _defects(event.defects, "sampledValue", "timestamp", "connectorId")
     if session.stop is None:
         if flags is not session.flags:
             session = attrs.evolve(session, flags=flags)
-        return Turn(with_readings(session, readings, event.received_at), Then.PROGRESS)
+        session = with_readings(session, readings, event.received_at, named=named)
+        return Turn(session, Then.PROGRESS)
     # The bill is sealed (OCPP 1.6 §3.7 has transaction messages in order); they are kept where
     # the stop is provisional, for the true one may still come.
     flags |= {LATE}
     if session.stop.provisional:
-        late = with_readings(session, readings, event.received_at)
+        late = with_readings(session, readings, event.received_at, named=named)
         session = attrs.evolve(late, newest=session.newest, shown=session.shown)
         flags |= late.flags
     return Turn(attrs.evolve(session, flags=flags), Then.NOTHING)
@@ -242,6 +241,18 @@ def ended(session: Session, reason: str) -> Session:
 
 
 # --- parts ------------------------------------------------------------------------------------
+
+
+def _gap(before: Session | None, meter_start: int | None, tolerance: int) -> int | None:
+    """nWh that the register has moved since the session before; None where nobody knows, or where
+    the register begins at zero in each session."""
+    if before is None or before.stop is None or meter_start is None:
+        return None
+    register, began = before.stop.register, before.opening.meter_start
+    from_zero = began is not None and max(began, meter_start) <= tolerance
+    if register is None or from_zero or before.course.relative:
+        return None
+    return meter_start - register
 
 
 def _unplugged_at(session: Session, at: int) -> Turn:
