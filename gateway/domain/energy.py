@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import TypeAlias
 
 import attrs
 
@@ -46,6 +47,8 @@ _PHASES = {
     "N": "N",
 }
 _DIGITS = {None: 9, "wh": 9, "kwh": 12, "Wh": 9, "kWh": 12}
+Currents: TypeAlias = "tuple[tuple[str, int], ...]"
+"""nA by phase."""
 _KINDS = {None: 0, REGISTER: 0, INTERVAL: 1, POWER: 2, CURRENT: 3}
 
 
@@ -68,7 +71,7 @@ class Harvest:
 
     begin: nWh of a Transaction.Begin register, the stand-in for a missing meterStart.
     rejected: an energy value could not be read.  power: active power is sampled.
-    current: amperes imported, over all phases, in nA.
+    currents: amperes imported by phase, in nA; phase "" is the total.
     """
 
     registers: tuple[Mark, ...] = ()
@@ -76,7 +79,7 @@ class Harvest:
     begin: int | None = None
     rejected: bool = False
     power: bool = False
-    current: int | None = None
+    currents: Currents = ()
     signed: tuple[Sample, ...] = ()
 
 
@@ -144,7 +147,7 @@ def harvest(
         begin,
         rejected,
         power,
-        _current(currents) if currents else None,
+        _currents(currents) if currents else (),
         tuple(signed),
     )
 
@@ -164,18 +167,26 @@ def chosen(marks: Sequence[Mark], location: int) -> dict[str, int]:
     return {phase: mark.nwh for phase, mark in best.items()}
 
 
-def _current(samples: Iterable[Sample]) -> int | None:
+def total_current(currents: Currents) -> int | None:
+    """nA over all phases: the total where it was sampled, else the sum of the lines, else what
+    was sampled on the neutral alone."""
+    by_phase = dict(currents)
+    total = by_phase.get("")
+    if total is not None:
+        return total
+    lines = [value for phase, value in by_phase.items() if phase != "N"]
+    return sum(lines) if lines else by_phase.get("N")
+
+
+def _currents(samples: Iterable[Sample]) -> Currents:
     by_phase: dict[str, int] = {}
     for sample in samples:
         phase = _PHASES.get(sample.phase)
-        if phase is None or phase == "N" or sample.context == _BEGIN or sample.location == "EV":
+        if phase is None or sample.context == _BEGIN or sample.location == "EV":
             continue
         if (sample.unit or "A").strip().lower() not in ("a", "amp"):
             continue
         value = scaled(sample.value, 9)
         if value is not None:
             by_phase[phase] = value
-    if not by_phase:
-        return None
-    total = by_phase.get("")
-    return sum(by_phase.values()) if total is None else total
+    return tuple(by_phase.items())

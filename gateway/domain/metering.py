@@ -16,7 +16,7 @@ from collections.abc import Mapping, Set
 import attrs
 
 from .curve import FROM_NEUTRAL, FROM_PHASES, JUMP, SPIKE, Curve, Point
-from .energy import Mark, chosen
+from .energy import Currents, Mark, chosen
 
 OTHER_REGISTER = "other_register_ignored"
 FROM_INTERVALS = "energy_from_intervals"
@@ -28,13 +28,13 @@ _FROM_NEUTRAL: Set[str] = frozenset({FROM_NEUTRAL})
 
 @attrs.frozen(slots=True)
 class Entry:
-    """What one instant's readings say.  current: nA, for tariffs that ask."""
+    """What one instant's readings say.  currents: for tariffs that ask."""
 
     at: int
     registers: tuple[Mark, ...] = ()
     intervals: tuple[Mark, ...] = ()
     begin: int | None = None
-    current: int | None = None
+    currents: Currents = ()
 
     def joined(self, other: Entry) -> Entry:
         """Both, at one instant; the same value twice is one value."""
@@ -44,7 +44,7 @@ class Entry:
             tuple(dict.fromkeys(self.registers + other.registers)),
             tuple(dict.fromkeys(self.intervals + other.intervals)),
             min(begins, default=None),
-            self.current if other.current is None else other.current,
+            tuple((dict(self.currents) | dict(other.currents)).items()),
         )
 
 

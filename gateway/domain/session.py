@@ -17,7 +17,7 @@ import attrs
 from .clock import AHEAD, TimeSource
 from .curve import Point
 from .dimensions import TIME
-from .energy import UNNAMED, Harvest, harvest
+from .energy import UNNAMED, Harvest, harvest, total_current
 from .events import Sample, TimedReading
 from .exact import SECOND, microseconds
 from .history import History, Late, with_late
@@ -221,18 +221,17 @@ def with_readings(
             if blob not in known:
                 known.add(blob)
                 signed.append(blob)
-        current = found.current
-        if not (found.registers or found.intervals) and found.begin is None and current is None:
+        if not (found.registers or found.intervals or found.currents) and found.begin is None:
             continue
-        entry = Entry(at, found.registers, found.intervals, found.begin, current)
+        entry = Entry(at, found.registers, found.intervals, found.begin, found.currents)
         if timed and source is TimeSource.RECEIPT and (found.registers or found.intervals):
             timed, rebuild = False, True
         if history is not None and at <= history[0].at:
             late.append(Late(entry, overtaken=at < history[0].at))
             continue
         history = (entry, history)
-        if current is not None:
-            currents.append((at, current))
+        if found.currents:
+            currents.append((at, total_current(found.currents)))
         if rebuild or at < session.opening.start:
             continue
         following = course.add(entry)
@@ -311,7 +310,9 @@ def retraced(session: Session) -> Session:
     """The session with its curve drawn anew from all of its history; unpriced."""
     course, _ = _traced(session)
     currents = tuple(
-        (entry.at, entry.current) for entry in entries(session.history) if entry.current is not None
+        (entry.at, total_current(entry.currents))
+        for entry in entries(session.history)
+        if entry.currents
     )
     shown = max(session.shown, _told_energy(course))
     return attrs.evolve(session, course=course, run=None, currents=currents, shown=shown)

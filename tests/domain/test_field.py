@@ -16,15 +16,11 @@ from gateway.replay import replay
 
 FILE = Path(__file__).parent.parent / "data" / "field.json"
 
-METERING = ("FLD-10", "FLD-12", "FLD-20", "FLD-40", "FLD-80", "FLD-83", "FLD-84", "FLD-86")
-COVERED = METERING
-
 
 def examples():
     document = json.loads(FILE.read_text(), parse_float=Decimal)
     for example in document["vectors"]:
-        if example["id"] in COVERED:
-            yield pytest.param(document["default_policy"], example, id=example["id"])
+        yield pytest.param(document["default_policy"], example, id=example["id"])
 
 
 @pytest.mark.parametrize(("policy", "example"), list(examples()))

@@ -638,3 +638,95 @@ def test_time_without_a_price_is_told_as_time():
     (fact,) = ticked(ledger, 30)
     assert (fact.progress.duration_s, fact.progress.idle_s) == (1_800, 1_200)
     assert fact.progress.cost_total is None
+
+
+# --- one instant ------------------------------------------------------------------------------
+
+
+def amperes(phase: str | None, value: str) -> Sample:
+    return Sample(value, measurand="Current.Import", unit="A", phase=phase)
+
+
+BY_CURRENT = tariff(
+    element(component("ENERGY", "0.60"), min_current=20), element(component("ENERGY", "0.30"))
+)
+
+
+@pytest.mark.parametrize("apart", ["samples", "values", "messages"])
+@pytest.mark.parametrize(
+    ("phases", "price"),
+    [(("L1", "L2", "L3"), "1.80"), (("L1",), "0.90"), (("N",), "0.90"), ((None,), "0.90")],
+)
+def test_the_lines_of_one_instant_are_one_current(apart, phases, price):
+    """evcc #27686: each line in a meter value, or a message, of its own."""
+    ledger = Ledger(book(BY_CURRENT))
+    ledger.post(CP.start("0"))
+    for minute in (0, 10, 20, 30):
+        samples = [Sample(str(100 * minute)), *(amperes(phase, "10") for phase in phases)]
+        readings = [Reading(at(minute), (sample,)) for sample in samples]
+        if apart == "samples":
+            readings = [Reading(at(minute), tuple(samples))]
+        messages = [(one,) for one in readings] if apart == "messages" else [tuple(readings)]
+        for some in messages:
+            ledger.post(attrs.evolve(CP.meter(minute, "0"), readings=some))
+    (settled,) = ledger.post(CP.stop(30, "3000"))
+    assert (settled.receipt["total_excl_vat"], settled.receipt["flags"]) == (price, [])
+
+
+# --- ids that are another transaction's -------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [0, None, 1])
+def test_a_session_whose_messages_name_another_is_billed_and_reviewed(named):
+    """0 for every transaction, or the id of the one before (TKT, Delta)."""
+    ledger = Ledger(BOOK)
+    ledger.post(CP.start("0"))
+    ledger.post(CP.stop(10, "1000"))
+    ledger.post(attrs.evolve(CP.start("1000", 20), transaction_id=2))
+    ledger.post(attrs.evolve(CP.meter(30, "1500"), transaction_id=named))
+    (settled,) = ledger.post(attrs.evolve(CP.stop(40, "3000"), transaction_id=named))
+    assert (settled.transaction_id, settled.receipt["energy_wh"]) == (2, "2000")
+    wanted = {"needs_review", "transaction_id_mismatch"}
+    assert wanted <= set(settled.receipt["flags"])
+    assert settled.receipt["duration_s"] == 1_200
+
+
+def test_its_own_stop_takes_the_place_of_one_that_named_another():
+    ledger = Ledger(BOOK)
+    ledger.post(CP.start("0"))
+    ledger.post(attrs.evolve(CP.stop(10, "1000"), transaction_id=0))
+    (settled,) = ledger.post(CP.stop(20, "2000"))
+    assert (settled.version, settled.receipt["energy_wh"]) == (2, "2000")
+    assert ledger.post(CP.stop(20, "2000")) == ()
+
+
+@pytest.mark.parametrize("named", [4711, -1, 2**63 - 1])
+def test_an_id_that_is_nobodys_and_not_0_stays_an_orphan(named):
+    ledger = Ledger(BOOK)
+    ledger.post(CP.start("0"))
+    (orphan,) = ledger.post(attrs.evolve(CP.stop(10, "1000"), transaction_id=named))
+    assert orphan.message == "StopTransaction"
+    assert len(ledger.open_transactions()) == 1
+
+
+def test_0_is_nobodys_where_two_sessions_are_open():
+    ledger = Ledger(BOOK)
+    ledger.post(CP.start("0"))
+    ledger.post(attrs.evolve(CP.start("0"), transaction_id=2, connector_id=2))
+    (orphan,) = ledger.post(attrs.evolve(CP.stop(10, "1000"), transaction_id=0))
+    assert orphan.message == "StopTransaction"
+    ledger.post(attrs.evolve(CP.meter(5, "700"), transaction_id=0, connector_id=2))
+    assert len(ledger.open_transactions()) == 2
+    (settled,) = ledger.post(attrs.evolve(CP.stop(10, "1000"), transaction_id=2))
+    assert "transaction_id_mismatch" in settled.receipt["flags"]
+
+
+def test_what_names_an_ended_transaction_and_is_of_its_time_is_its_own():
+    ledger = Ledger(BOOK)
+    ledger.post(CP.start("0"))
+    ledger.post(CP.stop(10, "1000"))
+    ledger.post(attrs.evolve(CP.start("1000", 20), transaction_id=2))
+    ledger.post(CP.meter(5, "500"))
+    assert ledger.post(CP.stop(10, "1000")) == ()
+    (settled,) = ledger.post(attrs.evolve(CP.stop(40, "3000"), transaction_id=2))
+    assert settled.receipt["flags"] == []
