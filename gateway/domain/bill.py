@@ -183,7 +183,7 @@ def _bounds(
     """The limit on both amounts; one that is not given follows the session's own mix of VAT."""
     if limit.excl is not None and limit.incl is not None:
         return limit
-    net, gross = (excl, incl) if excl else _first_mix(tariff)
+    net, gross = (excl, incl) if excl and incl else _first_mix(tariff)
     if limit.excl is not None:
         return limit.excl, ratio(limit.excl * gross, net)
     assert limit.incl is not None  # noqa: S101  a limit without any amount is a fault of the file
