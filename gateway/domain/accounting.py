@@ -71,6 +71,7 @@ REPLACED = "charger_replaced"
 _COSTMSG = "org.openchargealliance.costmsg"
 _GREATEST_ID = 2**31 - 1
 _UNTOLD = 50 * SECOND
+_BELATED = 300 * SECOND
 
 Connector = tuple[str, int]
 Outcomes = tuple[list[Session], list[Event]]  # sessions to keep, facts to tell
@@ -110,6 +111,7 @@ class Ledger:
         self._guest: int | None = None  # the one older transaction that was adopted last
         self._statuses: dict[Connector, tuple[int, str]] = {}
         self._ticked: dict[int, int] = {}  # when time alone was told of last
+        self._belated: set[int] = set()  # what is told of them was long ago: out of a queue
         self._handlers: Mapping[type[Event], Callable[[Any, bool], Outcomes]] = {
             TransactionStarted: self._started,
             MeterSampled: self._sampled,
@@ -163,7 +165,9 @@ class Ledger:
         return [
             transaction_id
             for transaction_id in self._open.values()
-            if end - max(self._sessions[transaction_id].newest, self._ticked.get(transaction_id, 0))
+            if transaction_id not in self._belated
+            and end
+            - max(self._sessions[transaction_id].newest, self._ticked.get(transaction_id, 0))
             >= _UNTOLD
         ]
 
@@ -342,7 +346,11 @@ class Ledger:
             return [session], [settled_fact(final(session), received_at, self._software)]
         if session.run is None:
             session = attrs.evolve(session, run=priced(session))
-        return [session], [progressed_fact(so_far(session), received_at, with_power=with_power)]
+        # Not before what the clock alone has told already: an older instant would not be seen.
+        end = max(session.newest, self._ticked.get(session.opening.transaction_id, 0))
+        return [session], [
+            progressed_fact(so_far(session, end), received_at, with_power=with_power)
+        ]
 
     def _own(self, transaction_id: int | None, event: Event) -> Session | None:
         session = None if transaction_id is None else self._sessions.get(transaction_id)
@@ -383,6 +391,10 @@ class Ledger:
     def _commit(self, event: Event, sessions: list[Session]) -> None:
         for session in sessions:
             self._keep(session)
+            belated = microseconds(event.received_at) - session.newest > _BELATED
+            (self._belated.add if belated else self._belated.discard)(
+                session.opening.transaction_id
+            )
         if isinstance(event, ConnectorStatusChanged):
             at = microseconds(event.at)
             self._statuses[event.charge_point_id, event.connector_id] = (at, event.status)
@@ -396,6 +408,7 @@ class Ledger:
         elif self._open.get(key) == transaction_id:
             del self._open[key]
             self._ticked.pop(transaction_id, None)
+            self._belated.discard(transaction_id)
             self._statuses.pop(key, None)  # it was that session's, and says nothing of the next
             self._closed.setdefault(key, []).append(transaction_id)
 

@@ -289,12 +289,14 @@ def first_absence(connected_at: datetime) -> tuple[Absence, ...]:
 def with_absence(
     absences: Iterable[Absence], gone_at: datetime, back_at: datetime
 ) -> tuple[Absence, ...]:
-    """One more, the newest; the oldest are forgotten, those that touch are one."""
+    """One more, the newest; the shortest are forgotten, those that touch are one."""
     gone, back = milliseconds(min(gone_at, back_at)), milliseconds(back_at)
     kept = [(int(a), int(b)) for a, b in absences]
     if kept and gone - kept[-1][1] <= SILENT.total_seconds() * 1000:
         gone = min(gone, kept.pop()[0])
-    return (*kept, (gone, back))[-_MOST_ABSENCES:]
+    if len(kept) >= _MOST_ABSENCES:
+        kept.remove(min(kept, key=lambda absence: absence[1] - absence[0]))
+    return (*kept, (gone, back))
 
 
 def _places(sources: list[TimeSource], wanted: TimeSource) -> tuple[int, ...]:

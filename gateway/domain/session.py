@@ -207,6 +207,8 @@ def with_readings(
         at = microseconds(when)
         if source is TimeSource.RECEIPT:
             at = max(at, session.opening.start)
+            if history is not None and at <= history[0].at:
+                at = history[0].at + 1  # they came one after the other
         if source is not TimeSource.OWN:
             flags |= TIME_FLAGS[source]
         if at > newest:

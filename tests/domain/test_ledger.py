@@ -341,6 +341,14 @@ def test_time_is_told_of_once_a_minute_and_of_no_session_that_speaks():
     assert ticked(ledger, 9) == ()
 
 
+def test_what_comes_out_of_a_queue_is_not_counted_up_to_now():
+    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger.post(CP.start("1000", received_at=at(600)))
+    assert ticked(ledger, 601) == ()
+    ledger.post(CP.meter(599, "2000", received_at=at(600)))
+    assert len(ticked(ledger, 602)) == 1
+
+
 def test_a_tick_sees_idle_time_that_only_power_tells():
     ledger = Ledger(book(TIME_AND_PARKING, idle_detection="power"))
     for event in (CP.start("0"), CP.meter(10, "3000"), CP.meter(20, "3000")):

@@ -178,7 +178,7 @@ class Ordeal:
         On leaving the block it must live: then it has all told, and is stopped in order.
         """
         chance = random.Random(self.seed)
-        began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=300)
+        began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=60)
         self.site.configure(ocpp="stale_session_h = 8760")
         self.fleet = [
             RetryingCharger(

@@ -176,7 +176,8 @@ async def test_a_whole_charge_breaks_no_rule_of_thingsboard(profile, many_device
     assert connector.value("session_cost") == 3
     assert connector.value("tx_active") is False
     assert connector.value("power_w") == 0
-    assert {value for _, value in connector.series("current_l1_a")} == {14.5}
+    assert {value for _, value in connector.series("current_l1_a")} == {14.5, 0}
+    assert connector.value("current_l1_a") == 0
     assert {point for _, point in log.series("session_charge_point")} == {"CP-1", "CP-2"}
     receipts = [value for _, value in log.series("receipt")]
     assert {receipt["total_incl_vat"] for receipt in receipts} == {"3.00"}

@@ -450,7 +450,7 @@ async def test_a_refused_subprotocol_is_named_as_it_was_asked_for(quiet_logs, he
         response = await peer.upgrade("/ocpp/CP-1", header)
     assert response.status == 400
     words = response.body.decode()
-    assert words.endswith(told)
+    assert told in words
     (entry,) = [entry for entry in quiet_logs if entry["event"] == "handshake refused"]
     assert words in entry["why"]
     assert not set("()'[]") & set(words + entry["why"])
