@@ -392,9 +392,10 @@ class Ledger:
         for session in sessions:
             self._keep(session)
             belated = microseconds(event.received_at) - session.newest > _BELATED
-            (self._belated.add if belated else self._belated.discard)(
-                session.opening.transaction_id
-            )
+            if belated and not session.closed:
+                self._belated.add(session.opening.transaction_id)
+            else:
+                self._belated.discard(session.opening.transaction_id)
         if isinstance(event, ConnectorStatusChanged):
             at = microseconds(event.at)
             self._statuses[event.charge_point_id, event.connector_id] = (at, event.status)
