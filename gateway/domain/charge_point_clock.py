@@ -12,8 +12,9 @@ No fixed window tells these apart, but relations do:
 4. A start is not before the stop before it on its connector, nor a stop before its start.
 5. A steady offset, seen where a message is sent at once (StatusNotification, OCPP 1.6 §4.9), is
    added to what the charge point says.  A stamp ahead of its receipt proves one by itself; one
-   behind it may be old, so it takes two that agree.  A boot ends it: the charge point sets its
-   clock by our answer (OCPP 1.6 §4.2).
+   behind it may be old, so it takes two that agree, of which a start may be the second.  A boot
+   ends it: the charge point sets its clock by our answer (OCPP 1.6 §4.2).  Where it is seen only
+   after the start of a transaction that was as far behind, all of that stays on one clock.
 6. Where nothing helps, the time of receipt stands in, and the session is reviewed.
 
 The judgement is made once, when the message comes in, and is journaled with the event: telemetry,
@@ -30,10 +31,8 @@ from typing import Any, TypeVar
 import attrs
 
 from . import events
-from .clock import AHEAD, EARLIEST, ClockJudgement, TimeSource, milliseconds
+from .clock import AGREES, AHEAD, EARLIEST, ClockJudgement, TimeSource, milliseconds
 
-AGREES = timedelta(seconds=60)
-"""A stamp this near to its receipt is that of a clock that is right."""
 STEADY = timedelta(seconds=10)
 """Two offsets that differ by no more are one."""
 DELAYED = timedelta(minutes=15)
@@ -77,6 +76,7 @@ class ChargePointClock:
     _starts: dict[int, datetime] = attrs.field(factory=dict)
     _connectors: dict[int, int] = attrs.field(factory=dict)
     _stops: dict[int, datetime] = attrs.field(factory=dict)
+    _lags: dict[int, timedelta] = attrs.field(factory=dict)  # of connectors' starts, uncorrected
     _untimed: dict[tuple[Any, ...], _Start] = attrs.field(factory=dict)
 
     @classmethod
@@ -117,7 +117,9 @@ class ChargePointClock:
                     start.over = True
             case events.ConnectorStatusChanged():
                 self._observe(event)
-                return self._with(event, [self._judge(event.timestamp, event.received_at)])
+                lag = self._lags.get(event.connector_id)
+                source = self._judge(event.timestamp, event.received_at, lag=lag)
+                return self._with(event, [source])
             case events.TransactionStarted():
                 return self._judged_start(event)  # type: ignore[return-value]
             case events.MeterSampled():
@@ -143,6 +145,8 @@ class ChargePointClock:
 
     def _judged_start(self, event: events.TransactionStarted) -> events.TransactionStarted:
         source = self._judge(event.timestamp, event.received_at)
+        if source is TimeSource.OWN and self._confirms(event):
+            source = self._judge(event.timestamp, event.received_at)
         before = self._stops.get(event.connector_id)
         judged = self._with(event, [source])
         if (
@@ -153,6 +157,9 @@ class ChargePointClock:
         ):
             source = TimeSource.RECEIPT
             judged = self._with(event, [source])
+        self._lags.pop(event.connector_id, None)
+        if event.timestamp is not None and source is TimeSource.OWN and not self._agrees(event):
+            self._lags[event.connector_id] = event.received_at - event.timestamp
         known = self._untimed.get(_start_key(event))
         if source is TimeSource.RECEIPT and known is not None and known.over:
             return attrs.evolve(judged, new_transaction=True)
@@ -160,7 +167,8 @@ class ChargePointClock:
 
     def _judged_stop(self, event: events.TransactionStopped) -> events.TransactionStopped:
         start = self._start_of(event.transaction_id)
-        source = self._judge(event.timestamp, event.received_at, GATHERED, since=start)
+        lag = self._lag_of(event.transaction_id)
+        source = self._judge(event.timestamp, event.received_at, GATHERED, since=start, lag=lag)
         judged = self._with(event, [source, *self._judge_readings(event)])
         if (
             start is not None
@@ -179,8 +187,11 @@ class ChargePointClock:
         self, event: events.MeterSampled | events.TransactionStopped
     ) -> list[TimeSource]:
         since = self._start_of(event.transaction_id)
+        lag = self._lag_of(event.transaction_id)
+        if lag is None and isinstance(event, events.MeterSampled):
+            lag = self._lags.get(event.connector_id)
         return [
-            self._judge(reading.timestamp, event.received_at, GATHERED, since=since)
+            self._judge(reading.timestamp, event.received_at, GATHERED, since=since, lag=lag)
             for reading in event.readings
         ]
 
@@ -191,8 +202,10 @@ class ChargePointClock:
         delay: timedelta = DELAYED,
         *,
         since: datetime | None = None,
+        lag: timedelta | None = None,
     ) -> TimeSource:
-        """delay: how long such a message may have waited.  since: its transaction's start."""
+        """delay: how long such a message may have waited.  since: its transaction's start.
+        lag: how far behind its receipt that was, where it was not corrected."""
         if timestamp is None:
             return TimeSource.RECEIPT
         offset = received_at - timestamp
@@ -210,7 +223,8 @@ class ChargePointClock:
             )
 
         own = can_be(timestamp) and timestamp >= EARLIEST
-        if self._offset and (self._steady or not own):
+        same_clock = own and lag is not None and abs(lag - self._offset) <= STEADY
+        if self._offset and (self._steady or not own) and not same_clock:
             with suppress(OverflowError):  # the years 1 and 9999
                 if can_be(timestamp + self._offset):
                     return TimeSource.CORRECTED
@@ -240,12 +254,18 @@ class ChargePointClock:
         else:
             self._offset, self._steady = timedelta(), False
             self._behind = timestamp, offset
-            if (
-                behind is not None
-                and timestamp - behind[0] >= STEADY
-                and abs(offset - behind[1]) <= STEADY
-            ):
+            if behind is not None and _agree(behind, self._behind):
                 self._offset, self._steady = offset, True
+
+    def _confirms(self, event: events.TransactionStarted) -> bool:
+        """Whether a start that could be an old one shows the offset of the status before it."""
+        if event.timestamp is None or self._behind is None or self._steady:
+            return False
+        offset = event.received_at - event.timestamp
+        if not _agree(self._behind, (event.timestamp, offset)):
+            return False
+        self._offset, self._steady = offset, True
+        return True
 
     def _agrees(self, event: events.Event) -> bool:
         return (
@@ -274,6 +294,10 @@ class ChargePointClock:
     def _start_of(self, transaction_id: int | None) -> datetime | None:
         return None if transaction_id is None else self._starts.get(transaction_id)
 
+    def _lag_of(self, transaction_id: int | None) -> timedelta | None:
+        connector = self._connectors.get(transaction_id or 0)
+        return None if connector is None else self._lags.get(connector)
+
     def _named(self, transaction_id: int | None) -> None:
         """Who names a transaction has heard the answer to its start, and repeats it no more."""
         for start in self._untimed.values():
@@ -299,6 +323,11 @@ def with_absence(
 
 def _places(sources: list[TimeSource], wanted: TimeSource) -> tuple[int, ...]:
     return tuple(place for place, source in enumerate(sources) if source is wanted)
+
+
+def _agree(one: tuple[datetime, timedelta], other: tuple[datetime, timedelta]) -> bool:
+    """Whether two stamps with their offsets show one offset: not by being of the same moment."""
+    return other[0] - one[0] >= STEADY and abs(other[1] - one[1]) <= STEADY
 
 
 def _start_key(event: events.TransactionStarted) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import attrs
 
-from .clock import TimeSource
+from .clock import AGREES, TimeSource
 from .events import (
     ConnectorStatusChanged,
     MeterSampled,
@@ -96,6 +96,7 @@ def started(
         terms=terms,
         meter_gap=_gap(before, meter_start, terms.policy.tolerance),
         timed=source is not TimeSource.RECEIPT,
+        lagged=source is TimeSource.OWN and event.received_at - started_at > AGREES,
         energy_scale=event.energy_scale,
     )
     session = opened(opening, flags=flags, priced=priced)
@@ -134,14 +135,14 @@ def is_of(
         return False
     if named is None:
         return event.transaction_id in (0, None)
-    if named.key != session.key:
-        return False
     if isinstance(event, MeterSampled):
         return bool(instants)
     stop, _ = _stop_of(named, event)
     assert named.stop is not None  # noqa: S101  it is closed
     if not named.stop.inferred:
         return not _same_stop(stop, named.stop)
+    if named.key != session.key:
+        return False  # registers of two connectors tell nothing about each other
     # Its true stop may come after the start that only seemed to end it, but tells no more energy.
     start = session.opening
     later = stop.at > start.start + BEFORE
@@ -273,6 +274,9 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
             at, source = microseconds(event.received_at), TimeSource.RECEIPT
         at = max(at, session.opening.start)
     flags |= _time_flags(source)
+    if session.opening.lagged and source is TimeSource.CORRECTED:
+        # By what its clock is wrong was not known at the start: that may be as wrong as the stop.
+        flags |= {NEEDS_REVIEW}
     stop = Stop(
         at=at,
         register=_register(event.meter_stop, session.opening.energy_scale),

@@ -238,6 +238,46 @@ def test_a_steady_offset_is_corrected_and_needs_nobody(hours):
     assert frames.session()["flags"] == ["timestamp_corrected"]
 
 
+@pytest.mark.parametrize("behind", [6, 30, 60, 480])
+@pytest.mark.parametrize("told_before", [0, 1, 2])
+def test_a_clock_that_is_behind_bills_no_time_more_than_passed(told_before, behind):
+    """However many statuses showed the offset before the start, one clock counts for all."""
+    frames = Frames()
+    off = timedelta(minutes=-behind)
+    for minute in (-45, -10)[:told_before]:
+        frames.status(m(minute), m(minute) + off, "Available")
+    frames.start(m(0), m(0) + off)
+    frames.status(m(0.1), m(0.1) + off, "Charging")
+    frames.sample(m(30), m(30) + off, 3_000)
+    frames.status(m(50), m(50) + off, "SuspendedEV")
+    frames.sample(m(55), m(55) + off, 5_000)
+    frames.stop(m(60), m(60) + off, 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 600, False)
+    assert frames.session()["flags"] == (["timestamp_corrected"] if told_before else [])
+
+
+def test_an_old_status_before_an_offline_queue_is_no_offset():
+    frames = Frames()
+    frames.boot(m(600))
+    frames.status(m(600), m(300), "Available")
+    frames.start(m(601), m(0))
+    frames.sample(m(601), m(30), 3_000)
+    frames.stop(m(601), m(60), 5_000)
+    assert frames.session()["flags"] == []
+    assert seen(frames.session()) == (4_000, 3_600, 0, False)
+
+
+def test_a_start_whose_offset_was_not_known_and_a_corrected_stop_are_reviewed():
+    """The start waited, so it shows another offset than what is told at once."""
+    frames = Frames()
+    off = timedelta(hours=-1)
+    frames.start(m(30), m(0) + off)
+    frames.status(m(31), m(31) + off, "Charging")
+    frames.status(m(50), m(50) + off, "SuspendedEV")
+    frames.stop(m(60), m(60) + off, 5_000)
+    assert "needs_review" in frames.session()["flags"]
+
+
 def test_a_boot_sets_the_clock_and_ends_the_offset():
     """Chago: two hours ahead until the answer to its boot is applied."""
     frames = Frames()
