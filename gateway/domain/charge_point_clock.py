@@ -9,7 +9,8 @@ No fixed window tells these apart, but relations do:
 3. A stamp from long ago needs a charge point that can have been away so long: it was not connected
    then, or it is new here and `NEW_BACKLOG` is enough.  Readings and stops may also reach back to
    the start of their transaction.
-4. A start is not before the stop before it on its connector, nor a stop before its start.
+4. A start is not before the stop before it on its connector, nor a stop before its start, or
+   before a reading of its transaction that came first (OCPP 1.6 §3.7 has them in order).
 5. A steady offset, seen where a message is sent at once (StatusNotification, OCPP 1.6 §4.9), is
    added to what the charge point says.  A stamp ahead of its receipt proves one by itself; one
    behind it may be old, so it takes two that agree, of which a start may be the second.  A boot
@@ -76,6 +77,7 @@ class ChargePointClock:
     _starts: dict[int, datetime] = attrs.field(factory=dict)
     _connectors: dict[int, int] = attrs.field(factory=dict)
     _stops: dict[int, datetime] = attrs.field(factory=dict)
+    _readings: dict[int, datetime] = attrs.field(factory=dict)  # the newest of a transaction
     _lags: dict[int, timedelta] = attrs.field(factory=dict)  # of connectors' starts, uncorrected
     _untimed: dict[tuple[Any, ...], _Start] = attrs.field(factory=dict)
 
@@ -124,7 +126,7 @@ class ChargePointClock:
                 return self._judged_start(event)  # type: ignore[return-value]
             case events.MeterSampled():
                 self._named(event.transaction_id)
-                return self._with(event, [TimeSource.OWN, *self._judge_readings(event)])
+                return self._judged_sample(event)  # type: ignore[return-value]
             case events.TransactionStopped():
                 self._named(event.transaction_id)
                 return self._judged_stop(event)  # type: ignore[return-value]
@@ -165,15 +167,31 @@ class ChargePointClock:
             return attrs.evolve(judged, new_transaction=True)
         return judged
 
+    def _judged_sample(self, event: events.MeterSampled) -> events.MeterSampled:
+        judged = self._with(event, [TimeSource.OWN, *self._judge_readings(event)])
+        if event.transaction_id is not None:
+            known = self._readings.pop(event.transaction_id, None)
+            instants = [
+                at for _, at, source in judged.timed_readings() if source is not TimeSource.RECEIPT
+            ]
+            if known is not None:
+                instants.append(known)
+            if instants:
+                self._readings[event.transaction_id] = max(instants)
+                _bound(self._readings)
+        return judged
+
     def _judged_stop(self, event: events.TransactionStopped) -> events.TransactionStopped:
         start = self._start_of(event.transaction_id)
         lag = self._lag_of(event.transaction_id)
         source = self._judge(event.timestamp, event.received_at, GATHERED, since=start, lag=lag)
         judged = self._with(event, [source, *self._judge_readings(event)])
+        newest = self._readings.pop(event.transaction_id or 0, start)
+        first = max((at for at in (start, newest) if at is not None), default=None)
         if (
-            start is not None
+            first is not None
             and source is not TimeSource.RECEIPT
-            and judged.at < start - AHEAD
+            and judged.at < first - AHEAD
             and not self._agrees(event)
         ):
             source = TimeSource.RECEIPT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple
@@ -273,19 +274,36 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
         if at < session.opening.start - BEFORE:  # no clock is set so far back in a session
             at, source = microseconds(event.received_at), TimeSource.RECEIPT
         at = max(at, session.opening.start)
+    register = _register(event.meter_stop, session.opening.energy_scale)
+    if source is TimeSource.OWN and _too_early(session, register, at, event.received_at):
+        at, source = microseconds(event.received_at), TimeSource.RECEIPT
     flags |= _time_flags(source)
     if session.opening.lagged and source is TimeSource.CORRECTED:
         # By what its clock is wrong was not known at the start: that may be as wrong as the stop.
         flags |= {NEEDS_REVIEW}
     stop = Stop(
         at=at,
-        register=_register(event.meter_stop, session.opening.energy_scale),
+        register=register,
         reason=event.reason or ("Remote" if event.remote else "Local"),
         told_at=None if event.timestamp is None else microseconds(event.timestamp),
         timed=source is not TimeSource.RECEIPT,
         misnamed=event.transaction_id != session.opening.transaction_id,
     )
     return stop, flags
+
+
+def _too_early(session: Session, register: int | None, at: int, received_at: datetime) -> bool:
+    """Whether a stop at its start, told later, cannot have been so early: its register had not
+    the time to get there, but had it until the stop was told."""
+    opening, told = session.opening, microseconds(received_at)
+    if register is None or opening.meter_start is None or at > opening.start + BEFORE:
+        return False
+    metered, policy = register - opening.meter_start, session.metering_policy
+    return (
+        told - at > BEFORE
+        and not policy.plausible(metered, at - opening.start)
+        and policy.plausible(metered, told - opening.start)
+    )
 
 
 def _time_flags(source: TimeSource) -> frozenset[str]:

@@ -159,6 +159,38 @@ def test_a_stop_from_before_its_start_makes_no_good_register_implausible(said):
     assert seen(frames.session()) == (4_000, 3_600, 0, True)
 
 
+@pytest.mark.parametrize("said", [m(0), m(5), m(31)], ids=str)
+def test_a_stop_from_before_a_reading_that_came_first_counts_from_its_receipt(said):
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.sample(m(30), m(30), 8_000)
+    frames.sample(m(55), m(55), 14_000)
+    frames.stop(m(60), said, 15_000)
+    assert seen(frames.session()) == (14_000, 3_600, 0, True)
+
+
+@pytest.mark.parametrize("said", [m(-0.5), m(0), m(0.5)], ids=str)
+def test_a_stop_at_its_start_makes_no_good_register_implausible(said):
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.stop(m(60), said, 15_000)
+    assert seen(frames.session()) == (14_000, 3_600, 0, True)
+
+
+def test_a_stop_within_seconds_of_its_last_reading_or_of_its_start_is_as_it_says():
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.sample(m(30), m(30), 5_000)
+    frames.stop(m(31.5), m(29.5), 5_000)
+    frames.boot(m(600))
+    frames.start(m(601), m(300), 5_000)
+    frames.stop(m(601), m(300.5), 5_100)
+    assert [seen(session) for session in frames.sessions()] == [
+        (4_000, 1_770, 0, False),
+        (100, 30, 0, False),
+    ]
+
+
 def test_power_ups_of_one_stamp_are_sessions_of_their_own():
     """Each begins with the same time, for the clock begins anew."""
     frames = Frames()
