@@ -55,10 +55,20 @@ _AnyEvent = TypeVar("_AnyEvent", bound=events.Event)
 
 @attrs.define
 class _Start:
-    """An untimed start.  over: an equal one that follows is another transaction's."""
+    """A start whose stamp is not right as it stands: a clock that begins anew says it again.
+
+    at: when it was, as far as is known.  over: an equal one that follows is another transaction's,
+        unless its stamp, corrected, comes to the same time.
+    """
 
     transaction_id: int
+    at: datetime
     over: bool = False
+
+    def repeated_by(self, event: events.TransactionStarted) -> bool:
+        at, source = event.instant()
+        same = source is TimeSource.CORRECTED and abs(at - self.at) <= AGREES
+        return not self.over or same
 
 
 @attrs.define
@@ -139,8 +149,8 @@ class ChargePointClock:
         if event.repeated and event.transaction_id in self._starts:
             return
         self._keep_start(event.transaction_id, event.connector_id, event.at)
-        if event.instant().source is TimeSource.RECEIPT:
-            self._untimed[_start_key(event)] = _Start(event.transaction_id)
+        if event.instant().source is not TimeSource.OWN:
+            self._untimed[_start_key(event)] = _Start(event.transaction_id, event.at)
             _bound(self._untimed)
 
     # --- judging ---
@@ -163,7 +173,7 @@ class ChargePointClock:
         if event.timestamp is not None and source is TimeSource.OWN and not self._agrees(event):
             self._lags[event.connector_id] = event.received_at - event.timestamp
         known = self._untimed.get(_start_key(event))
-        if source is TimeSource.RECEIPT and known is not None and known.over:
+        if source is not TimeSource.OWN and known is not None and not known.repeated_by(judged):
             return attrs.evolve(judged, new_transaction=True)
         return judged
 

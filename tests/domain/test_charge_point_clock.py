@@ -202,6 +202,21 @@ def test_power_ups_of_one_stamp_are_sessions_of_their_own():
     assert [seen(session) for session in frames.sessions()] == [(4_000, 3_600, 0, True)] * 3
 
 
+def test_a_retry_by_a_clock_that_is_ahead_is_one_over_a_boot():
+    """The same stamp, corrected, is the same time; at the next power-up it is another."""
+    ahead = timedelta(hours=2)
+    clock = ChargePointClock(absences=first_absence(m(-60)))
+    clock.judged(status(m(-1), m(-1) + ahead))
+    first = attrs.evolve(clock.judged(started(m(0), m(0) + ahead)), transaction_id=1)
+    clock.started(first)
+    assert not clock.judged(started(m(0.5), m(0) + ahead)).new_transaction
+    for minute, new in ((1, False), (60, True)):
+        boot = ChargePointBooted(charge_point_id="CP", received_at=m(minute), vendor="V")
+        clock.judged(boot)
+        clock.judged(status(m(minute), m(1) + ahead))
+        assert clock.judged(started(m(minute), m(0) + ahead)).new_transaction is new
+
+
 @pytest.mark.parametrize("age", [timedelta(hours=5), timedelta(days=2), timedelta(weeks=4)])
 @pytest.mark.parametrize("live_first", [True, False])
 def test_an_offline_queue_keeps_its_own_times(age, live_first):
