@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
@@ -51,6 +51,14 @@ Absence = tuple[int, int]
 """From, to: ms since 1970."""
 
 _AnyEvent = TypeVar("_AnyEvent", bound=events.Event)
+
+
+class _Lag(NamedTuple):
+    """How far behind its receipt a start was that was not corrected, and whether it was believed
+    all the same."""
+
+    by: timedelta
+    believed: bool
 
 
 @attrs.define
@@ -88,7 +96,7 @@ class ChargePointClock:
     _connectors: dict[int, int] = attrs.field(factory=dict)
     _stops: dict[int, datetime] = attrs.field(factory=dict)
     _readings: dict[int, datetime] = attrs.field(factory=dict)  # the newest of a transaction
-    _lags: dict[int, timedelta] = attrs.field(factory=dict)  # of connectors' starts, uncorrected
+    _lags: dict[int, _Lag] = attrs.field(factory=dict)  # of connectors' newest starts
     _untimed: dict[tuple[Any, ...], _Start] = attrs.field(factory=dict)
 
     @classmethod
@@ -170,8 +178,10 @@ class ChargePointClock:
             source = TimeSource.RECEIPT
             judged = self._with(event, [source])
         self._lags.pop(event.connector_id, None)
-        if event.timestamp is not None and source is TimeSource.OWN and not self._agrees(event):
-            self._lags[event.connector_id] = event.received_at - event.timestamp
+        if event.timestamp is not None and source is not TimeSource.CORRECTED:
+            lag = event.received_at - event.timestamp
+            if lag > AGREES:
+                self._lags[event.connector_id] = _Lag(lag, source is TimeSource.OWN)
         known = self._untimed.get(_start_key(event))
         if source is not TimeSource.OWN and known is not None and not known.repeated_by(judged):
             return attrs.evolve(judged, new_transaction=True)
@@ -230,10 +240,9 @@ class ChargePointClock:
         delay: timedelta = DELAYED,
         *,
         since: datetime | None = None,
-        lag: timedelta | None = None,
+        lag: _Lag | None = None,
     ) -> TimeSource:
-        """delay: how long such a message may have waited.  since: its transaction's start.
-        lag: how far behind its receipt that was, where it was not corrected."""
+        """delay: how long such a message may have waited.  since, lag: its transaction's start."""
         if timestamp is None:
             return TimeSource.RECEIPT
         offset = received_at - timestamp
@@ -251,7 +260,9 @@ class ChargePointClock:
             )
 
         own = can_be(timestamp) and timestamp >= EARLIEST
-        same_clock = own and lag is not None and abs(lag - self._offset) <= STEADY
+        if own and lag is not None and not lag.believed and abs(offset - lag.by) <= STEADY:
+            own = False  # it is by the clock of the start, which was not believed
+        same_clock = own and lag is not None and abs(lag.by - self._offset) <= STEADY
         if self._offset and (self._steady or not own) and not same_clock:
             with suppress(OverflowError):  # the years 1 and 9999
                 if can_be(timestamp + self._offset):
@@ -322,7 +333,7 @@ class ChargePointClock:
     def _start_of(self, transaction_id: int | None) -> datetime | None:
         return None if transaction_id is None else self._starts.get(transaction_id)
 
-    def _lag_of(self, transaction_id: int | None) -> timedelta | None:
+    def _lag_of(self, transaction_id: int | None) -> _Lag | None:
         connector = self._connectors.get(transaction_id or 0)
         return None if connector is None else self._lags.get(connector)
 

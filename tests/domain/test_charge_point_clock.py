@@ -399,6 +399,33 @@ def test_a_charge_point_that_was_connected_cannot_tell_of_long_ago(said, source)
     assert clock.judged(started(m(0), said)).instant().source is source
 
 
+def test_what_is_told_by_the_clock_of_a_start_that_was_not_believed_is_not_believed_either():
+    """Else a start by our clock and a stop by its own would be 20 minutes nearer than they were."""
+    clock = known_since(m(0) - timedelta(days=9))
+    start = attrs.evolve(clock.judged(started(m(0), m(-20))), transaction_id=1)
+    clock.started(start)
+    reading = Reading(m(10), (Sample("1"),))
+    sample = MeterSampled(
+        charge_point_id="CP",
+        received_at=m(30),
+        timestamp=m(10),
+        connector_id=1,
+        transaction_id=1,
+        readings=(reading,),
+    )
+    ((_, at, source),) = clock.judged(sample).timed_readings()
+    assert (at, source) == (m(30), RECEIPT)
+    for said, at in ((m(40), m(60)), (m(58), m(58))):  # its clock, or one that was set meanwhile
+        stop = TransactionStopped(
+            charge_point_id="CP",
+            received_at=m(60),
+            timestamp=said,
+            transaction_id=1,
+            meter_stop="1",
+        )
+        assert attrs.evolve(clock).judged(stop).at == at
+
+
 def test_what_was_while_it_was_away_is_believed_and_nothing_else():
     clock = known_since(m(-60 * 24 * 30))
     clock.absences = with_absence(clock.absences, m(-600), m(-300))
