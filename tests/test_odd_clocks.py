@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import trio
@@ -53,6 +53,42 @@ async def test_three_power_ups_of_one_stamp_are_three_transactions(gateway, stop
     assert len(set(ids)) == 3
     await gateway.settled()
     assert all("needs_review" in found for found in flags(gateway))
+
+
+@pytest.mark.parametrize("stops", [True, False])
+async def test_so_they_are_where_its_statuses_tell_the_offset(gateway, stops):
+    """Each power-up has another one, so that one stamp stands for three times."""
+    begun = datetime.fromisoformat(UNSET)
+    ids = []
+    for _ in range(3):
+        async with gateway.charger("CP-1") as charger:
+            await charger.boot()
+            for seconds, status in ((-240, "Available"), (-30, "Preparing")):
+                stamp = (begun + timedelta(seconds=seconds)).isoformat()
+                await charger.ask(
+                    "StatusNotification",
+                    connectorId=1,
+                    status=status,
+                    errorCode="NoError",
+                    timestamp=stamp,
+                )
+                await trio.sleep(210 if status == "Available" else 30)
+            ids.append(await start(charger, UNSET))
+            assert await start(charger, UNSET) == ids[-1]  # a retry is one all the same
+            await trio.sleep(HOUR + 7)  # not when a ping is due
+            if stops:
+                await charger.ask(
+                    "StopTransaction",
+                    transactionId=ids[-1],
+                    meterStop=0,
+                    timestamp=(begun + timedelta(seconds=HOUR + 7)).isoformat(),
+                )
+        await trio.sleep(60)
+    assert len(set(ids)) == 3
+    await gateway.settled()
+    if stops:
+        settled = gateway.events(TransactionSettled)
+        assert [event.receipt["duration_s"] for event in settled] == [HOUR + 7] * 3
 
 
 async def test_a_stamp_from_while_it_was_connected_is_not_believed_but_one_from_its_absence(

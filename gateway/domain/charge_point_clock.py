@@ -9,11 +9,13 @@ No fixed window tells these apart, but relations do:
 3. A stamp from long ago needs a charge point that can have been away so long: it was not connected
    then, or it is new here and `NEW_BACKLOG` is enough.  Readings and stops may also reach back to
    the start of their transaction.
-4. A start is not before the stop before it on its connector, nor a stop before its start.
+4. A start is not before the stop before it on its connector, nor a stop before its start, or
+   before a reading of its transaction that came first (OCPP 1.6 §3.7 has them in order).
 5. A steady offset, seen where a message is sent at once (StatusNotification, OCPP 1.6 §4.9), is
    added to what the charge point says.  A stamp ahead of its receipt proves one by itself; one
-   behind it may be old, so it takes two that agree.  A boot ends it: the charge point sets its
-   clock by our answer (OCPP 1.6 §4.2).
+   behind it may be old, so it takes two that agree, of which a start may be the second.  A boot
+   ends it: the charge point sets its clock by our answer (OCPP 1.6 §4.2).  Where it is seen only
+   after the start of a transaction that was as far behind, all of that stays on one clock.
 6. Where nothing helps, the time of receipt stands in, and the session is reviewed.
 
 The judgement is made once, when the message comes in, and is journaled with the event: telemetry,
@@ -25,15 +27,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
 from . import events
-from .clock import AHEAD, EARLIEST, ClockJudgement, TimeSource, milliseconds
+from .clock import AGREES, AHEAD, EARLIEST, ClockJudgement, TimeSource, milliseconds
 
-AGREES = timedelta(seconds=60)
-"""A stamp this near to its receipt is that of a clock that is right."""
 STEADY = timedelta(seconds=10)
 """Two offsets that differ by no more are one."""
 DELAYED = timedelta(minutes=15)
@@ -53,12 +53,30 @@ Absence = tuple[int, int]
 _AnyEvent = TypeVar("_AnyEvent", bound=events.Event)
 
 
+class _Lag(NamedTuple):
+    """How far behind its receipt a start was that was not corrected, and whether it was believed
+    all the same."""
+
+    by: timedelta
+    believed: bool
+
+
 @attrs.define
 class _Start:
-    """An untimed start.  over: an equal one that follows is another transaction's."""
+    """A start whose stamp is not right as it stands: a clock that begins anew says it again.
+
+    at: when it was, as far as is known.  over: an equal one that follows is another transaction's,
+        unless its stamp, corrected, comes to the same time.
+    """
 
     transaction_id: int
+    at: datetime
     over: bool = False
+
+    def repeated_by(self, event: events.TransactionStarted) -> bool:
+        at, source = event.instant()
+        same = source is TimeSource.CORRECTED and abs(at - self.at) <= AGREES
+        return not self.over or same
 
 
 @attrs.define
@@ -77,6 +95,8 @@ class ChargePointClock:
     _starts: dict[int, datetime] = attrs.field(factory=dict)
     _connectors: dict[int, int] = attrs.field(factory=dict)
     _stops: dict[int, datetime] = attrs.field(factory=dict)
+    _readings: dict[int, datetime] = attrs.field(factory=dict)  # the newest of a transaction
+    _lags: dict[int, _Lag] = attrs.field(factory=dict)  # of connectors' newest starts
     _untimed: dict[tuple[Any, ...], _Start] = attrs.field(factory=dict)
 
     @classmethod
@@ -117,12 +137,14 @@ class ChargePointClock:
                     start.over = True
             case events.ConnectorStatusChanged():
                 self._observe(event)
-                return self._with(event, [self._judge(event.timestamp, event.received_at)])
+                lag = self._lags.get(event.connector_id)
+                source = self._judge(event.timestamp, event.received_at, lag=lag)
+                return self._with(event, [source])
             case events.TransactionStarted():
                 return self._judged_start(event)  # type: ignore[return-value]
             case events.MeterSampled():
                 self._named(event.transaction_id)
-                return self._with(event, [TimeSource.OWN, *self._judge_readings(event)])
+                return self._judged_sample(event)  # type: ignore[return-value]
             case events.TransactionStopped():
                 self._named(event.transaction_id)
                 return self._judged_stop(event)  # type: ignore[return-value]
@@ -135,14 +157,16 @@ class ChargePointClock:
         if event.repeated and event.transaction_id in self._starts:
             return
         self._keep_start(event.transaction_id, event.connector_id, event.at)
-        if event.instant().source is TimeSource.RECEIPT:
-            self._untimed[_start_key(event)] = _Start(event.transaction_id)
+        if event.instant().source is not TimeSource.OWN:
+            self._untimed[_start_key(event)] = _Start(event.transaction_id, event.at)
             _bound(self._untimed)
 
     # --- judging ---
 
     def _judged_start(self, event: events.TransactionStarted) -> events.TransactionStarted:
         source = self._judge(event.timestamp, event.received_at)
+        if source is TimeSource.OWN and self._confirms(event):
+            source = self._judge(event.timestamp, event.received_at)
         before = self._stops.get(event.connector_id)
         judged = self._with(event, [source])
         if (
@@ -153,19 +177,41 @@ class ChargePointClock:
         ):
             source = TimeSource.RECEIPT
             judged = self._with(event, [source])
+        self._lags.pop(event.connector_id, None)
+        if event.timestamp is not None and source is not TimeSource.CORRECTED:
+            lag = event.received_at - event.timestamp
+            if lag > AGREES:
+                self._lags[event.connector_id] = _Lag(lag, source is TimeSource.OWN)
         known = self._untimed.get(_start_key(event))
-        if source is TimeSource.RECEIPT and known is not None and known.over:
+        if source is not TimeSource.OWN and known is not None and not known.repeated_by(judged):
             return attrs.evolve(judged, new_transaction=True)
+        return judged
+
+    def _judged_sample(self, event: events.MeterSampled) -> events.MeterSampled:
+        judged = self._with(event, [TimeSource.OWN, *self._judge_readings(event)])
+        if event.transaction_id is not None:
+            known = self._readings.pop(event.transaction_id, None)
+            instants = [
+                at for _, at, source in judged.timed_readings() if source is not TimeSource.RECEIPT
+            ]
+            if known is not None:
+                instants.append(known)
+            if instants:
+                self._readings[event.transaction_id] = max(instants)
+                _bound(self._readings)
         return judged
 
     def _judged_stop(self, event: events.TransactionStopped) -> events.TransactionStopped:
         start = self._start_of(event.transaction_id)
-        source = self._judge(event.timestamp, event.received_at, GATHERED, since=start)
+        lag = self._lag_of(event.transaction_id)
+        source = self._judge(event.timestamp, event.received_at, GATHERED, since=start, lag=lag)
         judged = self._with(event, [source, *self._judge_readings(event)])
+        newest = self._readings.pop(event.transaction_id or 0, start)
+        first = max((at for at in (start, newest) if at is not None), default=None)
         if (
-            start is not None
+            first is not None
             and source is not TimeSource.RECEIPT
-            and judged.at < start - AHEAD
+            and judged.at < first - AHEAD
             and not self._agrees(event)
         ):
             source = TimeSource.RECEIPT
@@ -179,8 +225,11 @@ class ChargePointClock:
         self, event: events.MeterSampled | events.TransactionStopped
     ) -> list[TimeSource]:
         since = self._start_of(event.transaction_id)
+        lag = self._lag_of(event.transaction_id)
+        if lag is None and isinstance(event, events.MeterSampled):
+            lag = self._lags.get(event.connector_id)
         return [
-            self._judge(reading.timestamp, event.received_at, GATHERED, since=since)
+            self._judge(reading.timestamp, event.received_at, GATHERED, since=since, lag=lag)
             for reading in event.readings
         ]
 
@@ -191,8 +240,9 @@ class ChargePointClock:
         delay: timedelta = DELAYED,
         *,
         since: datetime | None = None,
+        lag: _Lag | None = None,
     ) -> TimeSource:
-        """delay: how long such a message may have waited.  since: its transaction's start."""
+        """delay: how long such a message may have waited.  since, lag: its transaction's start."""
         if timestamp is None:
             return TimeSource.RECEIPT
         offset = received_at - timestamp
@@ -210,7 +260,10 @@ class ChargePointClock:
             )
 
         own = can_be(timestamp) and timestamp >= EARLIEST
-        if self._offset and (self._steady or not own):
+        if own and lag is not None and not lag.believed and abs(offset - lag.by) <= STEADY:
+            own = False  # it is by the clock of the start, which was not believed
+        same_clock = own and lag is not None and abs(lag.by - self._offset) <= STEADY
+        if self._offset and (self._steady or not own) and not same_clock:
             with suppress(OverflowError):  # the years 1 and 9999
                 if can_be(timestamp + self._offset):
                     return TimeSource.CORRECTED
@@ -240,12 +293,18 @@ class ChargePointClock:
         else:
             self._offset, self._steady = timedelta(), False
             self._behind = timestamp, offset
-            if (
-                behind is not None
-                and timestamp - behind[0] >= STEADY
-                and abs(offset - behind[1]) <= STEADY
-            ):
+            if behind is not None and _agree(behind, self._behind):
                 self._offset, self._steady = offset, True
+
+    def _confirms(self, event: events.TransactionStarted) -> bool:
+        """Whether a start that could be an old one shows the offset of the status before it."""
+        if event.timestamp is None or self._behind is None or self._steady:
+            return False
+        offset = event.received_at - event.timestamp
+        if not _agree(self._behind, (event.timestamp, offset)):
+            return False
+        self._offset, self._steady = offset, True
+        return True
 
     def _agrees(self, event: events.Event) -> bool:
         return (
@@ -274,6 +333,10 @@ class ChargePointClock:
     def _start_of(self, transaction_id: int | None) -> datetime | None:
         return None if transaction_id is None else self._starts.get(transaction_id)
 
+    def _lag_of(self, transaction_id: int | None) -> _Lag | None:
+        connector = self._connectors.get(transaction_id or 0)
+        return None if connector is None else self._lags.get(connector)
+
     def _named(self, transaction_id: int | None) -> None:
         """Who names a transaction has heard the answer to its start, and repeats it no more."""
         for start in self._untimed.values():
@@ -301,6 +364,11 @@ def with_absence(
 
 def _places(sources: list[TimeSource], wanted: TimeSource) -> tuple[int, ...]:
     return tuple(place for place, source in enumerate(sources) if source is wanted)
+
+
+def _agree(one: tuple[datetime, timedelta], other: tuple[datetime, timedelta]) -> bool:
+    """Whether two stamps with their offsets show one offset: not by being of the same moment."""
+    return other[0] - one[0] >= STEADY and abs(other[1] - one[1]) <= STEADY
 
 
 def _start_key(event: events.TransactionStarted) -> tuple[Any, ...]:

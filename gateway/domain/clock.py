@@ -14,6 +14,9 @@ AHEAD = timedelta(seconds=60)
 """How far a timestamp may lie ahead of its receipt.  ThingsBoard keeps a value from the future as
 the latest one until that future comes, and time that has not happened must not be billed."""
 
+AGREES = timedelta(seconds=60)
+"""A stamp this near to its receipt is that of a clock that is right."""
+
 
 class TimeSource(Enum):
     """What an instant rests on."""

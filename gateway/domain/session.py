@@ -48,7 +48,9 @@ T = TypeVar("T")
 class Opening:
     """What StartTransaction said, and on which terms.
 
-    start: us.  timed: it is the charge point's own word.  meter_start: nWh.
+    start: us.  timed: it is the charge point's own word.  lagged: and by that long past when it
+        was told, so that its clock may have been behind.
+    meter_start: nWh.
     meter_gap: nWh, what the register has moved since the stop before; None where that is unknown.
     energy_scale: what every register was multiplied by, those here too; None for 1.
     """
@@ -63,6 +65,7 @@ class Opening:
     terms: Terms
     meter_gap: int | None = None
     timed: bool = True
+    lagged: bool = False
     energy_scale: Decimal | None = None
 
 

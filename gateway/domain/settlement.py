@@ -2,8 +2,8 @@
 
 meterStop - meterStart is the energy, unless it is missing, below zero, more than can have
 flowed, or less than the samples prove; the samples then stand in for it.  So they do where the
-register was reset; but never without review for more than a meterStop - meterStart that is not
-against reason.
+register was reset, which shows by its counting on afterwards; but never without review for more
+than a meterStop - meterStart that is not against reason.
 
 The end is judged twice: what flowed over the whole session, and since the last reading.
 Readings that do not name the transaction never raise a bill above a plausible meterStop -
@@ -240,7 +240,7 @@ def _total(course: Course, stop: Stop, session: Session) -> tuple[int, Source, t
             if -policy.tolerance <= metered < 0:
                 metered = 0
             if metered < 0:
-                if RESET not in course.flags:
+                if RESET not in course.flags or not _climbed(course, register):
                     flags.append("meter_stop_below_start")
             elif not _over(session, stop).plausible(metered, stop.at - session.opening.start):
                 flags.append("meter_stop_implausible")
@@ -270,6 +270,13 @@ def _total(course: Course, stop: Stop, session: Session) -> tuple[int, Source, t
     if course.newest is None:
         return 0, "unknown", (*flags, "energy_unknown")
     return nwh, "intervals" if course.intervals else "samples", tuple(flags)
+
+
+def _climbed(course: Course, register: int) -> bool:
+    """Whether the register is seen to count on after its fall: a lone low value is no restart."""
+    if course.landing is None or course.zero is None:
+        return False
+    return register - course.zero > course.landing.nwh + course.policy.tolerance
 
 
 def _doubts(course: Course, nwh: int, at: int) -> tuple[str, ...]:

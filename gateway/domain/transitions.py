@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple
 
 import attrs
 
-from .clock import TimeSource
+from .clock import AGREES, TimeSource
 from .events import (
     ConnectorStatusChanged,
     MeterSampled,
@@ -96,6 +97,7 @@ def started(
         terms=terms,
         meter_gap=_gap(before, meter_start, terms.policy.tolerance),
         timed=source is not TimeSource.RECEIPT,
+        lagged=source is TimeSource.OWN and event.received_at - started_at > AGREES,
         energy_scale=event.energy_scale,
     )
     session = opened(opening, flags=flags, priced=priced)
@@ -134,14 +136,14 @@ def is_of(
         return False
     if named is None:
         return event.transaction_id in (0, None)
-    if named.key != session.key:
-        return False
     if isinstance(event, MeterSampled):
         return bool(instants)
     stop, _ = _stop_of(named, event)
     assert named.stop is not None  # noqa: S101  it is closed
     if not named.stop.inferred:
         return not _same_stop(stop, named.stop)
+    if named.key != session.key:
+        return False  # registers of two connectors tell nothing about each other
     # Its true stop may come after the start that only seemed to end it, but tells no more energy.
     start = session.opening
     later = stop.at > start.start + BEFORE
@@ -272,16 +274,36 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
         if at < session.opening.start - BEFORE:  # no clock is set so far back in a session
             at, source = microseconds(event.received_at), TimeSource.RECEIPT
         at = max(at, session.opening.start)
+    register = _register(event.meter_stop, session.opening.energy_scale)
+    if source is TimeSource.OWN and _too_early(session, register, at, event.received_at):
+        at, source = microseconds(event.received_at), TimeSource.RECEIPT
     flags |= _time_flags(source)
+    if session.opening.lagged and source is TimeSource.CORRECTED:
+        # By what its clock is wrong was not known at the start: that may be as wrong as the stop.
+        flags |= {NEEDS_REVIEW}
     stop = Stop(
         at=at,
-        register=_register(event.meter_stop, session.opening.energy_scale),
+        register=register,
         reason=event.reason or ("Remote" if event.remote else "Local"),
         told_at=None if event.timestamp is None else microseconds(event.timestamp),
         timed=source is not TimeSource.RECEIPT,
         misnamed=event.transaction_id != session.opening.transaction_id,
     )
     return stop, flags
+
+
+def _too_early(session: Session, register: int | None, at: int, received_at: datetime) -> bool:
+    """Whether a stop at its start, told later, cannot have been so early: its register had not
+    the time to get there, but had it until the stop was told."""
+    opening, told = session.opening, microseconds(received_at)
+    if register is None or opening.meter_start is None or at > opening.start + BEFORE:
+        return False
+    metered, policy = register - opening.meter_start, session.metering_policy
+    return (
+        told - at > BEFORE
+        and not policy.plausible(metered, at - opening.start)
+        and policy.plausible(metered, told - opening.start)
+    )
 
 
 def _time_flags(source: TimeSource) -> frozenset[str]:

@@ -28,10 +28,11 @@ def retired(key: StartKey, transaction_id: int) -> StartKey:
 def is_dated(event: events.TransactionStarted) -> bool:
     """Whether the charge point says when it started, as far as that can be believed.
 
-    A clock that was never set says 1970 each time, or 2014.  Such a start repeats another one
-    only while that is open: else all sessions of a tag would be taken for the first one.
+    A clock that was never set says 1970 each time, or 2014, and its offset, where that is known,
+    is another one each time.  Such a start repeats another one only while that is open: else all
+    sessions of a tag would be taken for the first one.
     """
-    return event.instant().source is not TimeSource.RECEIPT
+    return event.instant().source is TimeSource.OWN
 
 
 def is_retry(event: events.TransactionStarted, *, settled: bool) -> bool:

@@ -166,7 +166,7 @@ def limited(excl: Fraction, incl: Fraction, tariff: Mapping[str, Any]) -> tuple[
         limit = tariff.get(name)
         if limit is None:
             continue
-        gross = incl / excl if excl else 1 + vat / 100
+        gross = incl / excl if excl and incl else 1 + vat / 100
         net_limit, gross_limit = limit.get("excl_vat"), limit.get("incl_vat")
         if net_limit is None:
             net_limit = Fraction(gross_limit) / gross

@@ -159,6 +159,38 @@ def test_a_stop_from_before_its_start_makes_no_good_register_implausible(said):
     assert seen(frames.session()) == (4_000, 3_600, 0, True)
 
 
+@pytest.mark.parametrize("said", [m(0), m(5), m(31)], ids=str)
+def test_a_stop_from_before_a_reading_that_came_first_counts_from_its_receipt(said):
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.sample(m(30), m(30), 8_000)
+    frames.sample(m(55), m(55), 14_000)
+    frames.stop(m(60), said, 15_000)
+    assert seen(frames.session()) == (14_000, 3_600, 0, True)
+
+
+@pytest.mark.parametrize("said", [m(-0.5), m(0), m(0.5)], ids=str)
+def test_a_stop_at_its_start_makes_no_good_register_implausible(said):
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.stop(m(60), said, 15_000)
+    assert seen(frames.session()) == (14_000, 3_600, 0, True)
+
+
+def test_a_stop_within_seconds_of_its_last_reading_or_of_its_start_is_as_it_says():
+    frames = Frames()
+    frames.start(m(0), m(0))
+    frames.sample(m(30), m(30), 5_000)
+    frames.stop(m(31.5), m(29.5), 5_000)
+    frames.boot(m(600))
+    frames.start(m(601), m(300), 5_000)
+    frames.stop(m(601), m(300.5), 5_100)
+    assert [seen(session) for session in frames.sessions()] == [
+        (4_000, 1_770, 0, False),
+        (100, 30, 0, False),
+    ]
+
+
 def test_power_ups_of_one_stamp_are_sessions_of_their_own():
     """Each begins with the same time, for the clock begins anew."""
     frames = Frames()
@@ -168,6 +200,21 @@ def test_power_ups_of_one_stamp_are_sessions_of_their_own():
         frames.start(m(120 * n + 1), UNSET[3], begun)
         frames.stop(m(120 * n + 61), UNSET[3] + timedelta(hours=1), begun + 4_000)
     assert [seen(session) for session in frames.sessions()] == [(4_000, 3_600, 0, True)] * 3
+
+
+def test_a_retry_by_a_clock_that_is_ahead_is_one_over_a_boot():
+    """The same stamp, corrected, is the same time; at the next power-up it is another."""
+    ahead = timedelta(hours=2)
+    clock = ChargePointClock(absences=first_absence(m(-60)))
+    clock.judged(status(m(-1), m(-1) + ahead))
+    first = attrs.evolve(clock.judged(started(m(0), m(0) + ahead)), transaction_id=1)
+    clock.started(first)
+    assert not clock.judged(started(m(0.5), m(0) + ahead)).new_transaction
+    for minute, new in ((1, False), (60, True)):
+        boot = ChargePointBooted(charge_point_id="CP", received_at=m(minute), vendor="V")
+        clock.judged(boot)
+        clock.judged(status(m(minute), m(1) + ahead))
+        assert clock.judged(started(m(minute), m(0) + ahead)).new_transaction is new
 
 
 @pytest.mark.parametrize("age", [timedelta(hours=5), timedelta(days=2), timedelta(weeks=4)])
@@ -236,6 +283,46 @@ def test_a_steady_offset_is_corrected_and_needs_nobody(hours):
     frames.stop(m(60), m(60) + off, 5_000)
     assert seen(frames.session()) == (4_000, 3_600, 600, False)
     assert frames.session()["flags"] == ["timestamp_corrected"]
+
+
+@pytest.mark.parametrize("behind", [6, 30, 60, 480])
+@pytest.mark.parametrize("told_before", [0, 1, 2])
+def test_a_clock_that_is_behind_bills_no_time_more_than_passed(told_before, behind):
+    """However many statuses showed the offset before the start, one clock counts for all."""
+    frames = Frames()
+    off = timedelta(minutes=-behind)
+    for minute in (-45, -10)[:told_before]:
+        frames.status(m(minute), m(minute) + off, "Available")
+    frames.start(m(0), m(0) + off)
+    frames.status(m(0.1), m(0.1) + off, "Charging")
+    frames.sample(m(30), m(30) + off, 3_000)
+    frames.status(m(50), m(50) + off, "SuspendedEV")
+    frames.sample(m(55), m(55) + off, 5_000)
+    frames.stop(m(60), m(60) + off, 5_000)
+    assert seen(frames.session()) == (4_000, 3_600, 600, False)
+    assert frames.session()["flags"] == (["timestamp_corrected"] if told_before else [])
+
+
+def test_an_old_status_before_an_offline_queue_is_no_offset():
+    frames = Frames()
+    frames.boot(m(600))
+    frames.status(m(600), m(300), "Available")
+    frames.start(m(601), m(0))
+    frames.sample(m(601), m(30), 3_000)
+    frames.stop(m(601), m(60), 5_000)
+    assert frames.session()["flags"] == []
+    assert seen(frames.session()) == (4_000, 3_600, 0, False)
+
+
+def test_a_start_whose_offset_was_not_known_and_a_corrected_stop_are_reviewed():
+    """The start waited, so it shows another offset than what is told at once."""
+    frames = Frames()
+    off = timedelta(hours=-1)
+    frames.start(m(30), m(0) + off)
+    frames.status(m(31), m(31) + off, "Charging")
+    frames.status(m(50), m(50) + off, "SuspendedEV")
+    frames.stop(m(60), m(60) + off, 5_000)
+    assert "needs_review" in frames.session()["flags"]
 
 
 def test_a_boot_sets_the_clock_and_ends_the_offset():
@@ -310,6 +397,33 @@ def known_since(at: datetime) -> ChargePointClock:
 def test_a_charge_point_that_was_connected_cannot_tell_of_long_ago(said, source):
     clock = known_since(m(0) - timedelta(days=9))
     assert clock.judged(started(m(0), said)).instant().source is source
+
+
+def test_what_is_told_by_the_clock_of_a_start_that_was_not_believed_is_not_believed_either():
+    """Else a start by our clock and a stop by its own would be 20 minutes nearer than they were."""
+    clock = known_since(m(0) - timedelta(days=9))
+    start = attrs.evolve(clock.judged(started(m(0), m(-20))), transaction_id=1)
+    clock.started(start)
+    reading = Reading(m(10), (Sample("1"),))
+    sample = MeterSampled(
+        charge_point_id="CP",
+        received_at=m(30),
+        timestamp=m(10),
+        connector_id=1,
+        transaction_id=1,
+        readings=(reading,),
+    )
+    ((_, at, source),) = clock.judged(sample).timed_readings()
+    assert (at, source) == (m(30), RECEIPT)
+    for said, at in ((m(40), m(60)), (m(58), m(58))):  # its clock, or one that was set meanwhile
+        stop = TransactionStopped(
+            charge_point_id="CP",
+            received_at=m(60),
+            timestamp=said,
+            transaction_id=1,
+            meter_stop="1",
+        )
+        assert attrs.evolve(clock).judged(stop).at == at
 
 
 def test_what_was_while_it_was_away_is_believed_and_nothing_else():

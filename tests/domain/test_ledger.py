@@ -699,6 +699,27 @@ def test_a_session_whose_messages_name_another_is_billed_and_reviewed(named):
     assert settled.receipt["duration_s"] == 1_200
 
 
+def test_an_old_id_may_be_that_of_another_connector():
+    ledger = Ledger(BOOK)
+    ledger.post(attrs.evolve(CP.start("0"), connector_id=2))
+    ledger.post(CP.stop(10, "1000"))
+    ledger.post(attrs.evolve(CP.start("5000", 20), transaction_id=2))
+    ledger.post(CP.meter(30, "5500"))
+    (settled,) = ledger.post(CP.stop(40, "7000"))
+    assert (settled.transaction_id, settled.receipt["energy_wh"]) == (2, "2000")
+    assert {"needs_review", "transaction_id_mismatch"} <= set(settled.receipt["flags"])
+
+
+def test_a_late_stop_of_another_connector_is_its_own():
+    ledger = Ledger(BOOK)
+    ledger.post(attrs.evolve(CP.start("0"), connector_id=2))
+    ledger.post(attrs.evolve(given_up(1, at(15)), connector_id=2))
+    ledger.post(attrs.evolve(CP.start("5000", 20), transaction_id=2))
+    (settled,) = ledger.post(CP.stop(40, "7000"))
+    assert (settled.transaction_id, settled.receipt["energy_wh"]) == (1, "7000")
+    assert [held.transaction_id for held in ledger.open_transactions()] == [2]
+
+
 def test_its_own_stop_takes_the_place_of_one_that_named_another():
     ledger = Ledger(BOOK)
     ledger.post(CP.start("0"))

@@ -124,6 +124,15 @@ def test_a_run_of_even_readings_is_not_thrown_away_for_a_last_value_that_fell_ba
     assert (found, REVIEW in flags) == (20_000, True)
 
 
+@pytest.mark.parametrize("last", [0, 300])
+def test_a_lone_low_value_at_the_end_is_no_restart_that_nobody_looks_at(last):
+    values = [100_000 + 1_000 * n for n in range(1, 21)]
+    found, flags = billed(100_000, [*values, last], last, end=210)
+    assert found == 20_000 + last
+    assert {"meter_stop_below_start", REVIEW} <= flags
+    assert REVIEW not in billed(100_000, [*values, last], last + 700)[1]
+
+
 def test_one_dip_or_impossible_spike_is_no_matter_for_a_person_two_are():
     assert billed(100_000, [104_000, 0, 108_000], 110_000) == (10_000, {"dip_ignored"})
     spike = [104_000, 999_999_999, 108_000]
