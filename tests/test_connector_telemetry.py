@@ -335,7 +335,8 @@ async def test_a_register_that_is_sampled_only_does_not_fall_to_0_either():
         assert after.board.latest(DEVICE)["power_w"] == 1
 
 
-async def test_a_register_that_begins_each_session_at_0_shows_it(gateway):
+async def test_a_register_that_begins_each_session_at_0_shows_it_in_the_session(gateway):
+    """Nobody can tell its 0 outside of one from the garbage of a new meter."""
     async with gateway.charger("CP-1") as charger:
         tx = await charger.start(0)
         await trio.sleep(5)
@@ -343,6 +344,12 @@ async def test_a_register_that_begins_each_session_at_0_shows_it(gateway):
         await charger.stop(tx, 1_000)
         await trio.sleep(5)
         await meter(charger, register("0"))
+        await gateway.settled()
+        assert gateway.board.latest(DEVICE)["meter_wh"] == 1_000
+        await trio.sleep(5)
+        again = await charger.start(0)
+        await trio.sleep(5)
+        await meter(charger, register("0"), again)
         await gateway.settled()
         assert gateway.board.latest(DEVICE)["meter_wh"] == 0
 

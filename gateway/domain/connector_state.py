@@ -130,8 +130,8 @@ def _sampled(event: MeterSampled, fleet: Fleet) -> MeterSampled:
             resumed_ms=known.get("last_tx_ms", 0) if running else 0,
             of_stopped=of_stopped,
         )
-    # A register that begins each session at 0 may well show 0 between two of them.
-    if not running and not known.get("from_zero"):
+    # One that begins each session at 0 shows what the last one came to until the next begins.
+    if not running:
         seen = tuple(key for key in REGISTERS if known.get(known_key(key)))
         event = attrs.evolve(event, nonzero_keys=seen)
     return event
