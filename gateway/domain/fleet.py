@@ -201,7 +201,7 @@ def is_another(known: Mapping[str, Any], event: events.ChargePointBooted) -> boo
     if both := before.keys() & after.keys():
         return any(before[name] != after[name] for name in both)
     pairs = (
-        (_normalised(charger.get(name, "")), _normalised(text))
+        (_normalised(charger.get(name, "")), _normalised(shortened(text)))
         for name, text in (("vendor", event.vendor), ("model", event.model))
     )
     return any(one and other and one != other for one, other in pairs)
