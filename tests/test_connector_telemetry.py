@@ -230,6 +230,51 @@ async def test_a_stop_that_is_repeated_says_nothing_of_what_flows_since(gateway)
         assert await flows(gateway) == {"power_w": 55, "current_a": 0.3}
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_stop_of_the_transaction_before_says_nothing_of_the_one_that_runs(gateway, told):
+    """It is repeated, or it is told only now: the start after it has ended its session already."""
+    async with gateway.charger("CP-1") as charger:
+        before = await charger.start(1_000)
+        stop = {"transactionId": before, "meterStop": 3_000, "timestamp": stamp(5)}
+        await trio.sleep(5)
+        if told:
+            await charger.ask("StopTransaction", **stop)
+        await trio.sleep(5)
+        tx = await charger.start(3_000)
+        await meter(charger, power("7000", "30"), tx)
+        await charger.ask("StopTransaction", **stop)
+        await gateway.settled()
+        flowing = {"power_w": 7_000, "current_a": 30}
+        assert await flows(gateway) == flowing
+        assert gateway.board.latest(DEVICE)["status"] == "Charging"
+        await trio.sleep(5)
+        await meter(charger, power("6900", "29"), tx)
+        assert await flows(gateway) == {"power_w": 6_900, "current_a": 29}
+        await charger.stop(tx, 4_000)
+        await gateway.settled()
+        assert await flows(gateway) == {"power_w": 0, "current_a": 0}
+        assert gateway.board.latest(DEVICE)["status"] == "Available"
+
+
+async def test_the_id_of_the_transaction_before_stops_the_one_that_runs(gateway):
+    """As the accountant judges it: the same charge point keeps to an id that it once got."""
+    async with gateway.charger("CP-1") as charger:
+        before = await charger.start(1_000)
+        await trio.sleep(5)
+        await charger.stop(before, 1_000)
+        await trio.sleep(60)
+        tx = await charger.start(1_000)
+        await trio.sleep(60)
+        await meter(charger, [*power("7000", "30"), *register("1100")], tx)
+        await trio.sleep(60)
+        await charger.stop(before, 1_200)
+        await gateway.settled()
+        assert await flows(gateway) == {"power_w": 0, "current_a": 0}
+        assert gateway.board.latest(DEVICE)["tx_active"] is False
+        await meter(charger, power("7000", "30"), before)
+        assert await flows(gateway) == {"power_w": 0, "current_a": 0}
+
+
 async def test_a_lost_transaction_id_stops_the_only_session_there_is(gateway):
     async with gateway.charger("CP-1") as charger:
         tx = await charger.start(1_000)

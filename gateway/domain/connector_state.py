@@ -181,10 +181,13 @@ def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
     if not connector or newest_id is None or newest_id == known.get("stopped_tx"):
         return event
     at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
+    event = attrs.evolve(event, remote=newest_id == known.get("stop_tx"), connector_id=connector)
+    if named not in (0, newest_id):
+        # Mostly a stop that is repeated, or was late, of a transaction before the one that runs.
+        # Whether it is that one's stop the accountant judges, and its settling tells the zeros.
+        return event
     return attrs.evolve(
         event,
-        remote=newest_id == known.get("stop_tx"),
-        connector_id=connector,
         stopped_id=newest_id,
         zeros=_zeros(known),
         zeros_ms=max(at, newest + 1),
