@@ -182,7 +182,7 @@ def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
         return event
     at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
     event = attrs.evolve(event, remote=newest_id == known.get("stop_tx"), connector_id=connector)
-    if named not in (0, newest_id):
+    if named != newest_id and (named != 0 or at < known.get("last_tx_ms", 0)):
         # Mostly a stop that is repeated, or was late, of a transaction before the one that runs.
         # Whether it is that one's stop the accountant judges, and its settling tells the zeros.
         return event
