@@ -102,6 +102,7 @@ def settings_of(config: Config) -> Settings:
             if cp.security_profile is not None
         },
         known=frozenset(config.charge_points),
+        own_devices=frozenset({board.gateway_name, f"{board.gateway_name} sessions"}),
         rules=Rules(
             tags=TagList(tags, accept_unknown=ocpp.unknown_id_tags == "accept"),
             heartbeat_interval=ocpp.heartbeat_interval_s,

@@ -13,6 +13,7 @@ import trustme
 
 from gateway.cli import main
 from gateway.config import _SECTIONS, _TABLES, Address, Config, ConfigError, load
+from gateway.service import settings_of
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaGhhc2g"
@@ -49,6 +50,11 @@ def faults_of(path, environment=None):
 
 def warnings_of(path, environment=None):
     return [f"{fault.where}: {fault.what}" for fault in load(path, environment or {})[1]]
+
+
+def test_the_gateways_own_devices_are_no_charge_points(write):
+    path = write('[thingsboard]\ngateway_name = "site"\n')
+    assert settings_of(load(path, {})[0]).door.own_devices == {"site", "site sessions"}
 
 
 # --- defaults and keys -----------------------------------------------------------------------

@@ -230,6 +230,58 @@ async def test_a_stop_that_is_repeated_says_nothing_of_what_flows_since(gateway)
         assert await flows(gateway) == {"power_w": 55, "current_a": 0.3}
 
 
+@pytest.mark.parametrize(("told", "lost"), [(True, False), (False, False), (True, True)])
+async def test_a_stop_of_the_transaction_before_says_nothing_of_the_one_that_runs(
+    gateway, told, lost
+):
+    """It is repeated, or it is told only now: the start after it has ended its session already.
+
+    lost: the charge point writes 0 for the transaction's id.
+    """
+    async with gateway.charger("CP-1") as charger:
+        before = await charger.start(1_000)
+        stop = {
+            "transactionId": 0 if lost else before, "meterStop": 3_000, "timestamp": stamp(5),
+        }  # fmt: skip
+        await trio.sleep(5)
+        if told:
+            await charger.ask("StopTransaction", **stop)
+        await trio.sleep(90 if lost else 5)  # 90: more than two clocks may differ by
+        tx = await charger.start(3_000)
+        await meter(charger, power("7000", "30"), tx)
+        await charger.ask("StopTransaction", **stop)
+        await gateway.settled()
+        assert await flows(gateway) == {"power_w": 7_000, "current_a": 30}
+        assert gateway.board.latest(DEVICE)["tx_active"] is True
+        assert gateway.board.latest(DEVICE)["status"] == "Charging"
+        await trio.sleep(5)
+        await meter(charger, power("6900", "29"), tx)
+        assert await flows(gateway) == {"power_w": 6_900, "current_a": 29}
+        await charger.stop(tx, 4_000)
+        await gateway.settled()
+        assert await flows(gateway) == {"power_w": 0, "current_a": 0}
+        assert gateway.board.latest(DEVICE)["status"] == "Available"
+
+
+async def test_the_id_of_the_transaction_before_stops_the_one_that_runs(gateway):
+    """As the accountant judges it: the same charge point keeps to an id that it once got."""
+    async with gateway.charger("CP-1") as charger:
+        before = await charger.start(1_000)
+        await trio.sleep(5)
+        await charger.stop(before, 1_000)
+        await trio.sleep(60)
+        tx = await charger.start(1_000)
+        await trio.sleep(60)
+        await meter(charger, [*power("7000", "30"), *register("1100")], tx)
+        await trio.sleep(60)
+        await charger.stop(before, 1_200)
+        await gateway.settled()
+        assert await flows(gateway) == {"power_w": 0, "current_a": 0}
+        assert gateway.board.latest(DEVICE)["tx_active"] is False
+        await meter(charger, power("7000", "30"), before)
+        assert await flows(gateway) == {"power_w": 0, "current_a": 0}
+
+
 async def test_a_lost_transaction_id_stops_the_only_session_there_is(gateway):
     async with gateway.charger("CP-1") as charger:
         tx = await charger.start(1_000)
@@ -335,7 +387,8 @@ async def test_a_register_that_is_sampled_only_does_not_fall_to_0_either():
         assert after.board.latest(DEVICE)["power_w"] == 1
 
 
-async def test_a_register_that_begins_each_session_at_0_shows_it(gateway):
+async def test_a_register_that_begins_each_session_at_0_shows_it_in_the_session(gateway):
+    """Nobody can tell its 0 outside of one from the garbage of a new meter."""
     async with gateway.charger("CP-1") as charger:
         tx = await charger.start(0)
         await trio.sleep(5)
@@ -343,6 +396,12 @@ async def test_a_register_that_begins_each_session_at_0_shows_it(gateway):
         await charger.stop(tx, 1_000)
         await trio.sleep(5)
         await meter(charger, register("0"))
+        await gateway.settled()
+        assert gateway.board.latest(DEVICE)["meter_wh"] == 1_000
+        await trio.sleep(5)
+        again = await charger.start(0)
+        await trio.sleep(5)
+        await meter(charger, register("0"), again)
         await gateway.settled()
         assert gateway.board.latest(DEVICE)["meter_wh"] == 0
 

@@ -382,6 +382,7 @@ async def test_a_charge_point_that_was_replaced_will_not_stop_what_it_had_begun(
         ],
         [{"chargeBoxSerialNumber": "S1"}, {}, {"chargePointSerialNumber": "s-1"}],
         [{}, {"chargePointSerialNumber": "S1"}, {"chargePointVendor": "unknown"}],
+        [{"chargePointModel": "m" * 300, "chargePointVendor": "v" * 256}] * 2,  # too long to show
     ],
 )
 async def test_a_charge_point_that_spells_itself_differently_is_the_same(gateway, boots):

@@ -130,8 +130,8 @@ def _sampled(event: MeterSampled, fleet: Fleet) -> MeterSampled:
             resumed_ms=known.get("last_tx_ms", 0) if running else 0,
             of_stopped=of_stopped,
         )
-    # A register that begins each session at 0 may well show 0 between two of them.
-    if not running and not known.get("from_zero"):
+    # One that begins each session at 0 shows what the last one came to until the next begins.
+    if not running:
         seen = tuple(key for key in REGISTERS if known.get(known_key(key)))
         event = attrs.evolve(event, nonzero_keys=seen)
     return event
@@ -181,10 +181,13 @@ def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
     if not connector or newest_id is None or newest_id == known.get("stopped_tx"):
         return event
     at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
+    event = attrs.evolve(event, remote=newest_id == known.get("stop_tx"), connector_id=connector)
+    if named != newest_id and (named != 0 or at < known.get("last_tx_ms", 0)):
+        # Mostly a stop that is repeated, or was late, of a transaction before the one that runs.
+        # Whether it is that one's stop the accountant judges, and its settling tells the zeros.
+        return event
     return attrs.evolve(
         event,
-        remote=newest_id == known.get("stop_tx"),
-        connector_id=connector,
         stopped_id=newest_id,
         zeros=_zeros(known),
         zeros_ms=max(at, newest + 1),

@@ -49,9 +49,8 @@ def patches(event: Event) -> tuple[Patch, ...]:
     (what its start was answered), tx_start_ms, tx_ms (when ThingsBoard was last told of `tx`),
     tx_energy_scale (a transaction's id and what its registers are multiplied by, where not by 1),
     last_tx (the newest that began here), stopped_tx and stopped_ms (the newest whose stop was
-    told, and since when nothing flows), stop_tx (the id that an operator wants stopped),
-    from_zero (its register began the newest transaction at 0), and `known_key` of each telemetry
-    key that was told of it.
+    told, and since when nothing flows), stop_tx (the id that an operator wants stopped), and
+    `known_key` of each telemetry key that was told of it.
     """
     name = event.charge_point_id
     match event:
@@ -120,7 +119,6 @@ def patches(event: Event) -> tuple[Patch, ...]:
                 "tx_start_ms": milliseconds(event.at),
                 "last_tx": event.transaction_id,
                 "last_tx_ms": milliseconds(event.at),
-                "from_zero": meter_start == 0,
             }
             if meter_start:
                 begun[known_key("meter_wh")] = True
@@ -203,7 +201,7 @@ def is_another(known: Mapping[str, Any], event: events.ChargePointBooted) -> boo
     if both := before.keys() & after.keys():
         return any(before[name] != after[name] for name in both)
     pairs = (
-        (_normalised(charger.get(name, "")), _normalised(text))
+        (_normalised(charger.get(name, "")), _normalised(shortened(text)))
         for name, text in (("vendor", event.vendor), ("model", event.model))
     )
     return any(one and other and one != other for one, other in pairs)

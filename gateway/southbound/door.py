@@ -52,6 +52,7 @@ class DoorSettings:
 
     boot_wait: seconds for a BootNotification, before `greeting` asks a charge point how it is.
     frames_per_second: see `pace`.  most_arriving: handshakes under way from one address.
+    own_devices: names of ThingsBoard devices that no charge point may have.
     profiles: charge point id -> the lowest security profile (0-3) that it may connect with.
     """
 
@@ -70,6 +71,7 @@ class DoorSettings:
     passwords: Mapping[str, str] = attrs.field(factory=dict)
     profiles: Mapping[str, int] = attrs.field(factory=dict)
     known: frozenset[str] = frozenset()
+    own_devices: frozenset[str] = frozenset()
     rules: Rules = attrs.field(factory=Rules)
 
 
@@ -247,6 +249,8 @@ class _Door:
         identity = identity_of(handshake.path)
         if identity is None:
             raise _Refused(404, NO_ID, word="no_id")
+        if identity in settings.own_devices:
+            raise _Refused(404, "the gateway's own device has this name", word="no_id")
         if settings.reject_unknown and identity not in settings.known:
             raise _Refused(404, "this charge point is not known here", word="unknown")
         secure = isinstance(stream, trio.SSLStream)

@@ -176,6 +176,8 @@ def read_result(action: str, payload: Any, *, lenient: bool = True) -> Answer:
     lenient: read what breaks the schema but can be read.  Properties beyond it are let through
         in any case: they do no harm to anybody.
     """
+    if payload is None and lenient and _RESPONSES[action].is_valid({}):
+        return Answer(action, {}, ("null",))  # or left out, as it may be in a request
     if not isinstance(payload, dict):
         raise InvalidAnswer(f"{action}: the answer is no JSON object", payload)
     if _RESPONSES[action].is_valid(payload):

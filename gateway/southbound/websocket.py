@@ -284,7 +284,8 @@ class Handshake:
         self._request = request
         self._finish = finish
         self.path: str = request.path
-        self.subprotocols: tuple[str, ...] = tuple(request.proposed_subprotocols)
+        # An empty field names none.
+        self.subprotocols: tuple[str, ...] = tuple(filter(None, request.proposed_subprotocols))
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a header field, its name in lower case."""

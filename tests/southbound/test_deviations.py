@@ -295,6 +295,19 @@ def test_an_answer_that_cannot_be_read_keeps_its_payload(action, payload):
     assert "A" not in str(caught.value).replace(action, "").replace(KEYS, "")
 
 
+@pytest.mark.parametrize("action", ["UpdateFirmware", "GetDiagnostics", "GetConfiguration"])
+def test_an_answer_without_a_payload_is_empty_where_it_may_be(action):
+    answer = read_result(action, None)
+    assert answer.payload == {}
+    assert answer.bent
+    with pytest.raises(InvalidAnswer):
+        read_result(action, None, lenient=False)
+    for needed in ("Reset", "UnlockConnector", "GetLocalListVersion"):
+        with pytest.raises(InvalidAnswer) as caught:
+            read_result(needed, None)
+        assert caught.value.payload is None
+
+
 # --- every action of the official schemas, every kind of deviation -------------------------------
 
 

@@ -70,6 +70,21 @@ async def test_a_subprotocol_may_be_required():
             assert await serves(charger)
 
 
+@pytest.mark.parametrize("header", ["Sec-WebSocket-Protocol: ", "Sec-WebSocket-Protocol: ,"])
+async def test_an_empty_list_of_subprotocols_names_none(gateway, header):
+    """As one who sends no such header, it is served; only where one is required, it is not."""
+    async with dial(gateway) as peer:
+        response = await peer.upgrade("/ocpp/CP-1", header)
+        assert (response.status, response.headers.get("sec-websocket-protocol")) == (101, None)
+    async with (
+        open_gateway(settings=door(require_subprotocol=True)) as strict,
+        dial(strict) as peer,
+    ):
+        response = await peer.upgrade("/ocpp/CP-1", header)
+        assert response.status == 400
+        assert b"names no subprotocol" in response.body
+
+
 async def test_permessage_deflate_is_declined(gateway):
     """HC-26."""
     async with dial(gateway) as peer:
@@ -97,6 +112,21 @@ async def test_the_charge_point_goes_by_the_end_of_its_path(gateway, path, name)
     async with gateway.charger(name, path=path) as charger:
         await charger.boot()
     assert {event.charge_point_id for event in gateway.events(ChargePointBooted)} == {name}
+
+
+@pytest.mark.parametrize("path", ["/ocpp/gw", "//gw%20sessions/"])
+async def test_no_charge_point_has_the_name_of_a_device_of_the_gateways_own(quiet_logs, path):
+    """Its telemetry would be mixed with the receipts of all."""
+    own = frozenset({"gw", "gw sessions"})
+    async with open_gateway(settings=door(own_devices=own)) as gateway:
+        async with dial(gateway) as peer:
+            assert (await peer.upgrade(path, OCPP)).status == 404
+        async with gateway.charger("gw-1") as charger:
+            assert await serves(charger)
+    assert any(
+        "own device" in str(entry.get("why")) and entry["log_level"] == "warning"
+        for entry in quiet_logs
+    )
 
 
 NO_ID = ["/", "/ocpp", "//ocpp//", "/ocpp/A%2FB", "/ocpp/%2e%2e", "/ocpp/%zz", "/ocpp/a+b?x=y"]
