@@ -1,4 +1,4 @@
-"""The accountant at work: the ledger of `domain.accounting`, fed by the bus.
+"""The accountant at work: the ledger of `billing.ledger`, fed by the bus.
 
 What it remembers is not stored: it is what the ledger makes of the journal's entries, so a
 restart reads again what concerns the transactions that are open, and goes on.  Facts and the
@@ -17,10 +17,11 @@ import attrs
 import structlog
 import trio
 
+from .billing.ledger import Ledger
 from .bus import Entry, EventBus, Overflow, Subscription
-from .domain.accounting import ACCOUNTED, Ledger
 from .domain.connector_state import completed, inferred
 from .domain.events import (
+    ACCOUNTED,
     Event,
     MessageOrphaned,
     MeterSampled,

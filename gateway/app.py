@@ -11,23 +11,25 @@ from typing import Any
 import attrs
 import trio
 
+from .accountant import READER as ACCOUNTANT
 from .accountant import Books, open_accountant
+from .billing.ledger import Ledger
 from .bus import EventBus
-from .domain.accounting import Ledger
 from .domain.events import ChargePointDisconnected
 from .domain.fleet import Fleet
-from .domain.tariff import TariffBook
 from .journal import Journal
-from .northbound.link import Link
-from .northbound.north import Closing, NorthSettings, open_north
-from .northbound.teller import Statistics
-from .retention import open_retention
-from .southbound.display import open_displays
-from .southbound.door import DoorSettings, open_southbound
-from .southbound.orders import Orders
+from .journal.retention import open_retention
+from .northbound.mqtt import Link
+from .northbound.outbox import READER as THINGSBOARD
+from .northbound.publisher import Closing, NorthSettings, open_north
+from .northbound.statistics import Statistics
+from .observability.frame_tap import Tap
+from .southbound.commands import Orders
+from .southbound.driver_display import open_displays
 from .southbound.registry import Registry
-from .southbound.session import Tally
-from .tap import Tap
+from .southbound.server import DoorSettings, open_southbound
+from .southbound.statistics import Tally
+from .tariffs.tariff import TariffBook
 
 Now = Callable[[], datetime]
 _BOOKS = 0.25  # of the grace: what charge points left of it, and before ThingsBoard's part
@@ -37,9 +39,9 @@ _BOOKS = 0.25  # of the grace: what charge points left of it, and before ThingsB
 class Settings:
     """What each room is told.
 
-    id_tag, start_timeout: see `orders.Orders`.
+    id_tag, start_timeout: see `commands.Orders`.
     driver_display: show drivers their costs, where charge points can.
-    stale_after: see `accountant.open_accountant`.  keep: see `retention.open_retention`.
+    stale_after: see `accountant.open_accountant`.  keep: see `journal.retention.open_retention`.
     """
 
     door: DoorSettings = attrs.field(factory=DoorSettings)
@@ -100,7 +102,7 @@ async def run(
     tap = Tap(now)
     orders = Orders(bus, registry, now, tap, settings.default_id_tag, settings.start_timeout)
     closing = Closing()
-    async with open_retention(journal, settings.keep, now):
+    async with open_retention(journal, (ACCOUNTANT, THINGSBOARD), settings.keep, now):
         await _tell_absent(bus, now)
         async with (
             # hears everyone, leaves last

@@ -18,7 +18,7 @@ import trio
 from .domain.events import Event
 from .domain.fleet import Fleet
 from .journal import Bookmark, Entry, Journal, JournalError
-from .timeline import Timeline
+from .observability.lag import Timeline
 
 __all__ = ["Entry", "EventBus", "JournalError", "Overflow", "Subscription"]
 

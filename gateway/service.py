@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,23 +16,20 @@ import structlog
 import trio
 
 from . import __version__
-from .admin import serve_admin
+from .admin.server import serve_admin
 from .app import House, Settings, run
-from .config import Config, ConfigError, Fault
+from .config.load import ConfigError
+from .config.model import Config
+from .config.tariffs import open_book
+from .config.values import Address
 from .domain.tags import IdTag, TagList
-from .domain.tariff import TariffBook
-from .domain.tariff_file import Fault as TariffFault
-from .domain.tariff_file import read_tariffs, repeated_keys
-from .domain.tariff_warnings import warn_of_power
-from .journal.codec import load_object
-from .journal.groupcommit import open_sqlite
-from .northbound import nodered
-from .northbound.link import Broker, open_link
-from .northbound.north import TOPICS, NorthSettings
-from .southbound.desk import Rules
-from .southbound.door import DoorSettings
+from .journal.group_commit import open_sqlite
+from .northbound import compat_nodered
+from .northbound.mqtt import Broker, open_link
+from .northbound.publisher import TOPICS, NorthSettings
+from .southbound.handlers import Rules
+from .southbound.server import DoorSettings
 from .southbound.tls import tls_context
-from .values import Address
 
 BACKLOG = 4_096  # connections that may wait to be accepted: a whole fleet comes back at once
 _SPARE_FILES = 100  # for the store, MQTT, admin and what libraries open
@@ -43,35 +39,6 @@ log = structlog.get_logger(__name__)
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
-    """The tariffs and the warnings about them.  Raises ConfigError with every fault."""
-    path = config.pricing.tariffs
-    document: Any = {}  # no prices: time zones and greatest powers hold all the same
-    twice: Sequence[TariffFault] = ()
-    if path is not None:
-        try:
-            text = Path(path).read_text("utf-8")
-            document, twice = load_object(text), repeated_keys(text)
-        except (OSError, ValueError, RecursionError) as exc:  # UnicodeDecodeError, DecodeError
-            raise ConfigError([Fault(path, f"not readable as JSON: {exc}")]) from exc
-    known = config.charge_points.items()
-    book, found = read_tariffs(
-        document,
-        default_time_zone=config.pricing.time_zone,
-        zones={name: cp.time_zone for name, cp in known if cp.time_zone},
-        max_power_kw={name: cp.max_power_kw for name, cp in known if cp.max_power_kw},
-    )
-    faults = [
-        Fault(f"{path}: {fault.where}", fault.what, fault.fatal) for fault in (*twice, *found)
-    ]
-    if any(fault.fatal for fault in faults):
-        raise ConfigError(faults)
-    without = [name for name, charge_point in known if charge_point.max_power_kw is None]
-    if path is not None and book.assignments:
-        faults += [Fault(path, warning, False) for warning in warn_of_power(book.policy, without)]
-    return book, faults
 
 
 def settings_of(config: Config) -> Settings:
@@ -124,7 +91,7 @@ def settings_of(config: Config) -> Settings:
     if board.compat == "node-red":
         # What the prototype tells at a stop was said before it: in order, or not at all.
         north = attrs.evolve(
-            north, also=nodered.Prototype().rows, alias=nodered.alias, in_order=None
+            north, also=compat_nodered.Prototype().rows, alias=compat_nodered.alias, in_order=None
         )
     return Settings(
         door=door,

@@ -14,11 +14,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.app import House, Now, Settings, run
-from gateway.domain.tariff import TariffBook
-from gateway.domain.tariff_file import read_tariffs
-from gateway.journal.memory import MemoryJournal
+from gateway.tariffs.file import read_tariffs
+from gateway.tariffs.tariff import TariffBook
+from tests.memory_journal import MemoryJournal
 
-from .doors import FakeThingsBoard, MemoryListener, now, plug_in
+from .fakes import FakeThingsBoard, MemoryListener, now, plug_in
 
 PER_KWH = {
     "tariffs": [

@@ -13,10 +13,9 @@ from typing import Any
 
 from gateway.domain.commands import Failed
 from gateway.journal.codec import dump, load
-from gateway.northbound.rows import rows
-from gateway.northbound.rpc import RpcError, answer, command_of, read_rpc
-from gateway.southbound.facts import event_of
-from gateway.southbound.frames import (
+from gateway.northbound.rpc_messages import RpcError, answer, command_of, read_rpc
+from gateway.northbound.telemetry import rows
+from gateway.southbound.messages import (
     CHARGE_POINT_ACTIONS,
     FrameError,
     Request,
@@ -24,6 +23,7 @@ from gateway.southbound.frames import (
     encode_error,
     encode_result,
 )
+from gateway.southbound.request_events import event_of
 
 NOW = datetime(2026, 6, 1, 10, tzinfo=UTC)
 WHEN = "2026-06-01T10:00:00Z"

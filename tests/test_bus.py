@@ -12,9 +12,9 @@ from trio.testing import MockClock
 from gateway.bus import EventBus, Overflow
 from gateway.domain.events import ChargePointBooted, ChargePointDisconnected
 from gateway.domain.fleet import Fleet
-from gateway.journal.memory import MemoryJournal
+from tests.memory_journal import MemoryJournal
 
-from .doors import EPOCH
+from .fakes import EPOCH
 
 
 def boot(n):

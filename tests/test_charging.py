@@ -19,13 +19,13 @@ from gateway.domain.events import (
     TransactionStopped,
 )
 from gateway.domain.tags import IdTag, TagList
-from gateway.southbound.desk import Rules
-from gateway.southbound.door import DoorSettings
-from gateway.southbound.frames import CHARGE_POINT_ACTIONS
+from gateway.southbound.handlers import Rules
+from gateway.southbound.messages import CHARGE_POINT_ACTIONS
+from gateway.southbound.server import DoorSettings
 
 from .conftest import open_gateway
-from .doors import CONNECT, stamp
-from .southbound.wire import call, opened
+from .fakes import CONNECT, stamp
+from .southbound.raw_websocket import call, opened
 
 HOUR = 3600
 

@@ -7,16 +7,16 @@ from datetime import timedelta
 import pytest
 import trio
 
+from gateway.domain.clock import milliseconds
 from gateway.domain.events import (
     ChargePointDisconnected,
     FramesRejected,
     TransactionSettled,
     TransactionStarted,
 )
-from gateway.northbound.rows import milliseconds
 
 from .conftest import open_gateway
-from .doors import now, stamp
+from .fakes import now, stamp
 
 JUMPS = [timedelta(hours=-1), timedelta(days=1), timedelta(days=400)]
 HOUR = 3_600

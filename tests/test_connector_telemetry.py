@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from gateway.domain.clock import milliseconds
-from gateway.journal.memory import MemoryJournal
+from tests.memory_journal import MemoryJournal
 
 from .conftest import Gateway, open_gateway
-from .doors import FakeCharger, now
+from .fakes import FakeCharger, now
 
 DEVICE = "CP-1/1"
 LINES = ("L1", "L2", "L3")

@@ -13,22 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.app import Settings
-from gateway.cli import main
-from gateway.config import load
-from gateway.domain.accounting import Ledger
-from gateway.domain.events import MeterSampled, Sample, TransactionSettled, TransactionStarted
+from gateway.billing.ledger import Ledger
+from gateway.cli.main import main
+from gateway.cli.replay import main as replay_files
+from gateway.cli.replay import replay
+from gateway.config.load import load
+from gateway.config.tariffs import open_book
+from gateway.domain.event_values import Sample
+from gateway.domain.events import MeterSampled, TransactionSettled, TransactionStarted
 from gateway.journal.codec import dump
 from gateway.journal.codec import load as load_event
-from gateway.journal.memory import MemoryJournal
-from gateway.replay import main as replay_files
-from gateway.replay import replay
-from gateway.service import open_book, settings_of
-from gateway.southbound.desk import Rules
-from gateway.southbound.door import DoorSettings
+from gateway.service import settings_of
+from gateway.southbound.handlers import Rules
+from gateway.southbound.server import DoorSettings
+from tests.memory_journal import MemoryJournal
 
+from .billing.builders import CP, ChargePoint, book, component, element, receipt, tariff
 from .conftest import open_gateway
-from .domain.scenes import CP, ChargePoint, book, component, element, receipt, tariff
-from .doors import stamp
+from .fakes import stamp
 
 HOUR = 3600
 

@@ -1,7 +1,7 @@
 """The hard cases' group D: what is made of registers and values, through the doors.
 
 Each case is answered with a CALLRESULT (`ask` raises else).  What decides is tried one by one in
-tests/domain/test_metering.py.
+tests/billing/test_energy_curve.py.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import trio
 
-from gateway.domain.accounting import Ledger
-from gateway.domain.events import MeterSampled, Sample, TransactionProgressed, TransactionSettled
+from gateway.billing.ledger import Ledger
+from gateway.domain.event_values import Sample
+from gateway.domain.events import MeterSampled, TransactionProgressed, TransactionSettled
 
+from .billing.builders import CP
 from .conftest import PER_KWH, book_of, open_gateway
-from .domain.scenes import CP
-from .doors import EPOCH
+from .fakes import EPOCH
 
 BEGIN, END = "Transaction.Begin", "Transaction.End"
 INTERVAL = "Energy.Active.Import.Interval"

@@ -19,11 +19,11 @@ from gateway.domain.events import (
     FramesRejected,
     TransactionStarted,
 )
-from gateway.southbound.door import DoorSettings
+from gateway.southbound.server import DoorSettings
 
 from .conftest import Gateway, open_gateway
-from .doors import Refused
-from .southbound.wire import TEXT, frame, opened
+from .fakes import Refused
+from .southbound.raw_websocket import TEXT, frame, opened
 
 LAST = b'[2,"last","Heartbeat",{}]'
 SURROGATE = '"\\ud800"'

@@ -21,12 +21,12 @@ from gateway.domain.events import (
     TransactionStarted,
 )
 from gateway.domain.tags import IdTag, TagList
-from gateway.southbound.desk import Rules
-from gateway.southbound.door import DoorSettings
+from gateway.southbound.handlers import Rules
+from gateway.southbound.server import DoorSettings
 
 from .conftest import Gateway, open_gateway
-from .doors import EPOCH, stamp
-from .southbound.wire import call, opened
+from .fakes import EPOCH, stamp
+from .southbound.raw_websocket import call, opened
 
 HOUR = 3600
 

@@ -7,12 +7,13 @@ from decimal import Decimal
 import attrs
 import pytest
 
-from gateway.config import ChargePoint as Configured
-from gateway.config import load
-from gateway.domain.policy import POLICY_FIELDS
-from gateway.service import open_book, settings_of
+from gateway.config.load import load
+from gateway.config.model import ChargePoint as Configured
+from gateway.config.tariffs import open_book
+from gateway.service import settings_of
+from gateway.tariffs.policy import POLICY_FIELDS
 
-from .domain.scenes import CP, ZONE, book, component, element, receipt, tariff
+from .billing.builders import CP, ZONE, book, component, element, receipt, tariff
 
 PRICES = tariff(
     element(component("ENERGY", "0.305", "21"), component("TIME", "0.01"),

@@ -15,7 +15,7 @@ from gateway.domain.events import (
 )
 
 from .conftest import open_gateway
-from .doors import now
+from .fakes import now
 
 UNSET = "2014-01-01T00:05:00Z"
 HOUR = 3_600

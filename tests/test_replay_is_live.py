@@ -14,11 +14,11 @@ import pytest
 import trio
 
 from gateway.app import Settings
+from gateway.cli.replay import replay
 from gateway.domain.events import TransactionSettled
-from gateway.domain.tariff_file import read_tariffs
-from gateway.replay import replay
-from gateway.southbound.desk import Rules
-from gateway.southbound.door import DoorSettings
+from gateway.southbound.handlers import Rules
+from gateway.southbound.server import DoorSettings
+from gateway.tariffs.file import read_tariffs
 
 from .conftest import open_gateway
 

@@ -11,11 +11,11 @@ from gateway.domain.events import (
     TransactionStarted,
     TransactionStopped,
 )
-from gateway.journal.memory import MemoryJournal
-from gateway.northbound.north import NorthSettings
+from gateway.northbound.publisher import NorthSettings
+from tests.memory_journal import MemoryJournal
 
 from .conftest import open_gateway
-from .doors import EPOCH
+from .fakes import EPOCH
 
 
 class SlowReader(MemoryJournal):

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.cli import main
-from gateway.domain.accounting import Ledger
+from gateway.billing.ledger import Ledger
+from gateway.cli.main import main
 from gateway.domain.events import TransactionOpened, TransactionProgressed, TransactionSettled
-from gateway.domain.tariff_file import read_tariffs, terms_of
+from gateway.tariffs.file import read_tariffs, terms_of
 
-from .conftest import open_gateway
-from .domain.scenes import (
+from .billing.builders import (
     CP,
     PER_KWH,
     START,
@@ -27,6 +26,7 @@ from .domain.scenes import (
     receipt,
     tariff,
 )
+from .conftest import open_gateway
 
 RESERVED = element(component("FLAT", "5"), reservation="RESERVATION")
 LIMITS = [

@@ -435,3 +435,16 @@ class NotAccounted(Event):
 
     seq: int
     why: str
+
+
+ACCOUNTED: tuple[type[Event], ...] = (
+    TransactionStarted,
+    MeterSampled,
+    TransactionStopped,
+    ConnectorStatusChanged,
+    DataTransferred,
+    ChargePointBooted,
+    TransactionClosed,
+    TransactionOpened,
+    TransactionSettled,
+)

@@ -15,8 +15,8 @@ import attrs
 from . import events
 from .clock import milliseconds
 from .events import Event
-from .exact import scaled
-from .shown import shortened
+from .fixed_point import scaled
+from .redaction import shortened
 
 MOST_CONNECTORS = 256
 """A connector beyond this is accounted for, but gets no device: no charge point has so many."""

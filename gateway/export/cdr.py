@@ -33,13 +33,13 @@ from typing import Any
 
 import attrs
 
-from ..domain.bill import ADJUSTMENT
-from ..domain.dimensions import ENERGY, FLAT, PARKING_TIME, TIME
-from ..domain.settlement import NEEDS_REVIEW
+from ..billing.bill import ADJUSTMENT
+from ..billing.settlement import NEEDS_REVIEW
+from ..tariffs.dimensions import ENERGY, FLAT, PARKING_TIME, TIME
 from .ocpi import date_time, identifier, instant_of, is_string, number, present, price, string
+from .ocpi_tariff import tariff_of
 from .party import Party
-from .records import Record, records
-from .tariff import tariff_of
+from .signed_records import Record, records
 from .volumes import Volumes
 
 Receipt = Mapping[str, Any]

@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from ..domain.clock import parse_timestamp
-from ..domain.exact import trimmed
+from ..domain.fixed_point import trimmed
 
 _CONNECTOR_TYPES = """
 CHADEMO CHAOJI DOMESTIC_A DOMESTIC_B DOMESTIC_C DOMESTIC_D DOMESTIC_E DOMESTIC_F DOMESTIC_G

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from ..domain.tariff_parts import shown
+from ..tariffs.fields import shown
 from .ocpi import CONNECTOR_FORMATS, CONNECTOR_TYPES, POWER_TYPES, identifier, is_string
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from typing import Any
 
 import attrs
 
-from ..domain.bill import WAIVED
-from ..domain.dimensions import ENERGY, PARKING_TIME, TIME
+from ..billing.bill import WAIVED
+from ..tariffs.dimensions import ENERGY, PARKING_TIME, TIME
 from .ocpi import date_time, instant_of, number
 
 Receipt = Mapping[str, Any]

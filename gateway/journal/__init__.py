@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import attrs
 
 from ..domain.events import Event
-from ..histogram import Histogram
+from ..domain.histogram import Histogram
 
 ENTRIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 

@@ -1,7 +1,7 @@
 """The journal on SQLite: the statements, one commit for all that has gathered.
 
 WAL with `synchronous = FULL`: a commit that returned survives a power cut.  All writing is
-done by one thread (`groupcommit`), all reading on a connection of its own, so that neither
+done by one thread (`group_commit`), all reading on a connection of its own, so that neither
 waits for the other.
 """
 
@@ -17,14 +17,13 @@ from typing import Any, TextIO
 
 import attrs
 
-from ..domain.accounting import ACCOUNTED
 from ..domain.clock import milliseconds
-from ..domain.events import Event, TransactionSettled, TransactionStarted
+from ..domain.events import ACCOUNTED, Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import patches
 from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
 from .codec import dump, dump_object, load, load_object
-from .file import SCHEMA_VERSION, check_sound, check_version, connect, locked, migrate, told
 from .rules import is_retry, receipt_key, retired, start_key
+from .sqlite_file import SCHEMA_VERSION, check_sound, check_version, connect, locked, migrate, told
 
 
 @attrs.define(eq=False)

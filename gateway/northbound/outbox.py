@@ -16,9 +16,9 @@ import trio
 
 from ..bus import Entry, EventBus, Subscription
 from ..journal import Bookmark
-from .place import Place
-from .rows import Row
-from .teller import Batch, Teller
+from .checkpoint import Place
+from .delivery import Batch, Teller
+from .telemetry import Row
 
 READER = "thingsboard"
 _MOST_AT_ONCE = 1_000  # entries packed together

@@ -19,14 +19,14 @@ from typing import Any
 
 import trio
 
-from gateway.simulation.car import AC_22, Meter, Outlet
-from gateway.simulation.connector import Connector, Session
-from gateway.simulation.line import CallRefused, LineGone, Payload, Reply
-from gateway.simulation.outbox import Outbox
-from gateway.simulation.profiles import Profiles
-from gateway.simulation.remote import Remote
-from gateway.simulation.settings import Settings
-from gateway.simulation.uplink import Connect, Uplink
+from .car import AC_22, Meter, Outlet
+from .charging_profiles import Profiles
+from .configuration_keys import Settings
+from .connector import Connector, Session
+from .ocpp_connection import CallRefused, LineGone, Payload, Reply
+from .request_handlers import Remote
+from .transaction_queue import Outbox
+from .uplink import Connect, Uplink
 
 Report = Callable[[dict[str, Any]], None]
 

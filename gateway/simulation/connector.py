@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from gateway.simulation.car import Meter, arriving_car
-from gateway.simulation.line import Payload
-from gateway.simulation.outbox import NEVER_DELIVERED, Transaction
+from .car import Meter, arriving_car
+from .ocpp_connection import Payload
+from .transaction_queue import NEVER_DELIVERED, Transaction
 
 if TYPE_CHECKING:
-    from gateway.simulation.charger import SimulatedCharger
+    from .charger import SimulatedCharger
 
 _LOOK_S = 10.0  # a charging profile's next period is noticed within this
 _BLINK_S = 0.05

@@ -20,12 +20,12 @@ import trio
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from gateway.simulation.car import AC_22, DC_60
-from gateway.simulation.charger import ID_TAGS, SimulatedCharger
-from gateway.simulation.demo_view import Board, receipt_table
-from gateway.simulation.dial import dialer
-from gateway.simulation.fleet import run_guarded
-from gateway.simulation.thingsboard import Row, RpcNoSession, RpcTimeout, ThingsBoard
+from .car import AC_22, DC_60
+from .charger import ID_TAGS, SimulatedCharger
+from .demo_view import Board, receipt_table
+from .simulate import run_guarded
+from .thingsboard import Row, RpcNoSession, RpcTimeout, ThingsBoard
+from .websocket_client import dialer
 
 _ACCESS_TOKEN = "DEMO-GATEWAY"  # noqa: S105  of a stand-in that ends with this process
 _REMOTE_TAG = "DEMO-APP"

@@ -13,9 +13,9 @@ import structlog
 import trio
 from trio_websocket import ConnectionRejected, HandshakeError, WebSocketConnection
 
-from gateway.simulation.line import CallRefused, Line, LineGone, Payload, Reply
-from gateway.simulation.outbox import Outbox
-from gateway.simulation.settings import Settings
+from .configuration_keys import Settings
+from .ocpp_connection import CallRefused, Line, LineGone, Payload, Reply
+from .transaction_queue import Outbox
 
 log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from ..offload import offload
-from .frames import Refusal, Request, Result, decode
+from .messages import Refusal, Request, Result, decode
 
 STOP_TRANSACTION_BYTES = 4 * 2**20
 MOST_LARGE = 16  # messages above the limit that are received, decoded or answered at a time

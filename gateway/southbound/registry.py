@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import trio
 
-from .session import ChargePointGone, ChargePointSession
+from .connection import ChargePointSession
+from .errors import ChargePointGone
 
 REPLACED = 1008
 _MOST_REPLACEMENTS, _WITHIN = 5, 30.0  # seconds

@@ -1,7 +1,7 @@
 """The seam to WebSocket: receive text, send text, close.  trio-websocket behind it.
 
 What is known to go wrong there is kept from everybody else in this module and in the guard
-that `door` puts round each connection:
+that `server` puts round each connection:
 
 * its reader task can raise (a ping that comes after our Close: wsproto's LocalProtocolError),
   so it runs in the nursery of its own connection and nowhere else;
@@ -36,10 +36,10 @@ from wsproto.events import (
 )
 from wsproto.utilities import RemoteProtocolError
 
-from .credentials import ADDRESS
+from .authentication import ADDRESS
 from .message_size import STOP_TRANSACTION_BYTES, Incoming
-from .pace import Pace, PacedStream
 from .tcp import has_left
+from .throttle import Pace, PacedStream
 
 UNSUPPORTED_DATA, ABNORMAL, TOO_BIG = 1003, 1006, 1009
 MESSAGE_TOO_LARGE, VIOLATION = "MessageTooLarge", "WebSocketViolation"

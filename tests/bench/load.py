@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from websockets.frames import apply_mask
 
-from .messages import (
+from .messages import (  # fmt: skip
     ACTIONS,
     BEGIN,
     BOOTING,
@@ -44,7 +44,7 @@ from .messages import (
     boot,
     frame,
     start,
-)  # fmt: skip
+)
 
 TRANSACTION_ID = re.compile(rb'"transactionId"\s*:\s*(\d+)')
 UNLIMITED = sys.maxsize

@@ -41,15 +41,15 @@ def meter_values() -> str:
 def decoding(seconds: float) -> None:
     name = "micro.meter_values_to_event_us"
     try:
-        from gateway.southbound import facts, frames
+        from gateway.southbound import messages, request_events
     except ImportError as error:
         skipped(name, error)
         return
     text, received_at = meter_values(), datetime.now(UTC)
 
     def decode() -> Any:
-        request = frames.decode(text)
-        return facts.event_of(
+        request = messages.decode(text)
+        return request_events.event_of(
             request.action, request.payload, charge_point_id=CHARGE_POINT, received_at=received_at
         )
 
@@ -57,7 +57,7 @@ def decoding(seconds: float) -> None:
     assert len(samples) == 10
     value = best_us(decode, seconds)
     what = f"decode, validate and build the event of a MeterValues, 10 samples, {len(text)} bytes"
-    alone = best_us(lambda: frames.decode(text), seconds)
+    alone = best_us(lambda: messages.decode(text), seconds)
     figure(name, value, "us", what, decode_and_validate_us=alone, **below(25, value))
 
 
@@ -88,8 +88,8 @@ def twelve_elements() -> dict[str, Any]:
 
 def pricing(name: str, document: dict[str, Any], seconds: float, target: float | None) -> None:
     try:
-        from gateway.domain.accounting import Ledger
-        from gateway.domain.tariff_file import read_tariffs
+        from gateway.billing.ledger import Ledger
+        from gateway.tariffs.file import read_tariffs
     except ImportError as error:
         skipped(name, error)
         return
@@ -117,7 +117,8 @@ def pricing(name: str, document: dict[str, Any], seconds: float, target: float |
 
 def events(*, earlier: int, timed: int) -> list[Event]:
     """A start and its meter values, one a minute, 10 samples each, of a 22 kW session."""
-    from gateway.domain.events import MeterSampled, Reading, Sample, TransactionStarted
+    from gateway.domain.event_values import Reading, Sample
+    from gateway.domain.events import MeterSampled, TransactionStarted
 
     payload = json.loads(meter_values())[3]
     samples = [Sample(**sample) for sample in payload["meterValue"][0]["sampledValue"]]

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import _parser
-from gateway.config import _SECTIONS, ENVIRONMENT, Config, _spellings, load
-from gateway.service import open_book
+from gateway.cli.main import _parser
+from gateway.config.load import _SECTIONS, ENVIRONMENT, _spellings, load
+from gateway.config.model import Config
+from gateway.config.tariffs import open_book
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROGRAM = "/opt/ocpp-gateway/bin/ocpp-gateway"

@@ -9,16 +9,7 @@ import subprocess
 
 import pytest
 
-from .agreement import (
-    CONFIG,
-    DEPLOY,
-    LEAVING_S,
-    PROGRAM,
-    STORE,
-    VARIABLES,
-    parsed,
-    variables,
-)
+from .agreement import CONFIG, DEPLOY, LEAVING_S, PROGRAM, STORE, VARIABLES, parsed, variables
 
 UNIT = (DEPLOY / "gateway.service").read_text()
 

@@ -11,25 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.cli.replay import replay
 from gateway.domain.charge_point_clock import (
-    AGREES,
     NEW_BACKLOG,
     ChargePointClock,
     first_absence,
     with_absence,
 )
-from gateway.domain.clock import TimeSource, milliseconds
+from gateway.domain.clock import AGREES, TimeSource, milliseconds
+from gateway.domain.event_values import Reading, Sample
 from gateway.domain.events import (
     ChargePointBooted,
     ConnectorStatusChanged,
     MeterSampled,
-    Reading,
-    Sample,
     TransactionStarted,
     TransactionStopped,
 )
 from gateway.journal.codec import dump, load
-from gateway.replay import replay
 
 EIGHT = datetime(2026, 3, 2, 8, tzinfo=UTC)
 TARIFF = {

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.domain.events import Sample
-from gateway.domain.exact import rounded, scaled
+from gateway.domain.event_values import Sample
+from gateway.domain.fixed_point import rounded, scaled
 from gateway.domain.measurands import instantaneous
 
 

@@ -8,14 +8,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from gateway import replay
-from gateway.domain.events import Sample
-from gateway.domain.receipt import receipt_of
-from gateway.domain.settlement import final
+from gateway.billing.receipt import receipt_of
+from gateway.billing.settlement import final
+from gateway.cli import replay
+from gateway.domain.event_values import Sample
 from gateway.export.party import Location, Party
 from gateway.journal.codec import dump_object, load_object
 
-from ..domain.scenes import CP, LIVE, book, component, element, receipt, tariff
+from ..billing.builders import CP, LIVE, book, component, element, receipt, tariff
 
 PARTY = Party(
     country_code="NL",

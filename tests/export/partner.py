@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..domain import naive
+from ..billing import reference_pricer
 
 VOLUMES = ("ENERGY", "TIME", "PARKING_TIME")
 
@@ -37,19 +37,19 @@ def price(cdr: Mapping[str, Any], zone: str) -> tuple[Fraction, Fraction]:
             assert least == greatest, "the period lies on both sides of a bound"
             for dimension in ("FLAT", *VOLUMES):
                 volume = Fraction(1) if dimension == "FLAT" else told.get(dimension, Fraction(0))
-                component = naive.first(least, dimension)
+                component = reference_pricer.first(least, dimension)
                 due = volume and (dimension != "FLAT" or "FLAT" not in used)
                 if component is not None and due:
                     used.setdefault(dimension, []).append((component, seconds(dimension, volume)))
         energy += told.get("ENERGY", 0)
-    naive.step(used, "ENERGY", 1000)
-    naive.step(used, "PARKING_TIME" if "PARKING_TIME" in used else "TIME", 3600)
+    reference_pricer.step(used, "ENERGY", 1000)
+    reference_pricer.step(used, "PARKING_TIME" if "PARKING_TIME" in used else "TIME", 3600)
     excl = incl = Fraction(0)
     for component, volume in (item for items in used.values() for item in items):
         cost = volume * Fraction(component["price"])
         excl += cost
         incl += cost * (1 + Fraction(component.get("vat", 0)) / 100)
-    return naive.limited(excl, incl, tariff)
+    return reference_pricer.limited(excl, incl, tariff)
 
 
 def seconds(dimension: str, volume: Fraction) -> Fraction:
@@ -74,7 +74,7 @@ def holding(
             power is None and limits.keys() & {"min_power", "max_power"}
         ):
             continue
-        if naive.holds(limits, local, lasted, energy, power or Fraction(0), current):
+        if reference_pricer.holds(limits, local, lasted, energy, power or Fraction(0), current):
             found.append(element)
     return found
 

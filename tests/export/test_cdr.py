@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.tariff import TariffBook
 from gateway.export.cdr import StillOpen, Unpriced, cdr, credit, export
 from gateway.export.party import Location, party_of
 from gateway.journal.codec import dump_object
+from gateway.tariffs.tariff import TariffBook
 
-from ..domain.scenes import CP, PER_KWH, at, book, component, element, receipt, tariff
-from ..domain.test_properties import BOOKS, last_receipt, messages
+from ..billing.builders import CP, PER_KWH, at, book, component, element, receipt, tariff
+from ..billing.test_properties import BOOKS, last_receipt, messages
 from .corpus import PARTY, PRICED, plain_receipt, signed_receipt, stored, worked_examples
 from .fields import faults
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.events import Sample
+from gateway.domain.event_values import Sample
 from gateway.export.cdr import cdr
 
-from ..domain import test_naive as sessions
-from ..domain.scenes import CP, ZONE, book, component, element, receipt, tariff
+from ..billing import test_reference_pricer as sessions
+from ..billing.builders import CP, ZONE, book, component, element, receipt, tariff
 from . import partner
 from .corpus import PARTY, stored, worked_examples
 from .test_cdr import MINOR, adds_up, valid

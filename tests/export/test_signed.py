@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.export.records import FORMATS, records
 from gateway.export.signed import transparency_xml
+from gateway.export.signed_records import FORMATS, records
 
 from .corpus import plain_receipt, signed_receipt
 

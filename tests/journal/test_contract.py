@@ -11,12 +11,13 @@ import pytest
 import trio
 
 from gateway.domain import events
-from gateway.domain.events import ChargePointBooted, ConnectorStatusChanged, Progress
+from gateway.domain.event_values import Progress
+from gateway.domain.events import ChargePointBooted, ConnectorStatusChanged
 from gateway.journal import Aside, Bookmark, OpenTransaction
-from gateway.journal.groupcommit import open_sqlite
-from gateway.journal.memory import MemoryJournal
+from gateway.journal.group_commit import open_sqlite
+from tests.memory_journal import MemoryJournal
 
-from ..doors import EPOCH
+from ..fakes import EPOCH
 
 pytestmark = pytest.mark.real_time  # SQLite writes in a thread, which virtual time cannot see
 

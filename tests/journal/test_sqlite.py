@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 import trio
 
-from gateway.journal import Bookmark, JournalError, file
-from gateway.journal.file import STEPS
-from gateway.journal.groupcommit import open_sqlite
+from gateway.journal import Bookmark, JournalError, sqlite_file
+from gateway.journal.group_commit import open_sqlite
 from gateway.journal.sqlite import SqliteStore, reading
+from gateway.journal.sqlite_file import STEPS
 
 from .test_contract import LATER, boots, settled, start
 
@@ -156,7 +156,7 @@ async def test_of_a_large_store_what_decides_about_sessions_is_looked_through(
 ):
     """HC-136: all of it would keep charge points waiting, on a slow disk for minutes."""
     path = tmp_path / "journal.db"
-    monkeypatch.setattr(file, "_CHECKED_WHOLE", 0)
+    monkeypatch.setattr(sqlite_file, "_CHECKED_WHOLE", 0)
     async with open_sqlite(path) as journal:
         await journal.append(*[start(connector_id=number) for number in range(300)])
     async with open_sqlite(path) as journal:

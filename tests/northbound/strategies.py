@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import strategies as st
 
 from gateway.domain import events
-from gateway.domain.events import Progress, Reading, Sample
+from gateway.domain.event_values import Progress, Reading, Sample
 from gateway.domain.measurands import CURRENTS
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)

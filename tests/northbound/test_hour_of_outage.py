@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from .test_north import LOG, settled, wait_until
+from .test_publisher import LOG, settled, wait_until
 
 CHARGERS = 100
 SAMPLES = 12  # one in five minutes

@@ -18,7 +18,7 @@ import yaml
 import gateway
 from gateway.simulation.thingsboard import ThingsBoard
 
-from ..thingsboard.board import PASSWORD, Board, served
+from ..provisioning.board import PASSWORD, Board, served
 from .images import Image, built
 from .processes import ROOT, TOKEN, Site, charger, get, running
 

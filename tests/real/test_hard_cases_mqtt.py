@@ -15,26 +15,26 @@ import pytest
 import trio
 
 from gateway.app import Settings
-from gateway.journal.memory import MemoryJournal
-from gateway.northbound import link as link_module
-from gateway.northbound.link import Broker, Publication, open_link, publish
-from gateway.northbound.north import TOPICS, NorthSettings
-from gateway.northbound.rpc import RPC_TOPIC
+from gateway.northbound import mqtt as link_module
+from gateway.northbound.mqtt import Broker, Publication, open_link, publish
+from gateway.northbound.publisher import TOPICS, NorthSettings
+from gateway.northbound.rpc_messages import RPC_TOPIC
 from gateway.simulation.thingsboard import ThingsBoard
+from tests.memory_journal import MemoryJournal
 
 from ..conftest import open_gateway
-from ..doors import now
-from .boards import LOG, TOKEN, Scene, instant, open_scene, stamp
+from ..fakes import now
 from .brokers import free_port, open_mosquitto
 from .test_mqtt_link import wait_until
+from .thingsboards import LOG, TOKEN, Scene, instant, open_scene, stamp
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("gateway.northbound.north._FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("gateway.northbound.north._LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("gateway.northbound.publisher._FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("gateway.northbound.publisher._LONGEST_PAUSE", 0.1)
 
 
 @asynccontextmanager

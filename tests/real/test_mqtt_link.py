@@ -19,12 +19,13 @@ from gateway.bus import EventBus
 from gateway.domain.commands import Done
 from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
 from gateway.domain.fleet import Fleet
-from gateway.journal.memory import MemoryJournal
-from gateway.northbound import link as link_module
-from gateway.northbound.link import Broker, LinkLost, Publication, confirmed, open_link, publish
-from gateway.northbound.north import READER, TOPICS, NorthSettings, open_north
-from gateway.northbound.teller import Statistics
+from gateway.northbound import mqtt as link_module
+from gateway.northbound.mqtt import Broker, LinkLost, Publication, confirmed, open_link, publish
+from gateway.northbound.outbox import READER
+from gateway.northbound.publisher import TOPICS, NorthSettings, open_north
+from gateway.northbound.statistics import Statistics
 from gateway.simulation.thingsboard import Act, Fault, RateLimits, ThingsBoard
+from tests.memory_journal import MemoryJournal
 
 from .brokers import open_mosquitto, open_mute_broker
 
@@ -110,8 +111,8 @@ async def wait_until(true, within: float = 30) -> None:
 @pytest.fixture
 def quick(monkeypatch):
     """Attempts follow each other without long pauses."""
-    monkeypatch.setattr("gateway.northbound.north._FIRST_PAUSE", 0.05)
-    monkeypatch.setattr("gateway.northbound.north._LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("gateway.northbound.publisher._FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("gateway.northbound.publisher._LONGEST_PAUSE", 0.2)
 
 
 # --- one link ------------------------------------------------------------------------------------

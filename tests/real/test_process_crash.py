@@ -8,7 +8,7 @@ import random
 import pytest
 import trio
 
-from .ordeal import Ordeal
+from .crash_harness import Ordeal
 from .processes import Site
 
 pytestmark = pytest.mark.real_time

@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 import trio
 
-from .ordeal import open_lives
+from .crash_harness import open_lives
 from .processes import DAY, Site, charger, eventually, gateway, get
 from .test_process import START, STOP
 from .test_process_faults import failed

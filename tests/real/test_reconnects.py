@@ -12,7 +12,7 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ..southbound.wire import OCPP, TEXT, frame, request
+from ..southbound.raw_websocket import OCPP, TEXT, frame, request
 from .processes import Site, charger, eventually, gateway
 from .test_process import open_board, value
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..southbound.wire import OCPP, TEXT, Peer, call, frame, request
+from ..southbound.raw_websocket import OCPP, TEXT, Peer, call, frame, request
 from .processes import ROOT, Site, charger, eventually, gateway, get
 from .test_process import open_board, until, value
 

@@ -11,16 +11,17 @@ import json
 import pytest
 import trio
 
-from gateway.admin import respond
+from gateway.admin.server import respond
 from gateway.app import Settings
-from gateway.northbound import link as link_module
-from gateway.northbound.link import Broker, LinkLost, open_link
-from gateway.northbound.north import READER, TOPICS, NorthSettings
-from gateway.northbound.parcels import CONNECT_TOPIC, TELEMETRY_TOPIC
+from gateway.northbound import mqtt as link_module
+from gateway.northbound.batching import CONNECT_TOPIC, TELEMETRY_TOPIC
+from gateway.northbound.mqtt import Broker, LinkLost, open_link
+from gateway.northbound.outbox import READER
+from gateway.northbound.publisher import TOPICS, NorthSettings
 from gateway.simulation.thingsboard import Act, Fault, RateLimits, RpcNoSession, RpcTimeout
 
-from .boards import LOG, TOKEN, Scene, open_scene
 from .test_mqtt_link import wait_until
+from .thingsboards import LOG, TOKEN, Scene, open_scene
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
@@ -32,9 +33,9 @@ from_4_2_1 = pytest.mark.parametrize("profile", PROFILES[1:])
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Attempts follow each other without long pauses."""
-    monkeypatch.setattr("gateway.northbound.north._FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("gateway.northbound.north._LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr("gateway.northbound.limits._SLOWEST", 0.1)
+    monkeypatch.setattr("gateway.northbound.publisher._FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("gateway.northbound.publisher._LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("gateway.northbound.rate_limits._SLOWEST", 0.1)
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ async def test_f6_a_wrong_token_is_one_line_and_not_one_for_each_attempt(quiet_l
 async def test_a_device_that_is_no_gateway_is_one_line_and_all_is_told_once_it_is(
     profile, impatient, quiet_logs, monkeypatch
 ):
-    monkeypatch.setattr("gateway.northbound.north._LASTED", 1.5)
+    monkeypatch.setattr("gateway.northbound.publisher._LASTED", 1.5)
     async with open_scene(profile, gateway_flag=False) as scene:
         await scene.charge("CP-1")
         await wait_until(lambda: any("again" in log["event"] for log in quiet_logs))
@@ -370,8 +371,8 @@ async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_the_next_va
 async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_a_sign_of_life(
     profile, monkeypatch
 ):
-    monkeypatch.setattr("gateway.northbound.teller._SIGN_EVERY", 0.8)
-    monkeypatch.setattr("gateway.northbound.teller._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("gateway.northbound.delivery._SIGN_EVERY", 0.8)
+    monkeypatch.setattr("gateway.northbound.delivery._LOOK_EVERY", 0.1)
     async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await scene.all_told()
@@ -562,8 +563,8 @@ async def test_f14_a_device_that_is_long_in_coming_holds_nobody_up_for_good(prof
 @pytest.fixture
 def no_minute(monkeypatch):
     """What is put off is told again in seconds."""
-    monkeypatch.setattr("gateway.northbound.patience.MINUTE", 0.5)
-    monkeypatch.setattr("gateway.northbound.teller._LOOK_EVERY", 0.2)
+    monkeypatch.setattr("gateway.northbound.deferrals.MINUTE", 0.5)
+    monkeypatch.setattr("gateway.northbound.delivery._LOOK_EVERY", 0.2)
 
 
 @from_4_2_1

@@ -12,7 +12,7 @@ from central_system import SILENCE, CentralSystem, Refusal, now
 
 from gateway.simulation.car import AC_22, DC_60
 from gateway.simulation.charger import SimulatedCharger
-from gateway.simulation.profiles import Profiles
+from gateway.simulation.charging_profiles import Profiles
 
 ACCEPTED = {"status": "Accepted"}
 REJECTED = {"status": "Rejected"}

@@ -9,7 +9,7 @@ import trio
 
 from gateway.simulation.thingsboard import Act, Fault
 
-from ..real.ordeal import Ordeal
+from ..real.crash_harness import Ordeal
 from .conftest import SEED, share
 
 pytestmark = [pytest.mark.soak, pytest.mark.real_time]

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from ..bench.processes import Skipped, node_peer
-from ..real.ordeal import open_lives
+from ..real.crash_harness import open_lives
 from ..real.processes import charger, eventually, running
 from ..real.retrying_charger import STEP, stamp
 from .conftest import SEED, share

@@ -10,16 +10,14 @@ from typing import Any
 import trio
 
 from gateway.app import Settings
-from gateway.domain.events import (
-    ChargePointDisconnected,
-)
+from gateway.domain.events import ChargePointDisconnected
 from gateway.journal import JournalError
-from gateway.journal.memory import MemoryJournal
-from gateway.southbound.credentials import hash_password
-from gateway.southbound.door import DoorSettings
+from gateway.southbound.authentication import hash_password
+from gateway.southbound.server import DoorSettings
+from tests.memory_journal import MemoryJournal
 
 from ..conftest import Gateway
-from ..doors import FakeCharger
+from ..fakes import FakeCharger
 
 HALF_AN_ANSWER = b'\x81\x32[3,"m"'  # what a clogged stream has room for
 

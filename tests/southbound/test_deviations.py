@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain import events
-from gateway.domain.shown import LONGEST_TEXT
+from gateway.domain.redaction import LONGEST_TEXT
 from gateway.journal.codec import dump, load
-from gateway.northbound.rows import rows
-from gateway.southbound.facts import event_of
-from gateway.southbound.frames import (
+from gateway.northbound.telemetry import rows
+from gateway.southbound.messages import (
     CENTRAL_SYSTEM_ACTIONS,
     CHARGE_POINT_ACTIONS,
     TRANSACTION_ACTIONS,
@@ -29,8 +28,9 @@ from gateway.southbound.frames import (
     decode,
     read_result,
 )
+from gateway.southbound.request_events import event_of
 
-from .test_frames import schema_of
+from .test_messages import schema_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STATUS = {"connectorId": 1, "status": "Available", "errorCode": "NoError"}

@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway.domain.events import (
-    FramesRejected,
-    TransactionStarted,
-)
+from gateway.domain.events import FramesRejected, TransactionStarted
 from gateway.journal import JournalError
 
 from ..conftest import Gateway, open_gateway
 from .connections import SlowJournal, serves
-from .wire import (
-    call,
-    opened,
-)
+from .raw_websocket import call, opened
 
 # --- durable first, then answer ------------------------------------------------------------------
 

@@ -9,13 +9,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from gateway.domain.events import (
-    ChargePointConnected,
-)
-from gateway.southbound.desk import Desk
+from gateway.domain.events import ChargePointConnected
+from gateway.southbound.handlers import Desk
 
 from ..conftest import open_gateway
-from ..doors import Refused
+from ..fakes import Refused
 from .connections import (
     HALF_AN_ANSWER,
     UNASKED,
@@ -26,7 +24,7 @@ from .connections import (
     reasons,
     serves,
 )
-from .wire import (
+from .raw_websocket import (
     BINARY,
     CLOSE,
     OCPP,

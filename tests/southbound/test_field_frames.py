@@ -12,7 +12,9 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.admin.metrics import render
 from gateway.app import Settings
+from gateway.cli.replay import replay
 from gateway.domain.events import (
     ChargePointBooted,
     ConnectorStatusChanged,
@@ -23,16 +25,14 @@ from gateway.domain.events import (
     TransactionStarted,
     TransactionStopped,
 )
-from gateway.domain.shown import LONGEST_TEXT
-from gateway.metrics import render
-from gateway.northbound.rows import rows
-from gateway.replay import replay
-from gateway.southbound.door import DoorSettings
+from gateway.domain.redaction import LONGEST_TEXT
+from gateway.northbound.telemetry import rows
+from gateway.southbound.server import DoorSettings
 
 from ..conftest import open_gateway
-from ..doors import EPOCH, Refused
+from ..fakes import EPOCH, Refused
 from .connections import door
-from .wire import OCPP, dial
+from .raw_websocket import OCPP, dial
 
 FIELD = json.loads((Path(__file__).parents[1] / "data" / "field-frames.json").read_text())
 FRAMES: dict[str, list[Any]] = {item["id"]: item["frames"] for item in FIELD}

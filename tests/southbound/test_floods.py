@@ -10,14 +10,14 @@ import pytest
 import trio
 
 from gateway.domain.events import ChargePointConnected
-from gateway.southbound.arrivals import Arrivals
-from gateway.southbound.desk import Rules
-from gateway.southbound.pace import Pace
+from gateway.southbound.handlers import Rules
+from gateway.southbound.handshake_limiter import Arrivals
 from gateway.southbound.tcp import address_of, tune
+from gateway.southbound.throttle import Pace
 
 from ..conftest import open_gateway
 from .connections import UNASKED, connected, door, others, reasons, serves
-from .wire import (
+from .raw_websocket import (
     OCPP,
     PING,
     PONG,

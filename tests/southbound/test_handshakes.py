@@ -11,18 +11,12 @@ from gateway.domain.events import (
     ConnectorStatusChanged,
     MeterSampled,
 )
-from gateway.southbound.desk import Rules
+from gateway.southbound.handlers import Rules
 
 from ..conftest import open_gateway
-from ..doors import Refused
+from ..fakes import Refused
 from .connections import HASH, PASSWORD, authorization, door, serves
-from .wire import (
-    OCPP,
-    call,
-    dial,
-    request,
-    until,
-)
+from .raw_websocket import OCPP, call, dial, request, until
 
 # --- which protocol, and who ---------------------------------------------------------------------
 
@@ -271,7 +265,7 @@ async def test_a_password_that_was_right_is_known_again_without_the_slow_hash(mo
             assert (await peer.upgrade("/ocpp/CP-1", OCPP, right)).status == 101
         hashed = []
         monkeypatch.setattr(
-            "gateway.southbound.credentials.PasswordBook._verify",
+            "gateway.southbound.authentication.PasswordBook._verify",
             lambda self, stored, password: hashed.append(password) or False,
         )
         async with dial(gateway) as peer:

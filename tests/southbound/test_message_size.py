@@ -14,7 +14,7 @@ from gateway.southbound.message_size import MOST_LARGE, Incoming, action_of
 
 from ..conftest import open_gateway
 from .connections import UNASKED, connected, door, others, reasons, serves
-from .wire import PING, PONG, TEXT, call, frame, opened, until
+from .raw_websocket import PING, PONG, TEXT, call, frame, opened, until
 
 MIB = 2**20
 

@@ -11,19 +11,12 @@ import trio
 import trustme
 from trio_websocket import open_websocket_url
 
-from gateway.domain.events import (
-    ChargePointConnected,
-)
+from gateway.domain.events import ChargePointConnected
 from gateway.southbound.tls import tls_context
 
 from ..conftest import open_gateway
 from .connections import HASH, PASSWORD, authorization, door, faults_of_ours
-from .wire import (
-    OCPP,
-    Peer,
-    request,
-    until,
-)
+from .raw_websocket import OCPP, Peer, request, until
 
 
 @pytest.fixture(scope="module")

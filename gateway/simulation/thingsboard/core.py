@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import attrs
 import trio
 
-from .answers import QUOTA_EXCEEDED, UNSPECIFIED, DeviceRefused, Part
 from .profile import Profile
+from .publish_outcomes import QUOTA_EXCEEDED, UNSPECIFIED, DeviceRefused, Part
 from .rpc import Pending, RpcNoSession, RpcTimeout
 from .store import Device, Severity, Traffic, Violation, is_device_name
 from .values import Stored
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .connection import Session
 
 _DEVICE_SILENCE: Final = 600.0  # seconds until a device session expires, thingsboard-contract R5
 _BAD_NAME_DELAY: Final = 10.0  # seconds until the core gives up, thingsboard-contract 5

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .answers import QUOTA_EXCEEDED, STORED, Part, Refused
+from .publish_outcomes import QUOTA_EXCEEDED, STORED, Part, Refused
 from .store import Device, fault_of_key
 from .values import Stored, json_type, long_of, store_value
 
 if TYPE_CHECKING:
+    from .connection import Session
     from .core import Core
-    from .session import Session
 
 _EARLIEST_TS: Final = 1_420_070_400_000  # 2015-01-01, thingsboard-contract J3
 _LATEST_AHEAD: Final = 24 * 3600 * 1000

@@ -13,11 +13,11 @@ import mqtt5
 import structlog
 import trio
 
-from .answers import Outcome
+from .connection import Session
 from .core import Core, real_time
 from .faults import Faults
 from .profile import PROFILES, Budget, Profile, RateLimits
-from .session import Session
+from .publish_outcomes import Outcome
 from .store import Device
 from .wire import LARGEST_PACKET
 

@@ -12,8 +12,8 @@ import attrs
 from .values import Stored
 
 if TYPE_CHECKING:
+    from .connection import Session
     from .rpc import Pending
-    from .session import Session
 
 Severity = Literal["FAIL", "WARN"]
 

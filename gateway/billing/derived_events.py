@@ -1,0 +1,147 @@
+"""What the ledger tells about a session: the derived facts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from ..domain.event_values import Progress
+from ..domain.events import TransactionOpened, TransactionProgressed, TransactionSettled
+from ..domain.fixed_point import (
+    HOUR,
+    SECOND,
+    WH,
+    Exact,
+    decimal,
+    instant,
+    ratio,
+    rounded,
+    trimmed,
+    watt_hours,
+)
+from ..tariffs.dimensions import ENERGY, FLAT, PARKING_TIME, TIME
+from .bill import price_now
+from .curve import Point
+from .receipt import receipt_of
+from .session import Session
+from .settlement import Outcome
+
+
+def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
+    opening = outcome.session.opening
+    terms = opening.terms
+    status_at, status = next(iter(outcome.session.statuses), (None, None))
+    if outcome.session.unplugged is not None:
+        status_at, status = outcome.session.unplugged, "Available"
+    return TransactionOpened(
+        **_about(outcome.session, received_at),
+        timestamp=opening.started_at,
+        id_tag=opening.id_tag,
+        progress=progress(outcome),
+        tariff=None if terms.tariff is None else terms.tariff.snapshot,
+        policy=terms.policy_snapshot(),
+        time_zone=terms.time_zone,
+        status=status,
+        status_at=None if status_at is None else instant(status_at),
+        meter_gap_wh=None if opening.meter_gap is None else watt_hours(opening.meter_gap),
+    )
+
+
+def progressed_fact(
+    outcome: Outcome, received_at: datetime, *, with_power: bool = False, by_clock: bool = False
+) -> TransactionProgressed:
+    """with_power: derive the power, where none is sampled.  by_clock: no message came."""
+    so_far = progress(outcome, with_power=with_power)
+    return TransactionProgressed(
+        **_about(outcome.session, received_at),
+        timestamp=so_far.as_of,
+        progress=so_far,
+        by_clock=by_clock,
+    )
+
+
+def settled_fact(outcome: Outcome, received_at: datetime, software: str) -> TransactionSettled:
+    version = outcome.session.version
+    return TransactionSettled(
+        **_about(outcome.session, received_at),
+        timestamp=instant(outcome.end),
+        progress=progress(outcome),
+        receipt=receipt_of(outcome, version=version, software=software),
+        version=version,
+    )
+
+
+def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
+    """What telemetry tells of it.  with_power: derive the power, where none is sampled."""
+    session, run, found = outcome.session, outcome.run, outcome.bill
+    course = session.course
+    opening = session.opening
+    nwh = outcome.nwh if session.closed else max(session.shown, outcome.nwh)
+    register = course.register
+    if session.stop is not None and session.stop.register is not None:
+        register = session.stop.register
+    if register is None:
+        register = opening.meter_start
+    power = None
+    if with_power and not session.power_sampled and course.last.at > course.before.at:
+        power = _power(course.before, course.last)
+    duration = (outcome.end - opening.start) // SECOND
+    charging, idle = int(run.charging // SECOND), int(run.idle // SECOND)
+    energy_wh = watt_hours(nwh)
+    meter_wh = None if register is None else watt_hours(register)
+    as_of = instant(outcome.end)
+    ahead = run.ahead()
+    if found is None:
+        return Progress(
+            as_of=as_of,
+            energy_wh=energy_wh,
+            duration_s=duration,
+            charging_s=charging,
+            idle_s=idle,
+            idle=ahead.kind == PARKING_TIME,
+            meter_wh=meter_wh,
+            power_w=power,
+            flags=outcome.flags,
+        )
+    tariff = found.tariff
+    rates = ahead.rates
+    total = found.minor(found.incl)
+    return Progress(
+        as_of=as_of,
+        energy_wh=energy_wh,
+        duration_s=duration,
+        charging_s=charging,
+        idle_s=idle,
+        idle=ahead.kind == PARKING_TIME,
+        meter_wh=meter_wh,
+        power_w=power,
+        currency=tariff.currency,
+        cost_total=decimal(total, tariff.digits),
+        cost_total_minor=total,
+        cost_energy=found.cost(ENERGY),
+        cost_time=found.cost(TIME),
+        cost_idle=found.cost(PARKING_TIME),
+        cost_fixed=found.cost(FLAT),
+        price_kwh=price_now(tariff, rates.energy, ENERGY),
+        price_min=price_now(tariff, rates.time, TIME),
+        price_idle_min=price_now(tariff, rates.parking, PARKING_TIME),
+        flags=outcome.flags,
+    )
+
+
+def _about(session: Session, received_at: datetime) -> dict[str, Any]:
+    opening = session.opening
+    return {
+        "charge_point_id": opening.charge_point_id,
+        "received_at": received_at,
+        "transaction_id": opening.transaction_id,
+        "connector_id": opening.connector_id,
+        "started_at": opening.started_at,
+    }
+
+
+def _power(before: Point, last: Point) -> Decimal:
+    """W, to a tenth."""
+    watts: Exact = ratio((last.nwh - before.nwh) * HOUR, (last.at - before.at) * WH)
+    return trimmed(decimal(rounded(watts, 1, 1), 1))

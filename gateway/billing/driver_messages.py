@@ -1,0 +1,141 @@
+"""What a charge point's display is told of prices and costs.
+
+The messages are those of the OCA's "OCPP & California Pricing Requirements": SetUserPrice,
+RunningCost and FinalCost.  Amounts include VAT; numbers are Decimal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import attrs
+
+from ..domain.events import (
+    IdTagPresented,
+    TransactionOpened,
+    TransactionProgressed,
+    TransactionSettled,
+)
+from ..domain.fleet import MOST_CONNECTORS, Fleet, device_name
+from ..tariffs.policy import Policy
+from ..tariffs.tariff import Terms
+from .ledger import Ledger
+from .price_text import grace_minutes, price_in_words, receipt_in_words, short
+from .receipt import iso
+
+MOST_DECIMALS = 4  # prices per hour are made of prices per minute, which have six
+_LATE = timedelta(minutes=2)
+
+Payload: TypeAlias = dict[str, Any]
+Told: TypeAlias = "TransactionOpened | TransactionProgressed | TransactionSettled"
+Shown: TypeAlias = "IdTagPresented | Told"
+
+
+@attrs.frozen
+class Editor:
+    """Makes messages of events."""
+
+    ledger: Ledger
+    fleet: Fleet
+
+    def message(self, event: Shown, now: datetime, decimals: int) -> tuple[str, Payload] | None:
+        """(message id, data); None where there is nothing to say.
+
+        decimals: of costs and prices, at most four.
+        """
+        if isinstance(event, IdTagPresented):
+            name = "SetUserPrice"
+            data = user_price(event.id_tag, self._offers(event.charge_point_id, now), now)
+        elif isinstance(event, TransactionSettled):
+            name, data = "FinalCost", final_cost(event)
+        else:
+            session = self.ledger.account(event.transaction_id)
+            policy = None if session is None else session.opening.terms.policy
+            name, data = "RunningCost", running_cost(event, policy, decimals)
+        return None if data is None else (name, data)
+
+    def _offers(self, charge_point_id: str, at: datetime) -> dict[int, Terms]:
+        """By connector that one may mean who shows a tag: with a plug in it, or else free."""
+        known = {
+            connector: about
+            for connector in range(1, MOST_CONNECTORS + 1)
+            if (about := self.fleet.about(device_name(charge_point_id, connector)))
+        }
+        plugged = [n for n, about in known.items() if about.get("status") == "Preparing"]
+        free = [n for n, about in known.items() if about.get("tx") is None]
+        meant = (plugged or free) if known else [1]
+        return {n: self.ledger.book.terms(charge_point_id, n, at) for n in meant}
+
+
+def user_price(id_tag: str, offers: Mapping[int, Terms], at: datetime) -> Payload | None:
+    """SetUserPrice for a session that starts at `at`; None where nothing has a price.
+
+    offers: the terms of each connector that it may start on.
+    """
+    said = {connector: price_in_words(terms, at) for connector, terms in offers.items()}
+    different = set(said.values())
+    if len(different) == 1:
+        text = different.pop()
+    else:
+        priced = ((connector, words) for connector, words in said.items() if words)
+        text = "; ".join(f"connector {connector}: {words}" for connector, words in priced)
+    return {"idToken": id_tag, "priceText": text} if text else None
+
+
+def running_cost(
+    fact: TransactionOpened | TransactionProgressed, policy: Policy | None, decimals: int
+) -> Payload | None:
+    """None where the transaction has no price, or no register is known.
+
+    policy: the session's; None where it is not known any more.
+    """
+    so_far = fact.progress
+    if so_far.cost_total is None or so_far.meter_wh is None:
+        return None
+    message: Payload = {
+        "transactionId": fact.transaction_id,
+        "timestamp": iso(so_far.as_of),
+        "meterValue": int(so_far.meter_wh),
+        "cost": short(so_far.cost_total, decimals),
+        "state": "Idle" if so_far.idle else "Charging",
+        "chargingPrice": {  # what the tariff has no price for costs nothing
+            "kWhPrice": short(so_far.price_kwh or Decimal(0), decimals),
+            "hourPrice": short((so_far.price_min or 0) * Decimal(60), decimals),
+            "flatFee": short(so_far.cost_fixed or Decimal(0), decimals),
+        },
+    }
+    if so_far.price_idle_min is not None:
+        grace = 0 if policy is None else grace_minutes(policy)
+        message["idlePrice"] = {
+            **({"graceMinutes": grace} if grace else {}),
+            "hourPrice": short(so_far.price_idle_min * 60, decimals),
+        }
+    return message
+
+
+def final_cost(fact: TransactionSettled) -> Payload | None:
+    """None where the transaction has no price."""
+    cost = fact.progress.cost_total
+    if cost is None:
+        return None
+    return {
+        "transactionId": fact.transaction_id,
+        "cost": cost,
+        "priceText": receipt_in_words(fact.receipt),
+    }
+
+
+def told_afterwards(fact: Told, start_told_at: datetime) -> bool:
+    """Whether the charge point was offline for all that the fact tells of.
+
+    So it is where start and fact are both stamped more than two minutes before receipt, and
+    were received in less than half the time that they took to happen; without the second, a
+    charge point whose clock is slow would be taken for one that is never online.
+    start_told_at: when StartTransaction was received.
+    """
+    as_of = fact.progress.as_of
+    late = min(start_told_at - fact.started_at, fact.received_at - as_of)
+    return late > _LATE and (fact.received_at - start_told_at) * 2 <= as_of - fact.started_at

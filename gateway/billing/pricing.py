@@ -1,0 +1,352 @@
+"""What a curve costs: one function of the data so far, for the running cost and the receipt.
+
+A `Run` walks along the curve and cuts it wherever a price can change: at the local times a
+tariff names, at jumps of the clock, at durations and energies, with the connector's status, and
+at every reading where power or current decide.  Between two readings energy flows evenly (OCPI
+2.2.1, mod_cdrs, ChargingPeriod).  What is walked once need not be walked again: the run at a
+settled point is kept, and a copy of it goes on to wherever the data end.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from ..domain.fixed_point import FOREVER, HOUR, Exact, ratio, whole
+from ..tariffs.dimensions import FLAT, PARKING_TIME, PAUSED, TIME
+from ..tariffs.tariff import UNPRICED, Rates, Tariff, Terms
+
+N = TypeVar("N", int, "Exact")
+
+States = Sequence[tuple[int, str]]
+"""(us, TIME | PAUSED | PARKING_TIME | FREE) from then on, in the order of time; TIME before."""
+
+Currents = Sequence[tuple[int, int | None]]
+"""(us, nA) from then on, in the order of time."""
+
+
+class Extent(NamedTuple):
+    """The least and the greatest of what was metered in a period, where the tariff asks for it.
+
+    powers: nWh per us.  currents: nA.  None where it is not asked for, or not known.
+    """
+
+    powers: tuple[Exact, Exact] | None = None
+    currents: tuple[int, int] | None = None
+
+
+_NO_EXTENT = Extent()
+
+
+class Period(NamedTuple):
+    """A stretch of the session with one set of prices (OCPI 2.2.1, ChargingPeriod), and with
+    powers and currents on one side of each bound that the tariff has for them.
+
+    in_grace: its idle time costs nothing.  flat: a fee per session holds in it.
+    """
+
+    start: Exact
+    energy: Exact
+    charging: Exact
+    parking: Exact
+    extent: Extent = _NO_EXTENT
+    in_grace: bool = False
+    flat: bool = False
+
+
+class Run:
+    """A walk along the curve, and what it has met so far.
+
+    at, nwh: where it stands.  charging, idle: us so far.
+    quantities: nWh, us or 1 by component, in the order in which each first applied.
+    last_*: the component that priced the dimension last, -1 for none.
+    """
+
+    __slots__ = (
+        "at",
+        "charging",
+        "currents",
+        "enough",
+        "extent",
+        "idle",
+        "idle_since",
+        "kind",
+        "last_energy",
+        "last_parking",
+        "last_time",
+        "nwh",
+        "period",
+        "periods",
+        "power",
+        "quantities",
+        "rates",
+        "rates_until",
+        "start",
+        "states",
+        "terms",
+        "until",
+    )
+
+    def __init__(self, terms: Terms, start: int) -> None:
+        self.terms = terms
+        self.start = start
+        self.at: Exact = start
+        self.nwh: Exact = 0
+        self.charging: Exact = 0
+        self.idle: Exact = 0
+        self.idle_since: Exact | None = None
+        self.kind = TIME
+        self.quantities: dict[int, Exact] = {}
+        self.last_energy = self.last_time = self.last_parking = -1
+        self.rates = UNPRICED
+        self.rates_until: Exact = start
+        self.until: Exact = start
+        self.enough = 0
+        self.power: tuple[Exact, Exact] | None = None
+        self.states: States = ()
+        self.currents: Currents = ()
+        # (closed periods, newest first) and (key, start, nWh, charging, idle at its start)
+        self.periods: tuple[Period, object] | None = None
+        self.period: tuple[_Key, Exact, Exact, Exact, Exact] | None = None
+        self.extent = _NO_EXTENT
+
+    def copy(self) -> Run:
+        """Another run at the same place; neither knows of the other from here on."""
+        twin = Run.__new__(Run)
+        twin.terms = self.terms
+        twin.start = self.start
+        twin.at = self.at
+        twin.nwh = self.nwh
+        twin.charging = self.charging
+        twin.idle = self.idle
+        twin.idle_since = self.idle_since
+        twin.kind = self.kind
+        twin.quantities = self.quantities.copy()
+        twin.last_energy = self.last_energy
+        twin.last_time = self.last_time
+        twin.last_parking = self.last_parking
+        twin.rates = self.rates
+        twin.rates_until = self.rates_until
+        twin.until = self.until
+        twin.enough = self.enough
+        twin.power = self.power
+        twin.states = self.states
+        twin.currents = self.currents
+        twin.periods = self.periods
+        twin.period = self.period
+        twin.extent = self.extent
+        return twin
+
+    def follow(self, states: States, currents: Currents) -> None:
+        """Heed these from here on; they may differ from those so far only after `at`."""
+        if states is not self.states or currents is not self.currents:
+            self.states, self.currents = states, currents
+            self.until = self.at
+
+    def advance(self, at: int, nwh: int, *, measured: bool = True) -> None:
+        """Walk on to a point of the curve.
+
+        measured: the energy in between is known; else the power of the stretch before goes on
+            as far as prices depend on it.
+        """
+        start, base = self.at, self.nwh
+        time, energy = at - start, nwh - base
+        if not time and not energy:
+            return
+        if measured and time:
+            self._measure(energy, time)
+        while True:
+            if self.until <= self.at or self.nwh >= self.enough:
+                self._look()
+            if at <= self.until and nwh <= self.enough:
+                self._book(at, nwh)
+                return
+            to: Exact = min(at, self.until)
+            reached: Exact = nwh
+            if to != at:
+                reached = whole(base + ratio(energy * (to - start), time))
+            if reached > self.enough:
+                reached = self.enough
+                to = whole(start + ratio(time * (reached - base), energy))
+            self._book(to, reached)
+            if to == at and reached == nwh:
+                return
+
+    def closed_periods(self) -> list[Period]:
+        """All periods up to here, in order."""
+        found = []
+        rest: object = self._periods_now()
+        while isinstance(rest, tuple):
+            found.append(rest[0])
+            rest = rest[1]
+        return [p for p in reversed(found) if p.energy or p.charging or p.parking or p.flat]
+
+    def arrive(self) -> None:
+        """End here.  A session that took neither time nor energy met its start at least."""
+        if self.period is None:
+            self._look()
+
+    def ahead(self) -> Run:
+        """What holds from here on, where a price changes at this very instant; only to look at."""
+        if self.until > self.at and self.nwh < self.enough:
+            return self
+        run = self.copy()
+        run._look()  # noqa: SLF001  its twin
+        return run
+
+    # --- steps ---
+
+    def _measure(self, energy: Exact, time: Exact) -> None:
+        self.power = (energy, time)
+        tariff, policy = self.terms.tariff, self.terms.policy
+        if policy.idle_detection == "power" or (tariff is not None and tariff.by_power):
+            self.until = self.rates_until = self.at
+
+    def _book(self, to: Exact, reached: Exact) -> None:
+        """Count what lies between here and there, all of one price."""
+        energy, time, rates = reached - self.nwh, to - self.at, self.rates
+        quantities = self.quantities
+        if energy:
+            component = rates.energy
+            if component >= 0:
+                quantities[component] = quantities.get(component, 0) + energy
+                self.last_energy = component
+            self.nwh = reached
+        if time:
+            if self.kind == TIME:
+                self.charging += time
+                component = rates.time
+                if component >= 0:
+                    quantities[component] = quantities.get(component, 0) + time
+                    self.last_time = component
+            elif self.kind == PARKING_TIME:
+                self.idle += time
+                component = rates.parking
+                if component >= 0 and not self.in_grace:
+                    quantities[component] = quantities.get(component, 0) + time
+                    self.last_parking = component
+            self.at = to
+
+    @property
+    def in_grace(self) -> bool:
+        """Whether it is idle, but not yet so long that it costs anything."""
+        since = self.idle_since
+        return since is not None and self.at < since + self.terms.policy.grace
+
+    def _look(self) -> None:
+        """Find out what holds here, and until when nothing of it changes."""
+        at, terms = self.at, self.terms
+        until: Exact = FOREVER
+        kind = TIME
+        for since, named in self.states:
+            if since > at:
+                until = since
+                break
+            kind = named
+        policy = terms.policy
+        if kind == TIME and policy.idle_detection == "power" and self._idle_by_power():
+            kind = PARKING_TIME
+        elif kind == PAUSED:
+            kind = TIME
+        self.kind = kind
+        if kind != PARKING_TIME:
+            self.idle_since = None
+        else:
+            if self.idle_since is None:
+                self.idle_since = at
+            grace = self.idle_since + policy.grace
+            if at < grace < until:
+                until = grace
+        tariff = terms.tariff
+        current: int | None = None
+        if tariff is None:
+            self.enough = FOREVER
+        else:
+            if tariff.by_current:
+                index = bisect_right(self.currents, at, key=itemgetter(0))
+                if index:
+                    current = self.currents[index - 1][1]
+                if index < len(self.currents):
+                    until = min(until, self.currents[index][0])
+                self.rates_until = at
+            if at >= self.rates_until or self.nwh >= self.enough:
+                self.rates, self.rates_until, self.enough = tariff.rates(
+                    at=at,
+                    start=self.start,
+                    energy=self.nwh,
+                    power=self.power,
+                    current=current,
+                    zone=terms.zone,
+                )
+                flat = self.rates.flat
+                if flat >= 0 and not self._has_flat():
+                    self.quantities[flat] = 1
+            until = min(until, self.rates_until)
+        self.until = until
+        brackets = (0, 0)
+        extent = _NO_EXTENT
+        if tariff is not None and (tariff.by_power or tariff.by_current):
+            brackets = tariff.brackets(self.power, current)
+            extent = _extent(tariff, self.power, current)
+        self._turn_period((self.rates, kind, self.in_grace, brackets), extent)
+
+    def _has_flat(self) -> bool:
+        tariff = self.terms.tariff
+        return tariff is not None and any(
+            tariff.components[index].dimension == FLAT for index in self.quantities
+        )
+
+    def _idle_by_power(self) -> bool:
+        if self.power is None:
+            return False
+        energy, time = self.power
+        return energy * HOUR < self.terms.policy.idle * time
+
+    def _turn_period(self, key: _Key, extent: Extent) -> None:
+        if self.period is None or self.period[0] != key:
+            self.periods = self._periods_now()
+            self.period = (key, self.at, self.nwh, self.charging, self.idle)
+            self.extent = extent
+        elif extent is not _NO_EXTENT:
+            self.extent = _joined(self.extent, extent)
+
+    def _periods_now(self) -> tuple[Period, object] | None:
+        if self.period is None:
+            return None
+        (rates, _, in_grace, _), start, nwh, charging, idle = self.period
+        closed = Period(
+            start,
+            self.nwh - nwh,
+            self.charging - charging,
+            self.idle - idle,
+            self.extent,
+            in_grace,
+            rates.flat >= 0,
+        )
+        return (closed, self.periods)
+
+
+_Key: TypeAlias = "tuple[Rates, str, bool, tuple[int, int]]"
+"""Prices, kind of time, whether it is a grace, and between which bounds power and current lie."""
+
+
+def _extent(tariff: Tariff, power: tuple[Exact, Exact] | None, current: int | None) -> Extent:
+    powers = currents = None
+    if tariff.by_power and power is not None:
+        rate = ratio(*power)
+        powers = rate, rate
+    if tariff.by_current and current is not None:
+        currents = current, current
+    return Extent(powers, currents)
+
+
+def _joined(one: Extent, other: Extent) -> Extent:
+    return Extent(_range(one.powers, other.powers), _range(one.currents, other.currents))
+
+
+def _range(one: tuple[N, N] | None, other: tuple[N, N] | None) -> tuple[N, N] | None:
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])

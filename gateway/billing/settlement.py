@@ -1,0 +1,316 @@
+"""How much energy a session comes to, and what it costs: at its end, or as if it ended now.
+
+meterStop - meterStart is the energy, unless it is missing, below zero, more than can have
+flowed, or less than the samples prove; the samples then stand in for it.  So they do where the
+register was reset, which shows by its counting on afterwards; but never without review for more
+than a meterStop - meterStart that is not against reason.
+
+The end is judged twice: what flowed over the whole session, and since the last reading.
+Readings that do not name the transaction never raise a bill above a plausible meterStop -
+meterStart.  A meterStop below meterStart by no more than the tolerance is meterStart.
+Of two readings or more that were not believed, or of energy above the bill that one of them
+claimed, a person looks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from ..tariffs.policy import Policy
+from .bill import Bill, bill
+from .curve import JUMP, Point
+from .curve_fitting import closed, trace, trace_below
+from .energy import LOCATIONS, UNNAMED
+from .energy_curve import OTHER_REGISTER, Course
+from .plausibility import BACKWARDS, RESET, UNSEEN
+from .pricing import Run, States
+from .session import Session, Stop, entries, priced, states_after, walked
+
+NEEDS_REVIEW = "needs_review"
+NO_TARIFF = "no_tariff"
+TOO_LONG = "session_too_long"
+
+_REVIEWED = frozenset(
+    {
+        "charger_replaced",
+        "energy_unknown",
+        "meter_start_missing",
+        "meter_stop_below_samples",
+        "meter_stop_below_start",
+        "meter_stop_implausible",
+        "meter_stop_missing",
+        BACKWARDS,
+        JUMP,
+        UNSEEN,
+        "register_rebased",
+        "stop_before_start",
+        "stop_inferred",
+        NO_TARIFF,
+        TOO_LONG,
+    }
+)
+
+Source = Literal["meter_stop", "samples", "intervals", "unknown"]
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Outcome:
+    """A session's energy (nWh), time and price up to `end` (us).
+
+    flags: sorted, `needs_review` among them.
+    """
+
+    session: Session
+    end: int
+    nwh: int
+    source: Source
+    run: Run
+    bill: Bill | None
+    flags: tuple[str, ...]
+
+
+def so_far(session: Session, end: int | None = None) -> Outcome:
+    """The session as if it stopped now.
+
+    end: us, at or after the newest data; None: with the newest data.
+    """
+    if end is None and not session.closed:
+        end = session.newest
+    if session.stop is not None:
+        return final(session, end=end)
+    assert end is not None  # noqa: S101  who is closed has stopped
+    course = session.course.decided(None)
+    run = priced(session).copy()
+    run.follow(session.states, session.currents)
+    if course is not session.course:
+        for point in course.settled:
+            run.advance(*point)
+    last = course.last
+    run.advance(*last)
+    run.advance(max(end, last.at), last.nwh, measured=False)
+    run.arrive()
+    found = bill(run)
+    return Outcome(
+        session=session,
+        end=end,
+        nwh=last.nwh,
+        source="intervals" if course.intervals else "samples",
+        run=run,
+        bill=found,
+        flags=_flags(session, course, found, _doubts(course, last.nwh, last.at), end),
+    )
+
+
+def final(session: Session, *, end: int | None = None) -> Outcome:
+    """The session as it ended.
+
+    end: us, where idle time counts on after the stop and the cable is still in.
+    """
+    stop = session.stop
+    assert stop is not None  # noqa: S101  callers settle what has stopped
+    opening = session.opening
+    course, points = _final_course(session, stop)
+    nwh, source, flags = _total(course, stop, session)
+    flags += _doubts(course, nwh, stop.at)
+    if source == "meter_stop" and course.intervals:
+        # Registers at both ends leave no part for amounts whose beginning nobody knows.
+        course = Course.opened(opening.start, opening.meter_start, session.metering_policy)
+        points = [course.before]
+    states: States = session.states
+    billed_to = stop.at
+    if opening.terms.policy.post_stop_parking:
+        states = states_after(opening.terms, session.statuses, stop.at)
+        billed_to = max(stop.at, end or stop.unplugged or stop.at)
+    run = _prefix(session, points, nwh)
+    run.follow(states, session.currents)
+    for point in (*course.settled, course.last):
+        if point.at < stop.at and point.at >= run.at:
+            run.advance(point.at, min(point.nwh, nwh))
+    run.advance(stop.at, nwh, measured=source == "meter_stop" or nwh > course.last.nwh)
+    run.advance(billed_to, nwh, measured=False)
+    run.arrive()
+    found = bill(run)
+    return Outcome(
+        session=session,
+        end=billed_to,
+        nwh=nwh,
+        source=source,
+        run=run,
+        bill=found,
+        flags=_flags(session, course, found, flags, stop.at),
+    )
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | None]:
+    """The course with its last readings explained by meterStop, and its points where they had to
+    be traced anew."""
+    opening, course = session.opening, session.course
+    policy, newest, register = session.metering_policy, course.newest, stop.register
+    late = newest is not None and newest > stop.at
+    relative_after_all = (
+        course.relative
+        and register is not None
+        and course.base is not None
+        and register < course.base - policy.tolerance
+    )
+    points, doubted = None, None
+    if late or relative_after_all or course.recovered(register, stop.at) is not None:
+        course, points = trace(
+            entries(session.history),
+            start=opening.start,
+            end=stop.at,
+            stop=register,
+            base=opening.meter_start,
+            policy=policy,
+        )
+        course, points = closed(course, points, register, stop.at)
+    else:
+        course = course.decided(register, stop.at)
+    if course.head is not None:
+        more = None if register is None or course.zero is None else register - course.zero
+        doubted = course.doubts(more, stop.at)
+        if doubted != course.doubted:
+            course, points = trace(
+                entries(session.history),
+                start=opening.start,
+                end=stop.at,
+                stop=register,
+                base=opening.meter_start,
+                policy=policy,
+                doubted=doubted,
+            )
+            course, points = closed(course, points, register, stop.at)
+    if RESET not in course.flags or register is None or course.base is None:
+        return course, points
+    metered = register - course.base
+    if metered < 0 or not _over(session, stop).plausible(metered, stop.at - opening.start):
+        return course, points
+    below = trace_below(
+        entries(session.history),
+        start=opening.start,
+        end=stop.at,
+        stop=register,
+        base=course.base,
+        policy=policy,
+    )
+    return (course, points) if below is None else below
+
+
+def _prefix(session: Session, points: list[Point] | None, nwh: int) -> Run:
+    """A run as far as the curve was settled before the stop, nowhere above the total."""
+    before = session.course.before if points is None else points[-1]
+    if points is None and before.nwh <= nwh:
+        return priced(session).copy()
+    if points is None:
+        _, points = trace(
+            entries(session.history),
+            start=session.opening.start,
+            base=session.opening.meter_start,
+            policy=session.metering_policy,
+        )
+    held = [Point(point.at, min(point.nwh, nwh)) for point in points]
+    return walked(session, held, session.states)
+
+
+def _over(session: Session, stop: Stop) -> Policy:
+    """What energy is judged by over the whole session."""
+    policy = session.opening.terms.policy
+    return policy if session.opening.timed and stop.timed else policy.untimed()
+
+
+def _total(course: Course, stop: Stop, session: Session) -> tuple[int, Source, tuple[str, ...]]:
+    """nWh of the whole session, what it rests on, and the flags that it earns."""
+    policy, last, register = course.policy, course.last, stop.register
+    at_the_end = policy if stop.timed else policy.untimed()
+    flags: list[str] = []
+    most = None
+    nwh = last.nwh
+    if register is None:
+        if not stop.inferred:
+            flags.append("meter_stop_missing")
+    else:
+        base = course.zero if course.base is None else course.base
+        if base is not None:
+            metered = register - base
+            if -policy.tolerance <= metered < 0:
+                metered = 0
+            if metered < 0:
+                if RESET not in course.flags or not _climbed(course, register):
+                    flags.append("meter_stop_below_start")
+            elif not _over(session, stop).plausible(metered, stop.at - session.opening.start):
+                flags.append("meter_stop_implausible")
+            elif (
+                course.location >= UNNAMED
+                and course.newest is not None
+                and (course.broken or metered < last.nwh - policy.tolerance)
+            ):
+                return metered, "meter_stop", (OTHER_REGISTER, NEEDS_REVIEW)
+            elif course.broken:
+                most = metered
+            elif course.intervals:
+                if metered or not last.nwh:
+                    return metered, "meter_stop", ()
+            elif metered < last.nwh - policy.tolerance:
+                flags.append("meter_stop_below_samples")
+            elif not at_the_end.plausible(metered - last.nwh, stop.at - last.at):
+                flags.append("meter_stop_implausible")
+            else:
+                return metered, "meter_stop", ()
+        if course.broken and course.zero is not None:
+            more = register - course.zero - last.nwh
+            if more >= 0 and at_the_end.plausible(more, stop.at - last.at):
+                nwh += more
+    if most is not None and nwh > most:
+        flags.append(NEEDS_REVIEW)
+    if course.newest is None:
+        return 0, "unknown", (*flags, "energy_unknown")
+    return nwh, "intervals" if course.intervals else "samples", tuple(flags)
+
+
+def _climbed(course: Course, register: int) -> bool:
+    """Whether the register is seen to count on after its fall: a lone low value is no restart."""
+    if course.landing is None or course.zero is None:
+        return False
+    return register - course.zero > course.landing.nwh + course.policy.tolerance
+
+
+def _doubts(course: Course, nwh: int, at: int) -> tuple[str, ...]:
+    """Flags for what the whole of the readings makes doubtful: more of them ignored than one, or
+    more energy than the tolerance; or one interval that is unlike all others."""
+    flags: tuple[str, ...] = ()
+    if course.ignored > 1 or course.highest > nwh + course.policy.tolerance:
+        flags += (NEEDS_REVIEW,)
+    if not course.intervals and course.jumps(nwh, at):
+        flags += (JUMP,)
+    return flags
+
+
+def _flags(
+    session: Session, course: Course, found: Bill | None, more: tuple[str, ...], end: int
+) -> tuple[str, ...]:
+    flags = session.flags
+    if course.flags:
+        flags = flags | course.flags
+    if course.newest is not None and course.location % UNNAMED:
+        flags = flags | {f"energy_location_{LOCATIONS[course.location % UNNAMED].lower()}"}
+    if found is not None and found.flags:
+        flags = flags.union(found.flags)
+    if more:
+        flags = flags.union(more)
+    if session.stop is not None and session.stop.inferred:
+        flags = flags | {"stop_inferred"}
+    if session.unconfirmed:
+        flags = flags | {"unconfirmed"}
+    opening = session.opening
+    if end - opening.start > opening.terms.policy.longest:
+        flags = flags | {TOO_LONG}
+    if not flags:
+        return ()
+    if flags & _REVIEWED or any(flag.startswith("defect_") for flag in flags):
+        flags = flags | {NEEDS_REVIEW}
+    return tuple(sorted(flags))

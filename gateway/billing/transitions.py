@@ -1,0 +1,339 @@
+"""What each message does to a transaction, and what then is to be told.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import NamedTuple
+
+import attrs
+
+from ..domain.clock import AGREES, TimeSource
+from ..domain.events import (
+    ConnectorStatusChanged,
+    MeterSampled,
+    TimedReading,
+    TransactionStarted,
+    TransactionStopped,
+)
+from ..domain.fixed_point import SECOND, microseconds, scaled, times
+from ..tariffs.tariff import Terms
+from .session import (
+    BEFORE,
+    LATE,
+    TIME_FLAGS,
+    Opening,
+    Session,
+    Stop,
+    opened,
+    with_readings,
+    with_status,
+)
+from .settlement import NEEDS_REVIEW, NO_TARIFF
+
+DUPLICATE_START = "duplicate_start"
+DUPLICATE_STOP = "duplicate_stop"
+STOP_LATE = "stop_late"
+STOP_BEFORE_START = "stop_before_start"
+METER_START_MISSING = "meter_start_missing"
+NO_CONNECTOR = "connector_invalid"
+MISNAMED = frozenset({"transaction_id_mismatch", NEEDS_REVIEW})
+"""Of a session whose messages named another transaction, or none."""
+
+# A status that arrived before its transaction's start says something about it only if it can
+# hold within a transaction; Finishing is the one before's.
+_TELLING = frozenset({"Charging", "SuspendedEV", "SuspendedEVSE", "Faulted", "Unavailable"})
+
+
+class Then(Enum):
+    """What follows from a message."""
+
+    NOTHING = "nothing"
+    PROGRESS = "progress"
+    SETTLE = "settle"  # the first receipt, or its next version
+
+
+class Turn(NamedTuple):
+    session: Session
+    then: Then
+
+
+def started(
+    event: TransactionStarted,
+    terms: Terms,
+    status: tuple[int, str] | None,
+    before: Session | None,
+    *,
+    priced: bool,
+) -> Session:
+    """A new session.
+
+    before: the last one on its connector, whose end is known.
+    status: of its connector, and since when (us); None where it is not known.
+    priced: begin to keep a priced prefix.
+    """
+    started_at, source = event.instant()
+    meter_start = _register(event.meter_start, event.energy_scale)
+    flags = _defects(event.defects, "meterStart")
+    flags |= _time_flags(source)
+    if meter_start is None:
+        flags |= {METER_START_MISSING}
+    if event.repeated:
+        flags |= {DUPLICATE_START}
+    if terms.unpriced:
+        flags |= {NO_TARIFF}
+    if event.connector_id < 1:  # 0 is the charge point as a whole (OCPP 1.6 §3.8)
+        flags |= {NO_CONNECTOR, NEEDS_REVIEW}
+    opening = Opening(
+        charge_point_id=event.charge_point_id,
+        connector_id=event.connector_id,
+        transaction_id=event.transaction_id,
+        id_tag=event.id_tag,
+        started_at=started_at,
+        start=microseconds(started_at),
+        meter_start=meter_start,
+        terms=terms,
+        meter_gap=_gap(before, meter_start, terms.policy.tolerance),
+        timed=source is not TimeSource.RECEIPT,
+        lagged=source is TimeSource.OWN and event.received_at - started_at > AGREES,
+        energy_scale=event.energy_scale,
+    )
+    session = opened(opening, flags=flags, priced=priced)
+    if status is not None and status[1] in _TELLING:
+        session = with_status(session, status[1], status[0])
+    elif status is not None and status[1] == "Available" and status[0] >= opening.start:
+        session = left_before(session)
+    return session
+
+
+def left_before(session: Session) -> Session:
+    """A session that was told of when its connector was free again: nobody knows since when, so
+    no time after its stop is idle."""
+    return attrs.evolve(session, unplugged=session.opening.start)
+
+
+def started_again(session: Session) -> Session:
+    return attrs.evolve(session, flags=session.flags | {DUPLICATE_START})
+
+
+def is_of(
+    session: Session, event: MeterSampled | TransactionStopped, named: Session | None
+) -> bool:
+    """Whether a message that names no open transaction is of the one that is open all the same.
+
+    Some charge points write 0 for every transaction (Delta, TKT), or the id of the one before.
+
+    session: the only open one where the message comes from.  named: the closed one that it
+    names; None where it names none of this charge point's.
+    """
+    if isinstance(event, MeterSampled):
+        instants = [at for _, at, _ in event.timed_readings()]
+    else:
+        instants = [event.at]
+    if any(microseconds(at) < session.opening.start - BEFORE for at in instants):
+        return False
+    if named is None:
+        return event.transaction_id in (0, None)
+    if isinstance(event, MeterSampled):
+        return bool(instants)
+    stop, _ = _stop_of(named, event)
+    assert named.stop is not None  # noqa: S101  it is closed
+    if not named.stop.inferred:
+        return not _same_stop(stop, named.stop)
+    if named.key != session.key:
+        return False  # registers of two connectors tell nothing about each other
+    # Its true stop may come after the start that only seemed to end it, but tells no more energy.
+    start = session.opening
+    later = stop.at > start.start + BEFORE
+    tolerance = start.terms.policy.tolerance
+    more = None not in (stop.register, start.meter_start) and (
+        stop.register > start.meter_start + tolerance  # type: ignore[operator]
+    )
+    return later and more
+
+
+def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReading]) -> Turn:
+    """readings: those of the event that are this session's."""
+    flags = session.flags
+    named = event.transaction_id == session.opening.transaction_id
+    if event.defects:
+        flags |= _defects(event.defects, "sampledValue", "timestamp", "connectorId")
+    if session.stop is None:
+        if flags is not session.flags:
+            session = attrs.evolve(session, flags=flags)
+        session = with_readings(session, readings, event.received_at, named=named)
+        return Turn(session, Then.PROGRESS)
+    # The bill is sealed (OCPP 1.6 §3.7 has transaction messages in order); they are kept where
+    # the stop is provisional, for the true one may still come.
+    flags |= {LATE}
+    if session.stop.provisional:
+        late = with_readings(session, readings, event.received_at, named=named)
+        session = attrs.evolve(late, newest=session.newest, shown=session.shown)
+        flags |= late.flags
+    return Turn(attrs.evolve(session, flags=flags), Then.NOTHING)
+
+
+def stopped(session: Session, event: TransactionStopped) -> Turn:
+    stop, flags = _stop_of(session, event)
+    if session.stop is not None and not session.stop.provisional:
+        # The first one holds.  A retry says the same; people should see one that does not.
+        same = _same_stop(stop, session.stop)
+        quiet = same or not session.closed or session.disputed
+        flags = session.flags | {DUPLICATE_STOP}
+        session = attrs.evolve(session, flags=flags, disputed=session.disputed or not same)
+        return Turn(session, Then.NOTHING if quiet else Then.SETTLE)
+    if session.closed:
+        flags |= {STOP_LATE}
+    session = with_readings(session, event.timed_readings(), event.received_at, at_stop=True)
+    waits = session.opening.terms.policy.post_stop_parking and not session.closed
+    out = _known_unplugged(session, stop.at) if waits else None
+    session = attrs.evolve(
+        session,
+        stop=attrs.evolve(stop, unplugged=out),
+        newest=max(session.newest, stop.at),
+        flags=session.flags | flags,
+    )
+    return Turn(session, Then.PROGRESS if waits and out is None else Then.SETTLE)
+
+
+def status_changed(session: Session, event: ConnectorStatusChanged) -> Turn:
+    """A status that is told in the session but stamped before it counts from when it was told."""
+    status, (when, source) = event.status, event.instant()
+    at = microseconds(when)
+    if at < session.opening.start:
+        told = microseconds(event.received_at)
+        if told > session.opening.start:
+            at, source = told, TimeSource.RECEIPT
+    session = with_status(session, status, at)
+    if source is not TimeSource.OWN:
+        session = attrs.evolve(session, flags=session.flags | TIME_FLAGS[source])
+    if session.stop is not None and status == "Available":
+        return _unplugged_at(session, max(at, session.stop.at))
+    return Turn(session, Then.PROGRESS)
+
+
+def unplugged(session: Session, at: int) -> Turn:
+    """The charge point says when the cable came out.  at: us."""
+    stop = session.stop
+    if stop is None:
+        return Turn(attrs.evolve(session, unplugged=at), Then.NOTHING)
+    at = max(at, stop.at)
+    if (
+        stop.inferred
+        or not session.opening.terms.policy.post_stop_parking
+        or (session.closed and (stop.unplugged is None or at >= stop.unplugged))
+    ):
+        return Turn(session, Then.NOTHING)
+    return _unplugged_at(session, at)
+
+
+def ended(session: Session, reason: str) -> Session:
+    """The session as far as there is evidence of it, nobody having told its end."""
+    stop = session.stop
+    if stop is None:
+        at = session.course.decided(None).last.at
+        stop = Stop(at=at, register=None, reason=reason, inferred=True)
+        return attrs.evolve(session, stop=stop)
+    at = stop.at
+    if session.statuses and session.statuses[-1][1] != "Available":
+        at = max(at, session.statuses[-1][0])
+    return attrs.evolve(session, stop=attrs.evolve(stop, unplugged=at))
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _gap(before: Session | None, meter_start: int | None, tolerance: int) -> int | None:
+    """nWh that the register has moved since the session before; None where nobody knows, or where
+    the register begins at zero in each session."""
+    if before is None or before.stop is None or meter_start is None:
+        return None
+    register, began = before.stop.register, before.opening.meter_start
+    from_zero = began is not None and max(began, meter_start) <= tolerance
+    if register is None or from_zero or before.course.relative:
+        return None
+    return meter_start - register
+
+
+def _unplugged_at(session: Session, at: int) -> Turn:
+    assert session.stop is not None  # noqa: S101  callers have seen the stop
+    stop = attrs.evolve(session.stop, unplugged=at)
+    return Turn(attrs.evolve(session, stop=stop), Then.SETTLE)
+
+
+def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozenset[str]]:
+    when, source = event.instant()
+    at = microseconds(when)
+    flags = _defects(event.defects, "meterStop", "transactionData", "sampledValue")
+    if event.timestamp is not None:
+        flags -= {"defect_timestamp"}  # it is a reading's time that is missing
+    if at < session.opening.start:
+        flags |= {STOP_BEFORE_START}
+        if at < session.opening.start - BEFORE:  # no clock is set so far back in a session
+            at, source = microseconds(event.received_at), TimeSource.RECEIPT
+        at = max(at, session.opening.start)
+    register = _register(event.meter_stop, session.opening.energy_scale)
+    if source is TimeSource.OWN and _too_early(session, register, at, event.received_at):
+        at, source = microseconds(event.received_at), TimeSource.RECEIPT
+    flags |= _time_flags(source)
+    if session.opening.lagged and source is TimeSource.CORRECTED:
+        # By what its clock is wrong was not known at the start: that may be as wrong as the stop.
+        flags |= {NEEDS_REVIEW}
+    stop = Stop(
+        at=at,
+        register=register,
+        reason=event.reason or ("Remote" if event.remote else "Local"),
+        told_at=None if event.timestamp is None else microseconds(event.timestamp),
+        timed=source is not TimeSource.RECEIPT,
+        misnamed=event.transaction_id != session.opening.transaction_id,
+    )
+    return stop, flags
+
+
+def _too_early(session: Session, register: int | None, at: int, received_at: datetime) -> bool:
+    """Whether a stop at its start, told later, cannot have been so early: its register had not
+    the time to get there, but had it until the stop was told."""
+    opening, told = session.opening, microseconds(received_at)
+    if register is None or opening.meter_start is None or at > opening.start + BEFORE:
+        return False
+    metered, policy = register - opening.meter_start, session.metering_policy
+    return (
+        told - at > BEFORE
+        and not policy.plausible(metered, at - opening.start)
+        and policy.plausible(metered, told - opening.start)
+    )
+
+
+def _time_flags(source: TimeSource) -> frozenset[str]:
+    """Of a session's beginning or end, on which time and price rest."""
+    flags = TIME_FLAGS[source]
+    return flags | {NEEDS_REVIEW} if source is TimeSource.RECEIPT else flags
+
+
+def _same_stop(one: Stop, other: Stop) -> bool:
+    """Whether a repeated StopTransaction says the same: some charge points write the time anew,
+    with or without its milliseconds, and leave the reason out."""
+    if one.told_at is None or other.told_at is None:
+        return one.told_at == other.told_at and one.register == other.register
+    return abs(one.told_at - other.told_at) < SECOND and one.register == other.register
+
+
+def _register(told: str | None, scale: Decimal | None) -> int | None:
+    """meterStart or meterStop in nWh; None where there is none that can be read."""
+    register = None if told is None else scaled(told, 9)
+    return None if register is None else times(register, scale)
+
+
+def _known_unplugged(session: Session, stop: int) -> int | None:
+    if session.unplugged is not None:
+        return max(stop, session.unplugged)
+    if session.statuses and session.statuses[-1][1] == "Available":
+        return max(stop, session.statuses[-1][0])
+    return None
+
+
+def _defects(defects: Iterable[str], *known: str) -> frozenset[str]:
+    """Flags for the fields that broke the schema, but for those that are judged otherwise."""
+    return frozenset(f"defect_{field}" for field in defects if field not in known)

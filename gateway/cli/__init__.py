@@ -1,0 +1,1 @@
+"""The command line: `ocpp-gateway run`, `check`, `sessions`, `replay` and the others."""

@@ -1,0 +1,27 @@
+"""Asking a running gateway how it is: what a container's health check does."""
+
+from __future__ import annotations
+
+import http.client
+
+from ..config.values import Address
+
+_WITHIN = 4.0  # seconds for each step: health checks give 5 s in all
+
+
+def ask(listen: Address, path: str) -> tuple[bool, str]:
+    """(whether all is well, what was said)
+
+    listen: where the gateway's admin port is.  path: `/healthz` or `/readyz`.
+    """
+    host = listen.reachable_host
+    connection = http.client.HTTPConnection(host, listen.port, timeout=_WITHIN)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status == 200, answer.read(65_536).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException) as exc:
+        why = str(exc).strip()[:200] or type(exc).__name__
+        return False, f"no answer from {Address(host, listen.port)}: {why}"
+    finally:
+        connection.close()

@@ -1,0 +1,53 @@
+"""What is the matter with the link, told once and not with every attempt.
+
+Laws:
+1. A reason is logged when it differs from the one before, or when a link has held in between.
+2. After a trouble, a link counts as up once it has held for a while: two gateways that throw each
+   other out, or a device that is no gateway, are let in at every attempt and lost again.
+3. `why` stands as long as the trouble does, so that a probe may ask for it at any time.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from .statistics import Statistics
+
+log = structlog.get_logger(__name__)
+
+
+class Trouble:
+    """Owns: `connected` and `why` of the statistics."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self._known = ""  # the trouble that was told, until a link has held
+
+    def link_up(self) -> None:
+        self._statistics.connected = True
+        if self._known:
+            log.debug("link up", after=self._known)
+        else:
+            self._told_up()
+
+    def link_holds(self) -> None:
+        """It has lasted longer than one that comes to nothing."""
+        if self._known:
+            self._told_up()
+
+    def link_down(self, why: str) -> None:
+        """why: in an operator's words, and what is to be done where there is anything."""
+        self._statistics.connected, self._statistics.why = False, why
+        if why == self._known:
+            log.debug("link lost again", why=why)
+        else:
+            log.warning("link lost", why=why)
+            self._known = why
+
+    def link_ended(self) -> None:
+        """By our own will."""
+        self._statistics.connected, self._statistics.why = False, "the gateway stops"
+
+    def _told_up(self) -> None:
+        log.info("link up")
+        self._known = self._statistics.why = ""

@@ -1,0 +1,167 @@
+"""What the server allows: its answer to getSessionLimits, and a pace that keeps to it.
+
+ThingsBoard closes the session of who sends more (thingsboard-contract section 8), so who is
+asked to be slow is better slow by itself.  Where it never answers (a version before 3.8, a plain
+broker), there is no limit but those that every server has.  A pace outlives its link: what was
+spent on the one before is spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+import trio
+
+from .mqtt import Publication
+
+REQUEST = Publication("v1/devices/me/rpc/request/1", b'{"method":"getSessionLimits","params":{}}')
+ANSWERS = "v1/devices/me/rpc/response/+"
+ANSWER = "v1/devices/me/rpc/response/1"
+
+MOST_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
+_ANSWER_WITHIN = 5.0  # seconds; then there are no limits but the usual ones
+_ROOM = 5_000  # bytes of a message that are not payload, with a margin
+_SLOWEST, _FASTEST = 5.0, 0.05  # seconds between messages, after a limit that nobody told of
+_RELENTS_AFTER = 60.0  # seconds without a further one
+_ROUNDING = 1e-6  # seconds: a bucket is never quite as full as it was computed to be
+_GIVE_WAY = 0.05  # seconds until the patient look again whether nobody urgent waits
+_SHARE = 0.8  # of a rate: others may spend from the tenant's, too
+
+_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+@attrs.define
+class _Bucket:
+    """So many in so many seconds; what was not spent adds up to one bucket and no more."""
+
+    size: float
+    seconds: float
+    level: float = attrs.field(init=False)
+    filled_at: float = attrs.field(factory=trio.current_time)
+
+    def __attrs_post_init__(self) -> None:
+        self.level = self.size
+
+    def wait_for(self, amount: int, now: float) -> float:
+        """Seconds until so much may be spent; more than a bucketful needs a full one."""
+        flow = (now - self.filled_at) * self.size / self.seconds
+        self.level, self.filled_at = min(self.size, self.level + flow), now
+        missing = min(amount, self.size) - self.level
+        return max(0.0, missing * self.seconds / self.size)
+
+
+@attrs.frozen
+class Cost:
+    """What a message counts for: entries of devices, and values that have a time."""
+
+    devices: int
+    values: int
+
+
+class Pace:
+    """Owns: the buckets.  most_bytes, most_values: of one message; None for any number."""
+
+    def __init__(self) -> None:
+        self.most_bytes = MOST_BYTES
+        self.most_values: int | None = None
+        self._calls: list[_Bucket] = []
+        self._telemetry: list[_Bucket] = []
+        self._values: list[_Bucket] = []
+        self._urgent = 0  # messages that wait
+        self._known = trio.Event()
+        self._interval = 0.0  # between messages; nothing tells of a tenant's own limits
+        self._hit_at = 0.0
+
+    def hit(self) -> None:
+        """The server says that a limit is exceeded: all is spent, also what it has not told of."""
+        now = trio.current_time()
+        for bucket in (*self._calls, *self._telemetry, *self._values):
+            bucket.level, bucket.filled_at = 0.0, now
+        self._interval = min(_SLOWEST, max(_FASTEST, self._interval * 2))
+        self._hit_at = now
+
+    async def wait_known(self) -> None:
+        """Until the server has told its limits, if it does: it is waited for once, not per link."""
+        with trio.move_on_after(_ANSWER_WITHIN):
+            await self._known.wait()
+        self._known.set()
+
+    def learn(self, payload: bytes) -> None:
+        """Keep to what the server says from now on; what cannot be read changes nothing."""
+        try:
+            told = _anything.decode(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return
+        if not isinstance(told, dict):
+            return
+        self._known.set()
+        size = told.get("maxPayloadSize")
+        if isinstance(size, int) and size > 2 * _ROOM:
+            self.most_bytes = min(MOST_BYTES, size - _ROOM)
+        rates = told.get("gatewayRateLimits")
+        if not isinstance(rates, dict):
+            rates = told.get("rateLimits")
+        if isinstance(rates, dict):
+            self._calls = _buckets(rates, "messages", self._calls)
+            self._telemetry = _buckets(rates, "telemetryMessages", self._telemetry)
+            self._values = _buckets(rates, "telemetryDataPoints", self._values)
+        sizes = [bucket.size for bucket in self._values]
+        self.most_values = max(1, int(min(sizes))) if sizes else None
+
+    async def call(self) -> None:
+        """Wait until one message that is no telemetry may be sent."""
+        await _spend([(bucket, 1) for bucket in self._calls], lambda: True)
+
+    async def telemetry(self, cost: Cost, *, urgent: bool = True) -> None:
+        """Wait until a message of telemetry or attributes may be sent; the urgent go first."""
+        if self._interval:
+            await self._brake()
+        if not self._telemetry and not self._values:
+            return
+        amounts = [
+            *((bucket, cost.devices) for bucket in self._telemetry),
+            *((bucket, cost.values) for bucket in self._values),
+        ]
+        if urgent:
+            self._urgent += 1
+        try:
+            await _spend(amounts, lambda: urgent or not self._urgent)
+        finally:
+            if urgent:
+                self._urgent -= 1
+
+    async def _brake(self) -> None:
+        if trio.current_time() - self._hit_at >= _RELENTS_AFTER:
+            self._hit_at = trio.current_time()
+            self._interval = self._interval / 2 if self._interval > _FASTEST else 0.0
+        await trio.sleep(self._interval)
+
+
+async def _spend(amounts: Sequence[tuple[_Bucket, int]], my_turn: Callable[[], bool]) -> None:
+    while amounts:
+        now = trio.current_time()
+        wait = max(bucket.wait_for(amount, now) for bucket, amount in amounts)
+        if wait < _ROUNDING and my_turn():
+            break
+        await trio.sleep(max(wait, _ROUNDING if my_turn() else _GIVE_WAY))
+    for bucket, amount in amounts:
+        bucket.level -= amount
+
+
+def _buckets(rates: Mapping[str, Any], name: str, before: Iterable[_Bucket]) -> list[_Bucket]:
+    """`"20:1,600:60"` is 20 in a second and 600 in a minute; empty is no limit.
+
+    before: the buckets until now; one of the same rate stays as full as it is.
+    """
+    kept = {(bucket.size, bucket.seconds): bucket for bucket in before}
+    found = []
+    text = rates.get(name)
+    for part in text.split(",") if isinstance(text, str) else ():
+        count, _, seconds = part.strip().partition(":")
+        if count.isdecimal() and seconds.isdecimal() and int(count) and int(seconds):
+            rate = max(1.0, int(count) * _SHARE), float(seconds)
+            found.append(kept.pop(rate) if rate in kept else _Bucket(*rate))
+    return found

@@ -1,0 +1,96 @@
+"""Logs: one event in plain words a line, data as keys; JSON where nobody watches a terminal.
+
+Whatever a peer made us log, a line stays one line, of bounded length, without control
+characters and without secrets.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+from ..domain.redaction import HIDDEN, is_secret, printable, without_secrets
+
+_MOST_CHARACTERS = 500  # of a value
+_MOST_OF_A_TRACEBACK = 20_000
+_MOST_ITEMS = 50
+
+
+def configure(level: str = "info") -> None:
+    """Log to stderr from now on.  level: debug, info, warning or error."""
+    on_terminal = sys.stderr.isatty()
+    last: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if on_terminal
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # Here, for the console's own tracebacks show the values of variables, secrets too.
+            structlog.processors.format_exc_info,
+            for_eyes,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,  # tests look at logs after others have configured them
+    )
+    # trio-websocket, paho and asyncio log by the standard library.
+    logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()], force=True)
+
+
+def for_eyes(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor of structlog that hides, escapes and cuts what is to be logged."""
+    for key, value in event.items():
+        if key == "exception":
+            event[key] = _traceback(value)
+        elif key not in ("timestamp", "level"):
+            event[key] = HIDDEN if value is not None and is_secret(key) else _shown(value)
+    return event
+
+
+def _shown(value: Any, depth: int = 0) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if depth < 3 and isinstance(value, Mapping):
+        return {
+            (name := _text(str(key))): HIDDEN if is_secret(name) else _shown(item, depth + 1)
+            for key, item in list(value.items())[:_MOST_ITEMS]
+        }
+    if depth < 3 and isinstance(value, list | tuple | set | frozenset):
+        return [_shown(item, depth + 1) for item in list(value)[:_MOST_ITEMS]]
+    return _text(repr(value))
+
+
+def _text(text: str) -> str:
+    told = printable(without_secrets(text[: 2 * _MOST_CHARACTERS]))
+    return told if len(told) <= _MOST_CHARACTERS else told[:_MOST_CHARACTERS] + "..."
+
+
+def _traceback(text: str) -> str:
+    """Its lines begin with blanks, so that none can pass for another event."""
+    lines = without_secrets(str(text)[:_MOST_OF_A_TRACEBACK]).split("\n")
+    return "\n".join("    " + printable(line) for line in lines)
+
+
+class _FromLibraries(logging.Handler):
+    """What libraries warn of, in our own log, in a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(record.name)
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError):  # its own mistake: arguments that do not fit the words
+            said = str(record.msg)
+        why = repr(record.exc_info[1]) if record.exc_info else None
+        tell("a library complains", library=record.name, said=said, why=why)

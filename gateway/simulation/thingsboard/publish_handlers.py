@@ -1,0 +1,186 @@
+"""What ThingsBoard does with each PUBLISH: store it, or refuse it the way it refuses.
+
+No I/O: the session sends what the Outcome says.  Nothing is acknowledged before all of it is
+stored (thingsboard-contract 6).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from .device_api import own_desk
+from .publish_outcomes import (
+    PAYLOAD_INVALID,
+    TOPIC_NAME_INVALID,
+    Desk,
+    DeviceRefused,
+    Message,
+    Outcome,
+    Part,
+    Refused,
+    acknowledge,
+    excerpt,
+    outcome_of,
+)
+from .rows import over_budget, row_of, save_attributes, save_rows
+from .values import long_of, plain
+
+if TYPE_CHECKING:
+    from .connection import Session
+    from .server import ThingsBoard
+
+
+def take(board: ThingsBoard, session: Session, topic: str, payload: bytes) -> Outcome:
+    """Store a message, or refuse it; every rule that it breaks is reported to the board."""
+    if topic.startswith("v1/gateway"):
+        if not board.gateway_flag:  # only a line in the server's log, thingsboard-contract P3
+            board.report("P3", "FAIL", f"{topic} from a device that is not a gateway")
+            return Outcome(())
+        desk = _GATEWAY.get(topic)
+    else:
+        desk = own_desk(topic)
+    if desk is None:
+        board.report("P4", "FAIL", f"unknown topic {topic}")
+        return Outcome((TOPIC_NAME_INVALID,))
+    try:
+        return desk(board, session, Message(topic, payload))
+    except Refused as refused:
+        board.report(refused.kind, "FAIL", f"{topic}: {refused}: {excerpt(payload)}")
+        return outcome_of(refused, session)
+    except DeviceRefused as refused:
+        board.report("5", "FAIL", f"{topic}: {refused}")
+        return acknowledge(board, [refused.part])
+
+
+# --- the gateway's topics ------------------------------------------------------------------------
+
+
+def _connect(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+    root = message.object(board)
+    kind = root.get("type")
+    if isinstance(kind, dict | list):
+        raise Refused("BAD-R", "type is not text")
+    name = _device_name(root)
+    _spend(board, session)
+    board.open_device(session, name, kind=str(kind) if kind else None, is_greeting=True)
+    return Outcome()
+
+
+def _disconnect(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+    board.close_device(session, _device_name(message.object(board)))
+    return Outcome()
+
+
+def _device_name(root: dict[str, Any]) -> str:
+    name = root.get("device")
+    if name is None or isinstance(name, dict | list) or name == "":
+        raise Refused("BAD-R", "device is missing")
+    return str(name)
+
+
+def _telemetry(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+    entries = _members(board, message, list, "array")
+    return acknowledge(
+        board, [_device_rows(board, session, name, rows) for name, rows in entries.items()]
+    )
+
+
+def _members(board: ThingsBoard, message: Message, wanted: type, called: str) -> dict[str, Any]:
+    """The members of the wanted type; the others are dropped without a word."""
+    root = message.object(board)
+    entries = {name: member for name, member in root.items() if isinstance(member, wanted)}
+    if not entries:
+        raise Refused("BAD-R", f"no member is an {called}")
+    for name in root.keys() - entries.keys():
+        board.report("5", "FAIL", f"{message.topic}: {name!r} is no {called}: dropped silently")
+    return entries
+
+
+def _device_rows(board: ThingsBoard, session: Session, name: str, items: list[Any]) -> Part:
+    try:
+        device = board.open_device(session, name)
+    except DeviceRefused as refused:
+        board.report("5", "FAIL", str(refused))
+        return refused.part
+    if not items:
+        board.report("5", "FAIL", f"{name!r}: an empty array is never acknowledged")
+        return Part(None)
+    try:
+        rows = [row_of(board, name, item, in_gateway=True) for item in items]
+    except Refused as refused:
+        board.report("BAD-D", "FAIL", f"{name!r}: {refused}")
+        return Part(PAYLOAD_INVALID) if session.tells_reasons else Part(None, close=True)
+    return save_rows(board, session, device, rows)
+
+
+def _spend(board: ThingsBoard, session: Session) -> None:
+    if not session.budget.allows():
+        raise DeviceRefused(over_budget(board, "gateway"), "rate limit exceeded")
+
+
+def _attributes(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+    parts = []
+    for name, members in _members(board, message, dict, "object").items():
+        try:
+            device = board.open_device(session, name)
+        except DeviceRefused as refused:
+            board.report("5", "FAIL", str(refused))
+            parts.append(refused.part)
+        else:
+            parts.append(save_attributes(board, session, device, members))
+    return acknowledge(board, parts)
+
+
+def _attributes_request(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+    root = message.object(board)
+    request_id = _int(root, "id")
+    name, is_client = _device_name(root), root.get("client")
+    keys = [root["key"]] if "key" in root else root.get("keys")
+    if not isinstance(is_client, bool) or not isinstance(keys, list):
+        raise Refused("BAD-R", "client is not a boolean, or neither key nor keys")
+    _spend(board, session)
+    device = board.open_device(session, name)
+    known = device.attributes if is_client else device.shared
+    found = {key: known[key] for key in map(str, keys) if key in known}
+    answer: dict[str, Any] = {"id": request_id, "device": name}
+    if len(keys) == 1 and found:  # the two shapes of thingsboard-contract R12
+        answer["value"] = next(iter(found.values()))
+    elif found:
+        answer["values"] = found
+    session.send_json("v1/gateway/attributes/response", answer)
+    return Outcome()
+
+
+def _rpc_answer(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+    root = message.object(board)
+    name, request_id = _device_name(root), _int(root, "id")
+    if "data" not in root:
+        raise Refused("BAD-R", "data is missing")
+    _spend(board, session)
+    device = board.open_device(session, name)
+    board.settle_rpc(device, request_id, plain(root["data"]))
+    return Outcome()
+
+
+def _int(root: dict[str, Any], name: str) -> int:
+    try:
+        return long_of(root.get(name))
+    except ValueError as exc:
+        raise Refused("BAD-R", f"{name} is not an integer") from exc
+
+
+def _claim(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+    for name in _members(board, message, dict, "object"):
+        board.open_device(session, name)
+    return Outcome()
+
+
+_GATEWAY: Final[dict[str, Desk]] = {
+    "v1/gateway/connect": _connect,
+    "v1/gateway/disconnect": _disconnect,
+    "v1/gateway/telemetry": _telemetry,
+    "v1/gateway/attributes": _attributes,
+    "v1/gateway/attributes/request": _attributes_request,
+    "v1/gateway/rpc": _rpc_answer,
+    "v1/gateway/claim": _claim,
+}

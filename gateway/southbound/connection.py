@@ -1,0 +1,356 @@
+"""One charge point's connection: its requests answered in order, our calls made one at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import outcome
+import structlog
+import trio
+
+from ..observability.frame_tap import IN, OUT, Tap
+from .errors import (
+    ChargePointGone,
+    ChargePointRefused,
+    ChargePointSilent,
+    NotApproved,
+    TooManyCalls,
+    Unanswerable,
+)
+from .message_size import decode_any
+from .messages import (
+    Answer,
+    FrameError,
+    InvalidAnswer,
+    Refusal,
+    Request,
+    Result,
+    check_call,
+    encode_call,
+    encode_error,
+    encode_result,
+    read_result,
+)
+from .statistics import Tally
+from .websocket import ProtocolViolation, Socket, SocketClosed
+
+MOST_CALLS = 20  # calls that may wait for one charge point
+SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
+PONG_TIMEOUT = 60.0  # seconds without a sign of life after a ping
+_NOT_WHILE_PENDING = frozenset({"RemoteStartTransaction", "RemoteStopTransaction"})
+_ANSWERED = frozenset({"answered", "refused", "invalid"})
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.define
+class _Pending:
+    unique_id: str
+    action: str
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    result: outcome.Outcome[dict[str, Any]] | None = None
+
+    def settle(self, result: outcome.Outcome[dict[str, Any]]) -> None:
+        if self.result is None:
+            self.result = result
+            self.answered.set()
+
+
+@attrs.frozen
+class Farewell:
+    """Why we end a connection: a WebSocket close code, and words for people."""
+
+    code: int
+    reason: str
+
+
+class ChargePointSession:
+    """Owns: the one call that may be under way, and the numbering of calls.
+
+    answer: gives the reply to one request.  It is awaited between two receives, so it
+        must be short, and it is not given this session: a call made from there could
+        never be answered.
+    rejected: is told of each frame that broke the protocol, and how many there were.
+    deviated: of each that broke its schema but was read: its action, how, and how many.
+    tally, tap: shared by all sessions.
+    tasks: the connection's own nursery, where others may do something for this session.
+    call_timeout: seconds that the charge point has to answer a call.
+    pending: whether it waits for approval.
+    """
+
+    def __init__(
+        self,
+        charge_point_id: str,
+        socket: Socket,
+        answer: Callable[[Request], Awaitable[Mapping[str, Any]]],
+        rejected: Callable[[FrameError, int], None],
+        deviated: Callable[[str, str, int], None],
+        tasks: trio.Nursery,
+        *,
+        tally: Tally,
+        tap: Tap,
+        lenient: bool,
+        call_timeout: float,
+        pending: bool = False,
+    ) -> None:
+        self.charge_point_id = charge_point_id
+        self._tally = tally
+        self._tap = tap
+        self._rejected_frames = 0
+        self._schema_deviations = 0
+        self.tasks = tasks
+        self._call_timeout = call_timeout
+        self._pending_approval = pending
+        self._socket = socket
+        self._answer = answer
+        self._rejected = rejected
+        self._deviated = deviated
+        self._lenient = lenient
+        self._one_call = trio.Lock()
+        self._calls_waiting = 0
+        self._pending: _Pending | None = None
+        self._numbers = itertools.count(1)
+        self._farewell: Farewell | None = None
+        self._gone = False
+        self._receiving = False
+        self._loop = trio.CancelScope()
+        self._sends = 0
+        self._sent_at = 0.0  # when a send was last begun with no other under way, or finished
+        self._pinged_at = -math.inf
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    async def run(self) -> str:
+        """Serve the charge point until its connection ends; returns why it ended."""
+        try:
+            with self._loop:
+                while self._farewell is None:
+                    self._receiving = True
+                    text = await self._socket.receive()
+                    self._receiving = False
+                    await self._handle(text)
+        except SocketClosed as exc:
+            if isinstance(exc, ProtocolViolation):
+                self._count(FrameError(exc.word, str(exc)))
+            if self._farewell is None:
+                return str(exc)
+        finally:
+            self._gone = True
+            self._give_up_call()
+        return self.why()
+
+    def leave(self, code: int, reason: str) -> None:
+        """End the connection, after the answer to a request that is being handled."""
+        if self._farewell is None:
+            self._farewell = Farewell(code, reason)
+        self._give_up_call()
+        if self._receiving:
+            self._loop.cancel()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side is known to have closed the connection."""
+        return self._farewell is None and self._socket.is_open
+
+    @property
+    def farewell(self) -> Farewell | None:
+        """Why we end this connection; None while we do not."""
+        return self._farewell
+
+    def _give_up_call(self) -> None:
+        if self._pending is not None:
+            self._pending.settle(outcome.Error(ChargePointGone(self.why())))
+
+    def why(self) -> str:
+        """Why the connection ends, as far as it is known before it has ended."""
+        return self._farewell.reason if self._farewell else "connection lost"
+
+    async def _handle(self, text: str) -> None:
+        came_at = trio.current_time()
+        try:
+            message = await decode_any(text, lenient=self._lenient)
+            if not isinstance(message, Request) and message.unique_id != self._asked():
+                raise FrameError("UnaskedAnswer", "an answer to no call that is open")
+        except FrameError as exc:
+            self._note_frame(text, None, str(exc))
+            self._count(exc)
+            if exc.unique_id is not None:
+                self._tally.requests["?", "refused"] += 1  # its action may be anything
+                await self._send(encode_error(exc.unique_id, exc.code, exc.why))
+            return
+        if isinstance(message, Request):
+            self._note_frame(text, message)
+            await self._serve(message, came_at)
+        else:
+            self._settle(message, text)
+
+    def _asked(self) -> str | None:
+        return None if self._pending is None else self._pending.unique_id
+
+    async def _serve(self, request: Request, came_at: float) -> None:
+        try:
+            reply = encode_result(request.unique_id, await self._answer(request))
+            ended = "answered"
+        except Unanswerable as exc:
+            reply = encode_error(request.unique_id, exc.code, exc.why)
+            ended = "refused"
+        self._tally.requests[request.action, ended] += 1
+        self._tally.request_seconds.add(trio.current_time() - came_at)
+        await self._send(reply)
+
+    def _settle(self, answer: Result | Refusal, text: str) -> None:
+        pending = self._pending
+        assert pending is not None  # noqa: S101  as `_handle` has seen
+        if isinstance(answer, Refusal):
+            self._note_frame(text, None)
+            pending.settle(outcome.Error(ChargePointRefused(answer)))
+            return
+        read = outcome.capture(read_result, pending.action, answer.payload, lenient=self._lenient)
+        if isinstance(read, outcome.Value):
+            self._note_frame(text, read.value)
+            pending.settle(outcome.Value(read.value.payload))
+        else:
+            self._note_frame(text, None, str(read.error))
+            pending.settle(read)
+
+    def _note_frame(self, text: str, read: Request | Answer | None, why: str = "") -> None:
+        """Show a frame, and count it where it broke its schema but was read."""
+        bent = () if read is None else read.bent
+        if self._tap.looked_at:
+            self._tap.note(self.charge_point_id, IN, text, why or "; ".join(bent))
+        if read is not None and bent:
+            self._tally.bent += 1
+            self._schema_deviations += 1
+            self._deviated(read.action, bent[0], self._schema_deviations)
+
+    def _count(self, error: FrameError) -> None:
+        self._tally.rejected[error.code] += 1
+        self._rejected_frames += 1
+        self._rejected(error, self._rejected_frames)
+
+    # --- calling -------------------------------------------------------------------------------
+
+    async def call(
+        self, action: str, payload: Mapping[str, Any], *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Ask the charge point; returns the payload of its answer, valid against the schema.
+
+        timeout: seconds for an answer, None for the usual ones; they count from the sending, and
+            the wait for earlier calls is extra.
+        Raises InvalidCall and NotApproved before anything is sent; TooManyCalls,
+        ChargePointGone, ChargePointSilent, ChargePointRefused, InvalidAnswer.
+        """
+        check_call(action, payload)
+        if self._pending_approval and action in _NOT_WHILE_PENDING:  # OCPP 1.6 §4.2
+            raise NotApproved(
+                f"{self.charge_point_id} waits for approval (Pending):"
+                " until then nothing may be started or stopped on it"
+            )
+        if self._calls_waiting >= MOST_CALLS:
+            raise TooManyCalls(f"{MOST_CALLS} calls wait for {self.charge_point_id} already")
+        self._calls_waiting += 1
+        try:
+            async with self._one_call:  # OCPP-J 4.1.1: one CALL at a time in each direction
+                pending = _Pending(f"g{next(self._numbers)}", action)
+                frame = encode_call(pending.unique_id, action, payload)
+                return await self._ask(pending, frame, timeout or self._call_timeout)
+        finally:
+            self._calls_waiting -= 1
+
+    async def _ask(self, pending: _Pending, frame: str, timeout: float) -> dict[str, Any]:
+        if self._gone or self._farewell is not None:
+            raise ChargePointGone(self.why())
+        sent_at = trio.current_time()
+        self._pending = pending  # before the sending: no answer can overtake its question
+        try:
+            try:
+                await self._send(frame)
+            except SocketClosed as exc:
+                gone = ChargePointGone(str(exc))
+                pending.settle(outcome.Error(gone))
+                raise gone from exc
+            with trio.move_on_after(timeout):
+                await pending.answered.wait()
+        finally:
+            self._pending = None
+            self._note_ended(pending, sent_at)
+        if pending.result is None:
+            raise ChargePointSilent(f"{pending.action} not answered in {timeout:g} s")
+        return pending.result.unwrap()
+
+    def _note_ended(self, pending: _Pending, sent_at: float) -> None:
+        ended = _ended(pending.result)
+        self._tally.calls[pending.action, ended] += 1
+        if ended in _ANSWERED:
+            self._tally.call_seconds.add(trio.current_time() - sent_at)
+
+    async def _send(self, text: str) -> None:
+        if self._tap.looked_at:
+            self._tap.note(self.charge_point_id, OUT, text)
+        with self._watched():
+            await self._socket.send(text)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        # No deadline on a send, which would cost more than the sending: `check` looks at the clock.
+        if self._sends == 0:
+            self._sent_at = trio.current_time()
+        self._sends += 1
+        try:
+            yield
+        finally:
+            self._sends -= 1
+            self._sent_at = trio.current_time()
+
+    # --- signs of life -------------------------------------------------------------------------
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since the newest frame.  now: Trio's time."""
+        return max(0.0, now - self._socket.heard_at)
+
+    def check(self, now: float, *, silence: float, ping_interval: float) -> str | None:
+        """What this connection needs now: "abort", "gone", "ping" or nothing.
+
+        now: Trio's time.  silence: seconds without any frame after which it is taken for gone.
+        """
+        if self._sends and now - self._sent_at > SEND_TIMEOUT:
+            return "abort"
+        quiet = now - self._socket.heard_at
+        unanswered = self._pinged_at > self._socket.heard_at
+        if quiet > silence or (unanswered and now - self._pinged_at > PONG_TIMEOUT):
+            return "gone"
+        if not unanswered and now - max(self._pinged_at, self._socket.heard_at) >= ping_interval:
+            self._pinged_at = now
+            return "ping"
+        return None
+
+    async def ping(self) -> None:
+        """Ask for a sign of life; `check` sees whether one comes."""
+        try:
+            with self._watched():
+                await self._socket.ping()
+        except SocketClosed:
+            log.debug("ping to a closed socket", charge_point=self.charge_point_id)
+
+    async def abort(self) -> None:
+        """End the connection without a goodbye: the peer does not read."""
+        await self._socket.abort()
+
+
+def _ended(result: outcome.Outcome[dict[str, Any]] | None) -> str:
+    """How a call ended, in a word for metrics."""
+    if result is None:
+        return "timeout"
+    match result:
+        case outcome.Value():
+            return "answered"
+        case outcome.Error(error=ChargePointRefused()):
+            return "refused"
+        case outcome.Error(error=InvalidAnswer()):
+            return "invalid"
+    return "gone"

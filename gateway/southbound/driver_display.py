@@ -1,0 +1,241 @@
+"""The driver's display: prices and running costs for the charge points that can show them.
+
+DataTransfer as in the OCA's "OCPP & California Pricing Requirements".  Its laws: nobody who
+serves a charge point waits for it; at most one message is under way to a charge point; what
+something newer says better is never sent; a display that does not take part is dark until the
+charge point connects again, and no other display notices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from ..billing.driver_messages import MOST_DECIMALS, Editor, Payload, Shown, Told, told_afterwards
+from ..billing.ledger import Ledger
+from ..bus import EventBus, Overflow, Subscription
+from ..domain.events import (
+    ChargePointBooted,
+    ChargePointConnected,
+    ChargePointDisconnected,
+    Event,
+    IdTagPresented,
+    TransactionOpened,
+    TransactionProgressed,
+    TransactionSettled,
+)
+from .connection import ChargePointSession
+from .errors import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
+from .handlers import COST_MESSAGES, Now
+from .messages import InvalidAnswer
+from .registry import Registry
+
+_SHOWS, _DECIMALS = "CustomDisplayCostAndPrice", "NumberOfDecimalsForCostValues"
+_USUAL_DECIMALS = 3
+_BOOT_WAIT = 10.0  # seconds for a BootNotification: who only reconnects sends none
+_MOST_WAITING = 32  # messages for one display
+_CAPACITY = 20_000  # a whole fleet comes back at once
+_AT_A_STRETCH = 25  # events, without letting others run
+
+log = structlog.get_logger(__name__)
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+@asynccontextmanager
+async def open_displays(
+    bus: EventBus, registry: Registry, ledger: Ledger, now: Now
+) -> AsyncIterator[None]:
+    """Show drivers what they pay, while the block runs."""
+    displays = _Displays(registry, Editor(ledger, bus.fleet), now)
+    async with trio.open_nursery() as nursery:
+        with bus.subscribe(
+            ChargePointConnected,
+            ChargePointBooted,
+            ChargePointDisconnected,
+            IdTagPresented,
+            TransactionOpened,
+            TransactionProgressed,
+            TransactionSettled,
+            overflow=Overflow.FORGET,
+            capacity=_CAPACITY,
+        ) as entries:
+            nursery.start_soon(displays.follow, entries)  # noqa: ASYNC111  its end is the task's
+            yield
+
+
+class _Displays:
+    """Owns: the display of each connection."""
+
+    def __init__(self, registry: Registry, editor: Editor, now: Now) -> None:
+        self._registry = registry
+        self._editor = editor
+        self._now = now
+        self._displays: dict[str, _Display] = {}
+
+    async def follow(self, entries: Subscription) -> None:
+        while batch := await entries.gathered(_AT_A_STRETCH):
+            for entry in batch:
+                try:
+                    self._heed(entry.event)
+                except Exception:
+                    log.exception("display not served", seq=entry.seq)
+            await trio.lowlevel.checkpoint()
+
+    def _heed(self, event: Event) -> None:
+        display = self._of(event.charge_point_id)
+        if display is not None:
+            display.heed(event)
+
+    def _of(self, charge_point_id: str) -> _Display | None:
+        """That of the connection which the charge point has now; None where it has none."""
+        try:
+            session = self._registry.session(charge_point_id)
+        except ChargePointGone:
+            self._displays.pop(charge_point_id, None)
+            return None
+        display = self._displays.get(charge_point_id)
+        if display is None or display.session is not session:
+            display = _Display(session, self._editor, self._now)
+            self._displays[charge_point_id] = display
+            session.tasks.start_soon(display.run)  # it is to end with the connection
+        return display
+
+
+class _Display:
+    """One connection's display.  Owns: what waits to be shown, by transaction; None: a price."""
+
+    def __init__(self, session: ChargePointSession, editor: Editor, now: Now) -> None:
+        self.session = session
+        self._editor = editor
+        self._now = now
+        self._arrival = trio.CancelScope(deadline=trio.current_time() + _BOOT_WAIT)
+        self._waiting: dict[int | None, Shown] = {}
+        self._news = trio.lowlevel.ParkingLot()
+        self._starts: dict[int, datetime] = {}  # when they were received
+        self._costs: dict[int, tuple[Decimal | None, bool]] = {}  # newest, and whether idle
+        self._dark = False
+
+    def heed(self, event: Event) -> None:
+        """Wait for it, show it, or find that nobody needs it."""
+        match event:
+            case ChargePointBooted(status="Accepted"):
+                self._arrival.cancel()
+            case ChargePointBooted():  # not before it is approved (OCPP 1.6 §4.2)
+                self._arrival.deadline = math.inf
+            case _ if self._dark:
+                pass
+            case IdTagPresented(status="Accepted"):
+                self._put(None, event)
+            case TransactionOpened():
+                self._starts[event.transaction_id] = event.received_at
+                self._costs[event.transaction_id] = event.progress.cost_total, event.progress.idle
+                price = self._waiting.get(None)
+                if isinstance(price, IdTagPresented) and _same(price.id_tag, event.id_tag):
+                    del self._waiting[None]  # it comes too late
+                self._heed_cost(event)
+            case TransactionProgressed():
+                costs = event.progress.cost_total, event.progress.idle
+                known = self._costs.get(event.transaction_id, costs)
+                self._costs[event.transaction_id] = costs
+                if not event.by_clock or costs != known:
+                    self._heed_cost(event)
+            case TransactionSettled():
+                self._heed_cost(event)
+                self._starts.pop(event.transaction_id, None)
+                self._costs.pop(event.transaction_id, None)
+
+    def _heed_cost(self, event: Told) -> None:
+        start_told_at = self._starts.get(event.transaction_id)
+        if start_told_at is not None and told_afterwards(event, start_told_at):
+            self._waiting.pop(event.transaction_id, None)
+        elif not isinstance(event, TransactionSettled):
+            if not isinstance(self._waiting.get(event.transaction_id), TransactionSettled):
+                self._put(event.transaction_id, event)
+        elif event.version == 1 and "stop_inferred" not in event.receipt["flags"]:
+            self._put(event.transaction_id, event)
+        else:  # a correction, or an end that nobody told: the driver has left
+            self._waiting.pop(event.transaction_id, None)
+
+    def _put(self, place: int | None, event: Shown) -> None:
+        if len(self._waiting) >= _MOST_WAITING and place not in self._waiting:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[place] = event
+        self._news.unpark()
+
+    # --- the task -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Show what comes, if there is a display at all, until the connection ends."""
+        name = self.session.charge_point_id
+        try:
+            decimals = await self._decimals()
+            if decimals is not None:
+                await self._show(decimals)
+        except ChargePointGone:
+            pass
+        except (ChargePointRefused, ChargePointSilent, InvalidAnswer, TooManyCalls) as exc:
+            log.info("display not used", charge_point=name, why=repr(exc)[:200])
+        except Exception:  # the guard of one charge point: its display is lost, nothing else
+            log.exception("display not used", charge_point=name)
+        finally:
+            self._dark = True
+            self._waiting.clear()
+            self._starts.clear()
+
+    async def _decimals(self) -> int | None:
+        """Ask the charge point how many decimals it shows; None where it shows nothing."""
+        with self._arrival:
+            await trio.sleep_forever()
+        answer = await self.session.call("GetConfiguration", {"key": [_SHOWS, _DECIMALS]})
+        return decimals_of(answer)
+
+    async def _show(self, decimals: int) -> None:
+        known = True
+        while known:
+            while not self._waiting:
+                await self._news.park()
+            event = self._waiting.pop(next(iter(self._waiting)))
+            message = self._editor.message(event, self._now(), decimals)
+            if message is not None:
+                known = await self._tell(*message)
+        log.info("display not known", charge_point=self.session.charge_point_id)
+
+    async def _tell(self, message_id: str, data: Payload) -> bool:
+        """Whether the charge point knows what such messages are."""
+        payload = {
+            "vendorId": COST_MESSAGES,
+            "messageId": message_id,
+            "data": _encoder.encode(data).decode(),
+        }
+        try:
+            answer = await self.session.call("DataTransfer", payload)
+        except TooManyCalls:  # of operators; the next message says it better
+            return True
+        return bool(answer["status"] != "UnknownVendorId")
+
+
+def _same(one: str, other: str) -> bool:
+    return one.lower() == other.lower()  # OCPP 1.6 §7.28: an idTag knows no case
+
+
+def decimals_of(answer: Mapping[str, Any]) -> int | None:
+    """From GetConfiguration's answer; None where the charge point shows no costs."""
+    values = {
+        str(item["key"]).lower(): str(item.get("value", "")).strip().lower()
+        for item in answer.get("configurationKey") or ()
+    }
+    if values.get(_SHOWS.lower()) != "true":
+        return None
+    digits = values.get(_DECIMALS.lower(), "")
+    if digits.isascii() and digits.isdigit():
+        return min(int(digits), MOST_DECIMALS)
+    return _USUAL_DECIMALS

@@ -1,0 +1,312 @@
+"""What we answer: a charge point's request -> events on the bus -> the reply.
+
+The reply leaves only after the events are durable.  A charge point that got no reply asks
+again, so an answered request is never lost and an unanswered one is never assumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+from ..bus import EventBus, JournalError
+from ..domain import events, refused_tags
+from ..domain.charge_point_clock import ChargePointClock
+from ..domain.connector_state import completed, inferred, status_inferred
+from ..domain.fleet import device_name, is_another
+from ..domain.tags import TagList
+from ..offload import offload
+from .errors import Unanswerable
+from .messages import TRANSACTION_ACTIONS, FrameError, Request
+from .request_events import event_of
+from .websocket import ENDS_CONNECTION
+
+COST_MESSAGES = "org.openchargealliance.costmsg"
+_REJECTED_EVERY = 10.0  # seconds between two events about rejected frames of one charge point
+_DEVIATIONS_TOLD = 10  # each of so many; then seldom, for some break the schema in every message
+_DEVIATIONS_EVERY = 3600.0  # seconds
+
+log = structlog.get_logger(__name__)
+
+Now = Callable[[], datetime]
+Reply = Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What every charge point is told alike.
+
+    heartbeat_interval: seconds.  tell_heartbeats: whether Heartbeats become events.
+    pending: whether charge points that the configuration does not name wait for approval.
+    concurrent: whether an id tag may charge in two places at once.
+    energy_scales: charge point id -> what its registers are multiplied by, where not by 1.
+    """
+
+    tags: TagList = attrs.field(factory=TagList)
+    heartbeat_interval: int = 300
+    tell_heartbeats: bool = False
+    pending: bool = False
+    concurrent: bool = True
+    energy_scales: Mapping[str, Decimal] = attrs.field(factory=dict)
+
+
+class Desk:
+    """One charge point's desk.  It cannot call the charge point: it does not know the session.
+
+    waiting: whether the charge point waits for approval.
+    booted: set once a BootNotification is answered.
+    """
+
+    def __init__(
+        self,
+        charge_point_id: str,
+        bus: EventBus,
+        now: Now,
+        rules: Rules,
+        clock: ChargePointClock,
+        present: Callable[[], datetime | None],
+        *,
+        known: bool,
+    ) -> None:
+        self._charge_point_id = charge_point_id
+        self._bus = bus
+        self._now = now
+        self._rules = rules
+        self._clock = clock
+        self._present = present
+        self.waiting = rules.pending and not known
+        self.booted = trio.Event()
+        self._rejected_told_at = -math.inf
+        self._deviation_told_at = -math.inf
+        self._refused_in_a_row = 0
+        self._clerks: dict[str, Callable[[Request], Awaitable[Reply]]] = {
+            "Authorize": self._authorize,
+            "BootNotification": self._boot,
+            "DataTransfer": self._data,
+            "Heartbeat": self._heartbeat,
+            "SignCertificate": self._sign_certificate,
+            "StartTransaction": self._start,
+            "StopTransaction": self._stop,
+        }
+
+    async def answer(self, request: Request) -> Reply:
+        """The payload of the CALLRESULT.  Raises Unanswerable, which the peer is told.
+
+        A bug of ours is told as InternalError, to this charge point only; but a transaction
+        message must not be refused (charge points drop it for good), so there it is raised:
+        the connection ends without an answer, and the message will come again.
+        """
+        if self.waiting and request.action not in TRANSACTION_ACTIONS | {"BootNotification"}:
+            raise Unanswerable("SecurityError", "this charge point is not approved yet")
+        try:
+            return await self._clerks.get(request.action, self._note)(request)
+        except (Unanswerable, JournalError):
+            raise
+        except Exception:
+            if request.action in TRANSACTION_ACTIONS:
+                raise
+            log.exception(
+                "request not answered", charge_point=self._charge_point_id, action=request.action
+            )
+            raise Unanswerable("InternalError", "an internal error occurred") from None
+
+    def rejected(self, error: FrameError, total: int) -> None:
+        """Tell of frames that broke the protocol, but not of each: there may be thousands."""
+        now = trio.current_time()  # a wall clock may jump
+        last = error.code in ENDS_CONNECTION  # no later one will tell the number
+        if last or now - self._rejected_told_at >= _REJECTED_EVERY:
+            self._rejected_told_at = now
+            log.info(
+                "frame rejected",
+                charge_point=self._charge_point_id,
+                code=error.code,
+                why=error.why,
+                rejected_frames=total,
+            )
+            self._bus.publish_soon(
+                events.FramesRejected(
+                    charge_point_id=self._charge_point_id,
+                    received_at=self._now(),
+                    total=total,
+                    code=error.code,
+                    why=error.why[:200],
+                )
+            )
+
+    def deviated(self, action: str, what: str, total: int) -> None:
+        """Tell of messages that broke their schema but were read, though not of each of many."""
+        now = trio.current_time()
+        if total > _DEVIATIONS_TOLD and now - self._deviation_told_at < _DEVIATIONS_EVERY:
+            return
+        self._deviation_told_at = now
+        if total == 1:
+            log.info(
+                "charge point breaks the schema in what can be read all the same",
+                charge_point=self._charge_point_id,
+                action=action,
+                what=what,
+            )
+        self._bus.publish_soon(
+            events.SchemaDeviated(
+                charge_point_id=self._charge_point_id,
+                received_at=self._now(),
+                total=total,
+                action=action,
+                what=what[:200],
+            )
+        )
+
+    # --- the clerks ----------------------------------------------------------------------------
+
+    async def _note(self, request: Request) -> Reply:
+        """What needs no more than to be kept: MeterValues and their like."""
+        await self._bus.publish(completed(await self._long_fact(request), self._bus.fleet))
+        return {}
+
+    async def _boot(self, request: Request) -> Reply:
+        status = "Pending" if self.waiting else "Accepted"
+        fact = self._fact(request)
+        assert isinstance(fact, events.ChargePointBooted)  # noqa: S101  by its action
+        replaced = is_another(self._bus.fleet.about(self._charge_point_id), fact)
+        await self._bus.publish(attrs.evolve(fact, status=status, replaced=replaced))
+        self.booted.set()
+        return {
+            "currentTime": _iso(self._now()),
+            "interval": self._rules.heartbeat_interval,
+            "status": status,
+        }
+
+    async def _heartbeat(self, _: Request) -> Reply:
+        now = self._now()
+        if self._rules.tell_heartbeats:
+            self._bus.publish_soon(
+                events.HeartbeatReceived(charge_point_id=self._charge_point_id, received_at=now)
+            )
+        return {"currentTime": _iso(now)}
+
+    async def _authorize(self, request: Request) -> Reply:
+        now = self._now()
+        id_tag: str = request.payload["idTag"]
+        info = self._rules.tags.info(id_tag, now)
+        self._bus.publish_soon(  # nobody is promised anything by it, so it need not wait
+            events.IdTagPresented(
+                charge_point_id=self._charge_point_id,
+                received_at=now,
+                id_tag=id_tag,
+                status=info["status"],
+            )
+        )
+        self._count_refusals(info["status"])
+        return {"idTagInfo": info}
+
+    async def _start(self, request: Request) -> Reply:
+        fact = self._fact(request)
+        assert isinstance(fact, events.TransactionStarted)  # noqa: S101  by its action
+        info = self._rules.tags.info(fact.id_tag, self._now())
+        if info["status"] == "Accepted" and self._charges_elsewhere(fact):
+            info = {**info, "status": "ConcurrentTx"}
+        # Also a refused transaction is real: it may have run offline, and energy with it.
+        (entry,) = await self._bus.publish(attrs.evolve(fact, id_tag_status=info["status"]))
+        self._count_refusals(info["status"])
+        started = entry.event
+        assert isinstance(started, events.TransactionStarted)  # noqa: S101  as it went in
+        self._clock.started(started)
+        self._bus.publish_soon(*inferred(started, self._bus.fleet))
+        return {"transactionId": started.transaction_id, "idTagInfo": info}
+
+    def infer_statuses(self, since: datetime) -> None:
+        """Tell the status of connectors that have reported none since the charge point connected.
+
+        Of a charge point that has told of no connector at all, connector 1 is meant: every one
+        has it (OCPP 1.6 §3.8).  since: when it connected.
+        """
+        fleet, name = self._bus.fleet, self._charge_point_id
+        seen = events.Event(charge_point_id=name, received_at=self._now(), timestamp=since)
+        for connector in fleet.connectors(name) or (1,):
+            is_open = fleet.open_transaction(name, connector) is not None
+            status = "Charging" if is_open else "Available"
+            self._bus.publish_soon(*status_inferred(seen, connector, status, fleet))
+
+    def _count_refusals(self, status: str) -> None:
+        """Tell of drivers who are refused again and again, as a security event of ours."""
+        self._refused_in_a_row, told = refused_tags.heard(self._refused_in_a_row, status)
+        if told is not None:
+            self._bus.publish_soon(
+                events.SecurityEventReported(
+                    charge_point_id=self._charge_point_id, received_at=self._now(), type=told
+                )
+            )
+
+    async def _stop(self, request: Request) -> Reply:
+        fact = await self._long_fact(request)
+        assert isinstance(fact, events.TransactionStopped)  # noqa: S101  by its action
+        stopped = completed(fact, self._bus.fleet)
+        await self._bus.publish(stopped, *inferred(stopped, self._bus.fleet))
+        if fact.id_tag is None:  # OCPP 1.6 §4.10: idTagInfo answers an idTag
+            return {}
+        return {"idTagInfo": self._rules.tags.info(fact.id_tag, self._now())}
+
+    async def _data(self, request: Request) -> Reply:
+        await self._bus.publish(self._fact(request))
+        known = request.payload.get("vendorId") == COST_MESSAGES
+        if known and request.payload.get("messageId") == "ConnectorUnplugged":
+            return {"status": "Accepted"}
+        return {"status": "UnknownMessageId" if known else "UnknownVendorId"}
+
+    async def _sign_certificate(self, _: Request) -> Reply:
+        return {"status": "Rejected"}  # there is no certificate authority to ask
+
+    def _charges_elsewhere(self, fact: events.TransactionStarted) -> bool:
+        """A retry is not concurrent with itself, nor a start with what it takes the place of."""
+        if self._rules.concurrent:
+            return False
+        here = device_name(self._charge_point_id, fact.connector_id)
+        owner = self._rules.tags.owner
+        return owner(fact.id_tag) in map(owner, self._bus.fleet.busy_tags(but=here))
+
+    async def _long_fact(self, request: Request) -> events.Event:
+        """Of a request that may be long."""
+        if not request.long:
+            return self._fact(request)
+        return self._judged(await offload(partial(self._read, request, self._now())))
+
+    def _fact(self, request: Request) -> events.Event:
+        return self._judged(self._read(request, self._now()))
+
+    def _read(self, request: Request, received_at: datetime) -> events.Event:
+        """Pure, for it may run in a thread."""
+        fact = event_of(
+            request.action,
+            request.payload,
+            charge_point_id=self._charge_point_id,
+            received_at=received_at,
+        )
+        if fact is None:
+            raise TypeError(f"no fact in a {request.action}")
+        return fact
+
+    def _judged(self, fact: events.Event) -> events.Event:
+        """With what is known of the charge point's clock and registers."""
+        return self._clock.judged(self._with_scale(fact), self._present())
+
+    def _with_scale(self, fact: events.Event) -> events.Event:
+        scale = self._rules.energy_scales.get(self._charge_point_id)
+        if isinstance(fact, events.MeterSampled):
+            about = (fact.charge_point_id, fact.connector_id, fact.transaction_id)
+            scale = self._bus.fleet.energy_scale(*about, scale)
+        elif not isinstance(fact, events.TransactionStarted):
+            return fact
+        return fact if scale is None else attrs.evolve(fact, energy_scale=scale)
+
+
+def _iso(at: datetime) -> str:
+    """With milliseconds, as the specification's own examples have it."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""OCPI tariffs: read, checked, and the prices that hold at an instant.  Without I/O."""

@@ -1,0 +1,230 @@
+"""One OCPI tariff, from JSON to the model that prices (OCPI 2.2.1 and 2.3.0, Tariff)."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from ..domain.fixed_point import plain
+from . import fields as parts
+from .currencies import MINOR_DIGITS
+from .dimensions import DAY, PARKING_TIME, SIZES, STEPS, TIME
+from .fields import Faults, Node
+from .restrictions import Restrictions
+from .tariff import Component, Element, Limit, Tariff
+
+
+def tariff_of(value: Mapping[str, Any], faults: Faults) -> Tariff | None:
+    """None where a fault is fatal."""
+    node = Node(value, faults)
+    _strangers(value, _TARIFF, faults, misspelled=True)
+    before = len(faults.found)
+    name = node.get("id", parts.text, required=True)
+    currency = node.get("currency", _currency, required=True)
+    including = node.get("tax_included", parts.one_of("YES", "NO", "N/A")) == "YES"
+    raw: list[_RawComponent] = []
+    elements: list[Element] = []
+    with faults.at("elements"):
+        if value.get("elements") is None or value.get("elements") == []:
+            faults.error("is missing: a tariff without elements prices no session")
+        else:
+            for index, item in parts.objects(value["elements"], faults):
+                with faults.at(index):
+                    _element(Node(item, faults), raw, elements)
+    least, greatest = (node.get(key, _limit) for key in ("min_price", "max_price"))
+    _judge_limits(least, greatest, faults)
+    start, end = (node.get(key, parts.moment) for key in ("start_date_time", "end_date_time"))
+    if start is not None and end is not None and start >= end:
+        faults.warn("is valid at no time: start_date_time is not before end_date_time")
+    if name is None or currency is None or any(f.fatal for f in faults.found[before:]):
+        return None
+    scale = _scale(raw, including, (least, greatest))
+    held = [element.restrictions for element in elements]
+    return Tariff(
+        id=name,
+        currency=currency,
+        digits=MINOR_DIGITS[currency],
+        scale=scale,
+        components=tuple(_component(item, including, scale) for item in raw),
+        elements=tuple(elements),
+        least=_scaled_limit(least, scale),
+        greatest=_scaled_limit(greatest, scale),
+        valid_from=start,
+        valid_to=end,
+        snapshot=dict(value),
+        sha256=hashlib.sha256(canonical(value).encode()).hexdigest(),
+        by_power=any(r.from_power is not None or r.to_power is not None for r in held),
+        by_current=any(r.from_current is not None or r.to_current is not None for r in held),
+        by_calendar=any(
+            bound is not None
+            for r in held
+            for bound in (r.from_time, r.to_time, r.from_date, r.to_date, r.days)
+        ),
+        times=tuple(t for t in _bounds(held, "time") if 0 < t < DAY),
+        durations=_bounds(held, "duration"),
+        energies=_bounds(held, "energy"),
+        powers=_bounds(held, "power"),
+        currents=_bounds(held, "current"),
+    )
+
+
+_TARIFF = (
+    "country_code", "party_id", "id", "currency", "type", "tariff_alt_text", "tariff_alt_url",
+    "min_price", "max_price", "preauthorize_amount", "elements", "tax_included",
+    "start_date_time", "end_date_time", "energy_mix", "last_updated",
+)  # fmt: skip
+_ELEMENT = ("price_components", "restrictions")
+_COMPONENT = ("type", "price", "vat", "step_size")
+
+
+def canonical(value: object) -> str:
+    """JSON text that is the same for the same content: keys sorted, no blanks."""
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, Mapping):
+        members = sorted((str(name), canonical(member)) for name, member in value.items())
+        return "{" + ",".join(f"{canonical(name)}:{text}" for name, text in members) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(canonical(member) for member in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _bounds(held: Iterable[Restrictions], what: str) -> tuple[Any, ...]:
+    found = {getattr(r, f"{side}_{what}") for r in held for side in ("from", "to")}
+    return tuple(sorted(found - {None}))
+
+
+class _RawComponent:
+    """A price component as it stands in the file."""
+
+    def __init__(self, dimension: str, price: Decimal, vat: Decimal | None, step: int) -> None:
+        self.dimension, self.price, self.vat, self.step_size = dimension, price, vat, step
+
+    def exact(self, *, including: bool) -> tuple[Fraction, Fraction]:
+        """The price of a nWh, us or session, excluding and including VAT."""
+        price = Fraction(self.price) / SIZES[self.dimension]
+        tax = 1 + Fraction(self.vat or 0) / 100
+        return (price / tax, price) if including else (price, price * tax)
+
+
+def _element(node: Node, raw: list[_RawComponent], elements: list[Element]) -> None:
+    faults = node.faults
+    _strangers(node.value, _ELEMENT, faults)
+    held = node.get("restrictions", parts.restrictions)
+    skipped = held is None and node.value.get("restrictions") is not None
+    components: dict[str, int] = {}
+    with faults.at("price_components"):
+        if not node.value.get("price_components"):
+            faults.error("is missing: the element has no price")
+            return
+        for index, item in parts.objects(node.value["price_components"], faults):
+            with faults.at(index):
+                component = _raw_component(Node(item, faults))
+                if component is None or skipped:
+                    continue
+                if component.dimension in components:
+                    faults.error(f"a second {component.dimension} in one element")
+                    continue
+                components[component.dimension] = len(raw)
+                raw.append(component)
+    if components:
+        elements.append(Element(components=components, restrictions=held or Restrictions()))
+
+
+def _raw_component(node: Node) -> _RawComponent | None:
+    _strangers(node.value, _COMPONENT, node.faults)
+    dimension = node.get("type", parts.dimension, required=True)
+    price = node.get("price", parts.number, required=True)
+    vat = node.get("vat", parts.number)
+    step = node.get("step_size", parts.whole_number)
+    if dimension is None or price is None:
+        return None
+    return _RawComponent(dimension, price, vat, 1 if step is None else step)
+
+
+def _strangers(
+    value: Mapping[str, Any], known: Sequence[str], faults: Faults, *, misspelled: bool = False
+) -> None:
+    """Warn of members that OCPI does not know: a price or a restriction may be meant by them.
+
+    misspelled: only of what looks like a known one.
+    """
+    for name in value.keys() - set(known):
+        meant = difflib.get_close_matches(name, known, n=1)
+        if meant or not misspelled:
+            with faults.at(name):
+                hint = f"; is {meant[0]} meant?" if meant else ""
+                faults.warn(f"is not known to OCPI: ignored{hint}")
+
+
+def _component(raw: _RawComponent, including: bool, scale: int) -> Component:
+    excl, incl = raw.exact(including=including)
+    dimension = raw.dimension
+    per = 60 if dimension in (TIME, PARKING_TIME) else 1
+    return Component(
+        dimension=dimension,
+        price=raw.price,
+        vat=raw.vat,
+        step_size=raw.step_size,
+        step=raw.step_size * STEPS[dimension],
+        excl=int(excl * scale),
+        incl=int(incl * scale),
+        shown=plain(incl * SIZES[dimension] / per, 6),
+    )
+
+
+def _currency(value: Any, faults: Faults) -> str | None:
+    if isinstance(value, str) and value in MINOR_DIGITS:
+        return value
+    faults.error(f"must be a currency of ISO 4217 like EUR, not {parts.shown(value)}")
+    return None
+
+
+_RawLimit = tuple[Decimal | None, Decimal | None]
+
+
+def _limit(value: Any, faults: Faults) -> _RawLimit | None:
+    """OCPI 2.2.1's Price or 2.3.0's PriceLimit; a bare number is the amount excluding VAT."""
+    if not isinstance(value, dict):
+        found = parts.number(value, faults)
+        return None if found is None else (found, None)
+    node = Node(value, faults)
+    amounts = [
+        node.get(old if value.get(old) is not None else new, parts.number)
+        for old, new in (("excl_vat", "before_taxes"), ("incl_vat", "after_taxes"))
+    ]
+    if not value.keys() & {"excl_vat", "before_taxes", "incl_vat", "after_taxes"}:
+        faults.error("has neither excl_vat nor incl_vat")
+    if amounts == [None, None]:
+        return None
+    return amounts[0], amounts[1]
+
+
+def _judge_limits(least: _RawLimit | None, greatest: _RawLimit | None, faults: Faults) -> None:
+    for low, high in zip(least or (), greatest or (), strict=False):
+        if low is not None and high is not None and low > high:
+            with faults.at("min_price"):
+                faults.error("is greater than max_price")
+            return
+
+
+def _scale(
+    raw: Iterable[_RawComponent], including: bool, limits: Iterable[_RawLimit | None]
+) -> int:
+    """The least number that makes every price and limit a whole number when multiplied by it."""
+    exact = [price for item in raw for price in item.exact(including=including)]
+    exact += [Fraction(a) for limit in limits for a in limit or () if a is not None]
+    return math.lcm(*(price.denominator for price in exact))
+
+
+def _scaled_limit(limit: _RawLimit | None, scale: int) -> Limit | None:
+    if limit is None:
+        return None
+    excl, incl = (None if amount is None else int(Fraction(amount) * scale) for amount in limit)
+    return Limit(excl, incl)

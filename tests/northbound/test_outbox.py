@@ -1,0 +1,295 @@
+"""After an outage of hours: what is goes before what was, and nothing is lost or mixed up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from gateway.app import Settings
+from gateway.bus import EventBus
+from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
+from gateway.domain.fleet import Fleet
+from gateway.journal import Bookmark
+from gateway.northbound.outbox import READER
+from gateway.northbound.publisher import NorthSettings, open_north
+from tests.memory_journal import MemoryJournal
+
+from ..conftest import Gateway, open_gateway
+from ..fakes import ATTRIBUTES, EPOCH, FakeThingsBoard, now
+from .test_publisher import Desk, assert_announced_first, settled, wait_until
+
+FEW = 50
+
+
+def told(n: int, name: str = "CP-1") -> FirmwareStatusChanged:
+    """Something with a number, which happened n seconds after the beginning."""
+    return FirmwareStatusChanged(
+        charge_point_id=name, received_at=EPOCH + timedelta(seconds=n), status=f"S-{n}"
+    )
+
+
+def arrived(address: str) -> ChargePointConnected:
+    return ChargePointConnected(
+        charge_point_id="CP-1", received_at=now(), remote_address=address, security_profile=0
+    )
+
+
+def numbers(board: FakeThingsBoard, name: str = "CP-1") -> list[int]:
+    """The numbers in the order in which they were told."""
+    return [int(text[2:]) for text in board.values(name, "firmware_status")]
+
+
+@asynccontextmanager
+async def away(board: FakeThingsBoard | None = None, journal=None, **north) -> Iterator[Gateway]:
+    """A gateway that has no link yet, and takes more than FEW entries for a long backlog."""
+    board = board or FakeThingsBoard()
+    board.up = False
+    parts = {"board": board, "journal": journal or MemoryJournal()}
+    told = Settings(north=NorthSettings(in_order=FEW, **north))
+    async with open_gateway(settings=told, **parts) as gateway:
+        yield gateway
+
+
+class SlowBoard(FakeThingsBoard):
+    """Takes `pause` seconds for each message."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__()
+        self.pause = pause
+
+    async def send(self, publication):
+        await trio.sleep(self.pause)
+        return await super().send(publication)
+
+
+async def publish(bus: EventBus, first: int, last: int, name: str = "CP-1") -> None:
+    for n in range(first, last + 1):
+        await bus.publish(told(n, name))
+
+
+@pytest.mark.parametrize("many_devices", [True, False])
+async def test_new_values_go_before_a_long_backlog_which_goes_oldest_first(many_devices):
+    async with away(SlowBoard(0.3), many_devices=many_devices) as gateway:
+        bus = gateway.house.bus
+        await publish(bus, 1, 20_000)
+        gateway.board.up = True
+        await wait_until(lambda: gateway.house.north.connected)
+        began = trio.current_time()
+        await bus.publish(told(90_000))
+        await wait_until(lambda: 90_000 in numbers(gateway.board))
+        assert trio.current_time() - began < 2
+        at_first = numbers(gateway.board)
+        assert 20_000 not in at_first
+        await wait_until(lambda: len(numbers(gateway.board)) >= 20_001)
+        told_at = [n for n in numbers(gateway.board) if n <= 20_000]
+        assert told_at == list(range(1, 20_001))
+        assert gateway.board.latest("CP-1")["firmware_status"] == "S-90000"
+
+
+async def test_a_short_backlog_is_told_in_order():
+    async with away() as gateway:
+        await publish(gateway.house.bus, 1, FEW)
+        gateway.board.up = True
+        await publish(gateway.house.bus, FEW + 1, FEW + 20)
+        await wait_until(lambda: len(numbers(gateway.board)) >= FEW + 20)
+    assert numbers(gateway.board) == list(range(1, FEW + 21))
+
+
+async def test_attributes_are_told_as_they_are_now_and_not_as_they_were():
+    """They have no time, so an old one that comes late would stand."""
+    async with away() as gateway:
+        bus, board = gateway.house.bus, gateway.board
+        await bus.publish(arrived("first"))
+        await publish(bus, 1, 2_500)
+        await bus.publish(arrived("second"))
+        board.up = True
+        await wait_until(lambda: board.links)
+        await bus.publish(arrived("third"))
+        await wait_until(lambda: len(numbers(board)) >= 2_500)
+        await settled()
+        addresses = [
+            body["CP-1"]["remote_address"]
+            for body in board.about(ATTRIBUTES)
+            if "remote_address" in body.get("CP-1", {})
+        ]
+    assert addresses[-1] == "third"
+    assert "first" not in addresses
+
+
+async def test_attributes_that_change_while_they_are_told_are_told_again():
+    class Board(FakeThingsBoard):
+        async def send(self, publication):
+            if b'"second"' in publication.payload:
+                await trio.sleep(5)  # what is told after it arrives before it
+            return await super().send(publication)
+
+    async with away(Board()) as gateway:
+        bus, board = gateway.house.bus, gateway.board
+        await bus.publish(arrived("second"))
+        await publish(bus, 1, 5 * FEW)
+        board.up = True
+        await wait_until(lambda: numbers(board))
+        await bus.publish(arrived("third"))
+        await settled()
+        await trio.sleep(10)
+        assert board.attributes("CP-1")["remote_address"] == "third"
+
+
+async def test_what_went_ahead_is_not_told_again():
+    journal = MemoryJournal()
+    await journal.append(*(told(n) for n in range(1, 11)))
+    await journal.append(bookmark=Bookmark(READER, 2, ahead=((4, 6), (9, 9))))
+    async with away(journal=journal) as gateway:
+        gateway.board.up = True
+        await wait_until(lambda: gateway.house.north.place == 10)
+    assert numbers(gateway.board) == [3, 7, 8, 10]
+
+
+async def test_after_a_backlog_each_device_is_shown_as_it_is():
+    """An alarm that an old value raised must not stand until the next word of the device."""
+    async with away() as gateway, gateway.charger("CP-1"):
+        await publish(gateway.house.bus, 1, 5 * FEW)
+        gateway.board.up = True
+        await wait_until(lambda: len(numbers(gateway.board)) >= 5 * FEW)
+        heard = len(gateway.board.rows("CP-1"))
+        await trio.sleep(60)
+        later = gateway.board.rows("CP-1")[heard - 1 :]
+    assert {"connected": True} in [values for _, values in later]
+
+
+async def test_a_restart_amid_a_backlog_goes_on_with_what_is_left():
+    journal = MemoryJournal()
+    async with away(SlowBoard(3.0), journal, grace=0) as gateway:
+        await publish(gateway.house.bus, 1, 9_000)
+        gateway.board.up = True
+        await wait_until(lambda: len(numbers(gateway.board)) > 1_000)
+        await publish(gateway.house.bus, 9_001, 9_010)
+        await wait_until(lambda: 9_010 in numbers(gateway.board))
+        await settled()
+    place = await journal.bookmark(READER)
+    assert place.seq < 9_000
+    assert place.ahead
+    first = numbers(gateway.board)
+    async with away(journal=journal) as gateway:
+        gateway.board.up = True
+        await wait_until(lambda: gateway.house.north.told.behind(9_010) == 0)
+        second = numbers(gateway.board)
+    assert {*first, *second} == {*range(1, 9_011)}
+    assert len(second) < 9_000
+    assert not {*range(9_001, 9_011)} & {*second}
+    assert (await journal.bookmark(READER)).ahead == ()
+
+
+async def test_another_outage_amid_a_backlog_leaves_two_and_the_older_goes_first():
+    async with away(SlowBoard(3.0)) as gateway:
+        bus, board = gateway.house.bus, gateway.board
+        await publish(bus, 1, 5_000)
+        board.up = True
+        await wait_until(lambda: len(numbers(board)) > 1_000)
+        await publish(bus, 5_001, 5_010)
+        await wait_until(lambda: 5_010 in numbers(board))
+        await settled()
+        board.up = False
+        board.cut()
+        await publish(bus, 5_011, 9_000)
+        links = board.links
+        board.up = True
+        await wait_until(lambda: board.links > links)
+        await publish(bus, 9_001, 9_010)
+        await wait_until(lambda: {*range(1, 9_011)} <= {*numbers(board)})
+        again = [
+            int(row["values"]["firmware_status"][2:])
+            for topic, body in board.by_link[-1]
+            if topic.endswith("telemetry")
+            for row in body.get("CP-1", ())
+            if "firmware_status" in row["values"]
+        ]
+    old = [n for n in again if n <= 9_000]
+    assert old == sorted(old)
+    assert not {*range(5_001, 5_011)} & {*old}
+    assert again.index(9_010) < again.index(9_000)
+
+
+async def test_no_link_no_memory():
+    """What comes while ThingsBoard is away is in the journal, and nowhere else."""
+    async with open_gateway() as gateway:
+        await settled()
+        gateway.board.up = False
+        gateway.board.cut()
+        await settled()
+        await publish(gateway.house.bus, 1, 1_000)
+        (outbox,) = [
+            view
+            for view in gateway.house.bus._subscriptions
+            if view._overflow.name == "REREAD" and len(view._wanted) == 1
+        ]
+        assert outbox._inbox.statistics().current_buffer_used == 0
+
+
+# --- any misfortune ------------------------------------------------------------------------------
+
+_HAPPENINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("tell"), st.integers(0, 2)),
+        st.tuples(st.just("many"), st.integers(0, 2)),
+        st.tuples(st.sampled_from(["cut", "down", "up", "hold", "release", "restart"]), st.just(0)),
+        st.tuples(st.just("wait"), st.sampled_from([0.0, 0.01, 0.06, 1.0, 25.0])),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_HAPPENINGS, st.booleans())
+def test_whatever_happens_all_is_told_and_the_latest_is_the_newest(happenings, many_devices):
+    """New values overtake any backlog of more than three entries here."""
+    trio.run(_live_through, happenings, many_devices, clock=MockClock(autojump_threshold=0))
+
+
+async def _live_through(happenings, many_devices) -> None:
+    journal, board = MemoryJournal(), FakeThingsBoard()
+    north = NorthSettings(many_devices=many_devices, in_order=3, grace=0)
+    said: dict[str, list[int]] = {}
+    count = 0
+    left = [*happenings, ("end", 0)]
+    while left:
+        bus = EventBus(journal, Fleet())
+        async with open_north(board.open_link, bus, Desk().carry_out, now, north) as statistics:
+            while left:
+                what, how = left.pop(0)
+                if what == "restart":
+                    break
+                for _ in range({"tell": 1, "many": 20}.get(what, 0)):
+                    count += 1
+                    said.setdefault(f"CP-{how}", []).append(count)
+                    await bus.publish(told(count, f"CP-{how}"))
+                if what == "wait":
+                    await trio.sleep(how)
+                elif what == "cut" and board.links:
+                    board.cut()
+                elif what == "down":
+                    board.up = False
+                    board.held.clear()
+                    board.cut()
+                elif what in ("up", "end"):
+                    board.up = True
+                elif what == "hold":
+                    board.holding = True
+                if what in ("release", "end"):
+                    board.release()
+                if what == "end":
+                    await trio.sleep(300)
+                    assert statistics.connected
+                    assert statistics.place == len(journal._entries)
+    for name, expected in said.items():
+        heard = numbers(board, name)
+        assert {*heard} == {*expected}
+        assert board.latest(name)["firmware_status"] == f"S-{expected[-1]}"
+    assert_announced_first(board)

@@ -1,0 +1,792 @@
+"""The north door on virtual time: a link that comes and goes, and orders that repeat."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from decimal import Decimal
+from itertools import pairwise
+
+import attrs
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from gateway.app import Settings
+from gateway.bus import EventBus
+from gateway.domain.commands import Done
+from gateway.domain.event_values import Progress
+from gateway.domain.events import (
+    ChargePointConnected,
+    ConnectorStatusChanged,
+    FirmwareStatusChanged,
+    TransactionSettled,
+)
+from gateway.domain.fleet import Fleet
+from gateway.journal import Bookmark
+from gateway.northbound.mqtt import Message
+from gateway.northbound.outbox import READER
+from gateway.northbound.publisher import NorthSettings, open_north
+from gateway.northbound.rate_limits import ANSWER, REQUEST
+from gateway.northbound.rpc_messages import RPC_TOPIC
+from tests.memory_journal import MemoryJournal
+
+from ..conftest import Gateway, open_gateway
+from ..fakes import CONNECT, EPOCH, TELEMETRY, FakeThingsBoard, now
+
+LOG = "ocpp-gateway sessions"
+A_MOMENT = 2.0  # seconds in which all that has been gathered is told
+
+
+async def settled() -> None:
+    await trio.sleep(A_MOMENT)
+    await wait_all_tasks_blocked()
+
+
+async def charge(charger, energy_wh: int = 50, seconds: float = 600) -> int:
+    tx = await charger.start(meter_wh=0)
+    await trio.sleep(seconds)
+    await charger.stop(tx, meter_wh=energy_wh)
+    return tx
+
+
+async def wait_until(true, within: float = 300) -> None:
+    with trio.fail_after(within):
+        while not true():  # noqa: ASYNC110  virtual time: it costs nothing
+            await trio.sleep(0.5)
+
+
+def firmware(status: str, name: str = "CP-1", after: float = 0) -> FirmwareStatusChanged:
+    at = EPOCH + timedelta(seconds=after)
+    return FirmwareStatusChanged(charge_point_id=name, received_at=at, status=status)
+
+
+def devices_of(topic: str, body) -> list[str]:
+    if topic in (CONNECT, RPC_TOPIC):
+        return [body["device"]]
+    return [] if topic == REQUEST.topic else list(body)
+
+
+def assert_announced_first(board: FakeThingsBoard) -> None:
+    """On each link, `connect` before anything else about a device (thingsboard-contract R1)."""
+    for heard in board.by_link:
+        announced = set()
+        for topic, body in heard:
+            if topic == CONNECT:
+                announced.add(body["device"])
+            else:
+                assert set(devices_of(topic, body)) <= announced, (topic, body)
+
+
+# --- devices -----------------------------------------------------------------------------------
+
+
+async def test_each_device_is_announced_before_anything_is_said_of_it_and_with_its_type(gateway):
+    async with gateway.charger("CP-1") as charger:
+        await charger.boot()
+        await charger.status("Available", 1)
+        await charge(charger)
+        await settled()
+    assert_announced_first(gateway.board)
+    kinds = {body["device"]: body["type"] for body in gateway.board.about(CONNECT)}
+    assert kinds == {"CP-1": "EV charger", "CP-1/1": "EV connector", LOG: "EV session log"}
+    assert "v1/gateway/disconnect" not in {topic for topic, _ in gateway.board.published}
+
+
+async def test_after_a_new_link_every_device_is_announced_again_and_told_as_it_is(gateway):
+    async with gateway.charger("CP-1") as here:
+        await here.boot()
+        await here.status("Preparing")
+        async with gateway.charger("CP-2") as away:
+            await away.status("Finishing", 2)
+        await settled()
+        gateway.board.cut()
+        await wait_until(lambda: gateway.board.links == 2)
+        await settled()
+        heard = list(gateway.board.by_link[1])
+    assert_announced_first(gateway.board)
+    announced = {body["device"] for topic, body in heard if topic == CONNECT}
+    assert announced == {"CP-1", "CP-1/1", "CP-2", "CP-2/2", LOG}
+    told: dict = {}
+    for topic, body in heard:
+        if topic == TELEMETRY:
+            for device, rows in body.items():
+                for row in rows:
+                    told.setdefault(device, {}).update(row["values"])
+    assert told["CP-1"]["connected"] is True
+    assert told["CP-2"]["connected"] is False
+    assert told["CP-1/1"]["status"] == "Preparing"
+    assert told["CP-2/2"]["status"] == "Finishing"
+
+
+async def test_a_silent_device_gives_a_sign_of_life_every_few_minutes(gateway):
+    async with gateway.charger("CP-1") as charger:
+        await charger.status("Available")
+        await charger.status("Unavailable", 0)
+        await trio.sleep(3605)
+    for device, key, value in (("CP-1", "connected", True), ("CP-1/1", "status", "Available")):
+        times = [ts for ts, values in gateway.board.rows(device) if key in values]
+        gaps = [(later - earlier) / 1000 for earlier, later in pairwise(times)]
+        assert len(gaps) >= 11
+        assert max(gaps) <= 300
+        told = gateway.board.values(device, key)
+        assert set(told[:-1] if key == "connected" else told) == {value}
+    assert len([body for body in gateway.board.about(CONNECT) if body["device"] == LOG]) >= 11
+
+
+async def test_a_connector_is_told_whether_its_charge_point_can_be_reached(gateway):
+    """Its status stays what it last was; "Available" alone would promise too much."""
+
+    def reached(device: str) -> object:
+        return gateway.board.latest(device).get("connected")
+
+    async with gateway.charger("CP-1") as charger:
+        await charger.status("Available")
+        await charger.status("Available", 3)
+        await settled()
+        assert reached("CP-1/1") is True
+        assert reached("CP-1/3") is True
+    await settled()
+    assert [reached(f"CP-1/{n}") for n in (1, 3)] == [False, False]
+    async with gateway.charger("CP-1"):
+        await settled()
+        assert [reached(f"CP-1/{n}") for n in (1, 3)] == [True, True]
+
+
+async def test_at_a_start_each_known_charge_point_is_gone_until_it_returns():
+    first = Gateway()
+    async with open_gateway(journal=first.journal):
+        pass
+    await first.journal.append(
+        ChargePointConnected(charge_point_id="CP-1", received_at=EPOCH, remote_address="x"),
+        ChargePointConnected(charge_point_id="CP-2", received_at=EPOCH, remote_address="x"),
+    )
+    await trio.sleep(60)
+    async with open_gateway(journal=first.journal) as gateway:
+        await settled()
+        assert gateway.board.latest("CP-1")["connected"] is False
+        assert gateway.board.latest("CP-2")["connected"] is False
+        async with gateway.charger("CP-1"):
+            await settled()
+            assert gateway.board.latest("CP-1")["connected"] is True
+            assert gateway.board.latest("CP-2")["connected"] is False
+
+
+# --- outages -----------------------------------------------------------------------------------
+
+
+async def test_an_hour_without_thingsboard_loses_nothing_and_mixes_nothing_up(gateway):
+    async with gateway.charger("CP-1") as charger:
+        await charger.status("Available")
+        await settled()
+        gateway.board.up = False
+        gateway.board.cut()
+        tx = await charger.start(meter_wh=0)
+        for minute in range(1, 61):
+            await trio.sleep(60)
+            await charger.sample(tx, str(minute * 100))
+        await trio.sleep(60)
+        await charger.stop(tx, meter_wh=6_100)
+        assert gateway.board.values("CP-1/1", "meter_wh") == []
+        gateway.board.up = True
+        await wait_until(lambda: gateway.board.values(LOG, "receipt"))
+        await settled()
+        await trio.sleep(60)
+    rows = gateway.board.rows("CP-1/1")
+    told = list(dict.fromkeys(v["tx_energy_wh"] for _, v in rows if "tx_energy_wh" in v))
+    assert told == [0, *(n * 100 for n in range(1, 62))]
+    history = [ts for ts, values in rows if "tx_energy_wh" in values]
+    assert history == sorted(history)
+    assert gateway.board.latest("CP-1/1")["tx_active"] is False
+    assert_announced_first(gateway.board)
+
+
+async def test_the_place_moves_when_thingsboard_has_acknowledged_and_not_before(gateway):
+    journal: MemoryJournal = gateway.journal
+    async with gateway.charger("CP-1") as charger:
+        await settled()
+        before = (await journal.bookmark(READER)).seq
+        gateway.board.holding = True
+        await charger.status("Charging")
+        await settled()
+        assert gateway.board.values("CP-1/1", "status") == []  # it waits for its `connect`
+        gateway.board.holding = False
+        gateway.board.release()
+        await settled()
+        gateway.board.holding = True
+        await charger.status("Finishing")
+        await settled()
+        assert gateway.board.values("CP-1/1", "status")[-1] == "Finishing"
+        assert (await journal.bookmark(READER)).seq == len(journal._entries) - 1 > before
+        gateway.board.release()
+        await settled()
+        assert (await journal.bookmark(READER)).seq == len(journal._entries)
+
+
+async def test_what_was_not_acknowledged_is_sent_again_exactly_as_it_was(gateway):
+    board = gateway.board
+    async with gateway.charger("CP-1") as charger:
+        await charger.boot()
+        await charger.status("Available")
+        await settled()
+        board.holding = True
+        await charge(charger, seconds=5)
+        await settled()
+        board.cut()
+        board.holding = False
+        await wait_until(lambda: board.links == 2)
+        await settled()
+    unacknowledged, again = (
+        [
+            (device, row["ts"], row["values"])
+            for topic, body in heard
+            if topic == TELEMETRY
+            for device, rows in body.items()
+            for row in rows
+            if "tx_id" in row["values"] or "receipt" in row["values"]
+        ]
+        for heard in board.by_link[:2]
+    )
+    assert unacknowledged
+    assert unacknowledged == again[: len(unacknowledged)]
+
+
+async def test_a_restart_between_publish_and_puback_loses_nothing():
+    gateway = Gateway(settings=Settings(north=NorthSettings(grace=1)))
+    async with open_gateway(journal=gateway.journal, settings=gateway.settings) as first:
+        await settled()
+        first.board.holding = True
+        await first.house.bus.publish(firmware("Installing", after=1))
+        await settled()
+        first.stop.set()
+    async with open_gateway(journal=gateway.journal) as second:
+        await settled()
+        assert second.board.values("CP-1", "firmware_status") == ["Installing"]
+
+
+async def test_nothing_is_told_before_the_limits_are_known_or_do_not_come():
+    """Else a backlog would break them at once, and ThingsBoard close the connection."""
+    for answered_after, told_from in ((2, 2), (None, 5)):
+        board = FakeThingsBoard()
+        board.limits = None
+        began = trio.current_time()
+        async with open_gateway(board=board) as gateway:
+            await gateway.house.bus.publish(firmware("x"))
+            if answered_after:
+                await trio.sleep(answered_after)
+                assert board.about(TELEMETRY) == []
+                board._send.send_nowait(Message(ANSWER, b"{}"))
+            await wait_until(lambda board=board: board.about(TELEMETRY))
+            assert told_from <= trio.current_time() - began <= told_from + 1
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0x83, 0x99])
+@pytest.mark.parametrize("many_devices", [True, False])
+async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, many_devices):
+    settings = Settings(north=NorthSettings(many_devices=many_devices))
+    async with open_gateway(settings=settings) as gateway:
+        gateway.board.codes["Poison"] = code
+        bus = gateway.house.bus
+        told = [firmware("Poison" if n == 3 else f"S{n}", f"CP-{n % 2}", n) for n in range(6)]
+        entries = await bus.publish(*told)
+        await settled()
+        (aside,) = await gateway.journal.asides(READER)
+        assert aside.seq == entries[3].seq
+        assert f"0x{code:02x}" in aside.why
+        assert gateway.board.latest("CP-0")["firmware_status"] == "S4"
+        assert gateway.board.latest("CP-1")["firmware_status"] == "S5"
+        assert {*gateway.board.values("CP-0", "firmware_status")} == {"S0", "S2", "S4"}
+        assert {*gateway.board.values("CP-1", "firmware_status")} == {"S1", "S5"}
+        tries = [heard for heard in gateway.board.by_link[0] if "Poison" in json.dumps(heard)]
+        assert len(tries) == 4  # with others, and then three times alone
+        assert (await gateway.journal.bookmark(READER)).seq == entries[-1].seq
+        assert gateway.house.north.aside == 1
+        assert gateway.board.links == 1
+
+
+async def test_attributes_that_were_taken_are_not_told_again_over_newer_ones():
+    """They have no time of their own, so the last that is told is the one that stands."""
+
+    def connected(address: str, after: float) -> ChargePointConnected:
+        at = EPOCH + timedelta(seconds=after)
+        return ChargePointConnected(charge_point_id="CP-1", received_at=at, remote_address=address)
+
+    async with open_door(Desk()) as north:
+        north.board.codes["Poison"] = 0x99
+        north.board.holding = True
+        await north.bus.publish(connected("old", 1), firmware("Poison", after=2))
+        await settled()
+        await north.bus.publish(connected("new", 3))
+        await settled()
+        north.board.release()
+        await settled()
+        assert north.board.attributes("CP-1")["remote_address"] == "new"
+        assert north.statistics.aside == 1
+
+
+async def test_a_refusal_that_passes_loses_nothing():
+    class Relents(FakeThingsBoard):
+        async def send(self, publication):
+            delivery = await super().send(publication)
+            if delivery.code:
+                self.codes.clear()
+            return delivery
+
+    async with open_gateway(board=Relents()) as gateway:
+        gateway.board.codes["Again"] = 0x80
+        await gateway.house.bus.publish(firmware("Again"))
+        await settled()
+        assert gateway.house.north.refused == 1
+        assert gateway.board.values("CP-1", "firmware_status") == ["Again"]
+        assert await gateway.journal.asides(READER) == ()
+
+
+async def test_a_row_that_no_message_can_hold_is_set_aside(gateway):
+    """Texts are cut; signed meter values are not."""
+    nothing = Progress(as_of=EPOCH, energy_wh=Decimal(0), duration_s=0, charging_s=0, idle_s=0)
+    signed = TransactionSettled(
+        charge_point_id="CP-1",
+        received_at=EPOCH,
+        transaction_id=1,
+        connector_id=1,
+        started_at=EPOCH,
+        progress=nothing,
+        receipt={"receipt_id": "R", "signed": ["x" * 70_000]},
+        published_ms=1,
+    )
+    entries = await gateway.house.bus.publish(
+        firmware("before"), signed, firmware("after", after=2)
+    )
+    await settled()
+    (aside,) = await gateway.journal.asides(READER)
+    assert aside.seq == entries[1].seq
+    assert "bytes" in aside.why
+    assert gateway.board.values("CP-1", "firmware_status") == ["before", "after"]
+    assert (await gateway.journal.bookmark(READER)).seq == entries[-1].seq
+
+
+async def test_an_event_that_cannot_be_told_stops_nobody(gateway, quiet_logs):
+    also = NorthSettings(also=lambda entry: 1 / 0 if "bad" in str(entry) else ())
+    async with open_gateway(settings=Settings(north=also)) as other:
+        await other.house.bus.publish(firmware("bad"), firmware("good", after=1))
+        await settled()
+        assert other.board.values("CP-1", "firmware_status") == ["good"]
+    assert [log for log in quiet_logs if log["event"] == "event not told"]
+
+
+# --- orders ------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Desk:
+    """In place of the charge points: carries out nothing, and counts."""
+
+    seconds: float = 0.0
+    carried_out: list = attrs.field(factory=list)
+
+    async def carry_out(self, command):
+        self.carried_out.append(command)
+        await trio.sleep(self.seconds)
+        return Done({"status": "Accepted", "count": len(self.carried_out)})
+
+
+@attrs.define
+class North:
+    """The north door alone, with a desk behind it."""
+
+    desk: Desk
+    board: FakeThingsBoard
+    nursery: trio.Nursery
+    statistics: object
+    bus: EventBus
+
+
+@asynccontextmanager
+async def open_door(desk: Desk, **settings):
+    board, journal = FakeThingsBoard(), MemoryJournal()
+    bus = EventBus(journal, Fleet())
+    await bus.publish(
+        ChargePointConnected(charge_point_id="CP-1", received_at=now(), remote_address="x")
+    )
+    async with (
+        trio.open_nursery() as nursery,
+        open_north(
+            board.open_link, bus, desk.carry_out, now, NorthSettings(**settings)
+        ) as statistics,
+    ):
+        await settled()
+        yield North(desk, board, nursery, statistics, bus)
+
+
+def order(number: int = 0, method: str = "Reset", params=None, device: str = "CP-1") -> bytes:
+    data = {"id": number, "method": method, "params": params}
+    return json.dumps({"device": device, "data": data}).encode()
+
+
+def answers(board: FakeThingsBoard) -> list:
+    return [(body["id"], body["data"]) for body in board.about(RPC_TOPIC)]
+
+
+async def test_a_repeated_order_is_carried_out_once_and_answered_alike():
+    async with open_door(Desk(seconds=5)) as north:
+        for _ in range(3):
+            await north.board.deliver(order())
+            await trio.sleep(1)
+        await trio.sleep(10)
+        first = (0, {"status": "Accepted", "count": 1})
+        assert answers(north.board) == [first]  # three times while under way: one answer
+        await north.board.deliver(order())
+        await settled()
+        assert answers(north.board) == [first, first]
+        assert len(north.desk.carried_out) == 1
+
+
+async def test_later_the_same_order_is_a_new_one():
+    async with open_door(Desk()) as north:
+        await north.board.deliver(order())
+        await trio.sleep(29)
+        await north.board.deliver(order())
+        await trio.sleep(32)
+        await north.board.deliver(order())
+        await settled()
+        assert [data["count"] for _, data in answers(north.board)] == [1, 1, 2]
+
+
+async def test_orders_that_differ_in_anything_are_different_orders():
+    async with open_door(Desk()) as north:
+        for payload in (order(0), order(1), order(0, "Other"), order(0, params={"a": 1})):
+            await north.board.deliver(payload)
+        await settled()
+        assert len(north.desk.carried_out) == 4
+
+
+async def test_an_order_for_an_unknown_device_gets_no_answer_for_that_would_create_it():
+    async with open_door(Desk()) as north:
+        for device in ("CP-9", "CP-9/1", "CP-1/2", "CP-1/0", "", LOG, "CP-1/x"):
+            await north.board.deliver(order(device=device))
+        await settled()
+        assert answers(north.board) == []
+        assert north.desk.carried_out == []
+
+
+async def test_connector_1_takes_orders_from_the_connection_on_and_only_while_no_other_is_known():
+    """A charge point that tells nothing of itself, as the prototype's simulator, has it, too."""
+    async with open_door(Desk()) as north:
+        await north.board.deliver(order(1, device="CP-1/1"))
+        await settled()
+        assert [command.connector_id for command in north.desk.carried_out] == [1]
+        assert [number for number, _ in answers(north.board)] == [1]
+        about = {"charge_point_id": "CP-1", "received_at": EPOCH}
+        await north.bus.publish(ConnectorStatusChanged(**about, connector_id=2, status="X"))
+        await north.board.deliver(order(2, device="CP-1/1"))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [1]
+
+
+async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():
+    async with open_door(Desk(seconds=50)) as north:
+        for number in range(205):
+            await north.board.deliver(order(number))
+        await settled()
+        busy = answers(north.board)
+        assert [number for number, _ in busy] == [200, 201, 202, 203, 204]
+        assert {data["error"]["code"] for _, data in busy} == {"Busy"}
+        await trio.sleep(60)
+        assert len(answers(north.board)) == 205
+        await north.board.deliver(order(205))
+        await trio.sleep(60)
+        assert answers(north.board)[-1][1]["status"] == "Accepted"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff",
+        b"[",
+        b"{}",
+        b"[" * 99_999,
+        order(device="\0"),
+        b'{"device":{},"data":{"id":0}}',
+    ],
+)
+async def test_no_garbage_fells_the_door(payload):
+    async with open_door(Desk()) as north:
+        await north.board.deliver(payload)
+        await north.board.deliver(order(7))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [7]
+        assert north.board.links == 1
+
+
+async def test_an_order_that_breaks_our_own_code_fells_nobody(quiet_logs):
+    class Broken(Desk):
+        async def carry_out(self, command):
+            if command.method == "Reset":
+                raise ZeroDivisionError
+            return await super().carry_out(command)
+
+    async with open_door(Broken()) as north:
+        await north.board.deliver(order(1))
+        await north.board.deliver(order(2, "Other"))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [2]
+    assert [log for log in quiet_logs if log["event"] == "RPC dropped"]
+
+
+async def test_an_order_outlives_the_link_that_brought_it():
+    async with open_door(Desk(seconds=20)) as north:
+        await north.board.deliver(order(3))
+        await trio.sleep(5)
+        north.board.up = False
+        north.board.cut()
+        await trio.sleep(60)
+        assert answers(north.board) == []
+        north.board.up = True
+        await wait_until(lambda: answers(north.board))
+        assert answers(north.board) == [(3, {"status": "Accepted", "count": 1})]
+        assert_announced_first(north.board)
+
+
+async def test_an_answer_without_a_puback_is_given_again_on_the_next_link():
+    async with open_door(Desk()) as north:
+        north.board.holding = True
+        await north.board.deliver(order(3))
+        await settled()
+        north.board.cut()
+        north.board.holding = False
+        await wait_until(lambda: north.board.links == 2)
+        await settled()
+        answered = (3, {"status": "Accepted", "count": 1})
+        assert answers(north.board) == [answered, answered]
+        assert_announced_first(north.board)
+
+
+async def test_a_request_that_thingsboard_repeats_on_a_new_link_is_not_carried_out_again():
+    async with open_door(Desk(seconds=5)) as north:
+        await north.board.deliver(order(0))
+        await trio.sleep(1)
+        north.board.cut()
+        await wait_until(lambda: north.board.links == 2)
+        await north.board.deliver(order(0))
+        await trio.sleep(10)
+        assert len(north.desk.carried_out) == 1
+        assert {data["count"] for _, data in answers(north.board)} == {1}
+
+
+async def test_messages_on_other_topics_and_our_own_echoes_are_ignored():
+    async with open_door(Desk()) as north:
+        await north.board.deliver(b'{"device":"CP-1","id":0,"data":{"status":"Accepted"}}')
+        await settled()
+        assert (answers(north.board), north.desk.carried_out) == ([], [])
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+async def test_at_the_stop_the_outbox_is_emptied():
+    async with open_gateway() as gateway:
+        async with gateway.charger("CP-1") as charger:
+            await charger.boot()
+            await charge(charger)
+        gateway.stop.set()
+    assert gateway.board.latest("CP-1")["connected"] is False
+    assert len(gateway.board.values(LOG, "receipt")) == 1
+    assert (await gateway.journal.bookmark(READER)).seq >= len(gateway.journal._entries) - 1
+
+
+async def test_the_stop_waits_for_acknowledgements_no_longer_than_the_grace():
+    gateway = Gateway(settings=Settings(north=NorthSettings(grace=7)))
+    async with open_gateway(settings=gateway.settings) as gateway:
+        await settled()
+        gateway.board.holding = True
+        await gateway.house.bus.publish(firmware("x"))
+        await settled()
+        began = trio.current_time()
+        gateway.stop.set()
+    assert 5 < trio.current_time() - began < 6
+
+
+async def test_with_thingsboard_away_the_stop_does_not_wait():
+    board = FakeThingsBoard()
+    board.up = False
+    async with open_gateway(board=board) as gateway:
+        await gateway.house.bus.publish(firmware("x"))
+        await trio.sleep(1_000)  # the pauses are long by now
+        began = trio.current_time()
+        gateway.stop.set()
+    assert trio.current_time() - began < 1
+    assert await gateway.journal.bookmark(READER) == Bookmark(READER)
+
+
+async def test_orders_under_way_do_not_hold_the_stop_up():
+    """Nothing can come of them: the charge points have left before."""
+    async with open_door(Desk(seconds=600)) as north:
+        await north.board.deliver(order())
+        await settled()
+        began = trio.current_time()
+    assert trio.current_time() - began < 1
+    assert len(north.desk.carried_out) == 1
+
+
+async def test_what_is_answered_when_the_house_closes_is_told_still():
+    async with open_gateway() as gateway, gateway.charger("CP-1") as charger:
+        await settled()
+        await gateway.board.deliver(order(4, "ClearCache"))
+        await charger.hear()
+        gateway.stop.set()
+        await charger.closed.wait()
+    assert [(number, data["error"]["code"]) for number, data in answers(gateway.board)] == [
+        (4, "NotConnected")
+    ]
+
+
+async def test_answers_that_still_wait_for_their_turn_are_told_before_the_house_closes():
+    async with open_door(Desk()) as north:
+        north.board.holding = True
+        for number in range(3):
+            await north.board.deliver(order(number))
+        await settled()
+        assert [number for number, _ in answers(north.board)] == [0]
+
+        async def release():
+            await trio.sleep(1)
+            north.board.release()
+
+        north.nursery.start_soon(release)
+    assert [number for number, _ in answers(north.board)] == [0, 1, 2]
+
+
+async def test_pauses_between_attempts_grow_and_a_link_ends_them():
+    board = FakeThingsBoard()
+    board.up = False
+    attempts: list[float] = []
+    open_link = board.open_link
+
+    @asynccontextmanager
+    async def watched():
+        attempts.append(trio.current_time())
+        async with open_link() as link:
+            yield link
+
+    board.open_link = watched
+    async with open_gateway(board=board) as gateway:
+        await trio.sleep(600)
+        gaps = [later - earlier for earlier, later in pairwise(attempts)]
+        assert gaps[0] <= 1
+        assert all(gap <= 60 for gap in gaps)
+        assert max(gaps) >= 30
+        assert gateway.house.north.why == "no route"
+        assert gateway.house.north.connected is False
+        board.up = True
+        await trio.sleep(60 + 26)
+        assert (gateway.house.north.connected, gateway.house.north.why) == (True, "")
+        board.cut()
+        await trio.sleep(1.1)  # the first pause again
+        assert (board.links, gateway.house.north.connected) == (2, True)
+
+
+async def test_a_link_that_is_lost_at_once_is_not_tried_every_second():
+    """Two gateways with one access token throw each other out as soon as they are in."""
+    board = FakeThingsBoard()
+    async with open_gateway(board=board):
+        for _ in range(600):
+            await trio.sleep(1)
+            board.cut()
+    assert 5 < board.links < 40
+
+
+async def test_whatever_a_link_throws_it_is_one_attempt():
+    class Odd(FakeThingsBoard):
+        @asynccontextmanager
+        async def open_link(self):
+            self.tried = getattr(self, "tried", 0) + 1
+            if self.tried == 1:
+                raise OSError(9, "Bad file descriptor")
+            if self.tried == 2:
+                raise ExceptionGroup("x", [ExceptionGroup("y", [OSError(9, "Bad"), ValueError()])])
+            async with super().open_link() as link:
+                yield link
+
+    board = Odd()
+    async with open_gateway(board=board) as gateway:
+        await trio.sleep(10)
+        assert gateway.house.north.connected
+    assert board.tried == 3
+
+
+# --- any misfortune ----------------------------------------------------------------------------
+
+_HAPPENINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("tell"), st.integers(0, 3)),
+        st.tuples(
+            st.sampled_from(["cut", "down", "up", "hold", "release", "refuse", "accept"]),
+            st.just(0),
+        ),
+        st.tuples(st.just("wait"), st.sampled_from([0.0, 0.01, 0.06, 1.0, 25.0])),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60)
+@given(_HAPPENINGS, st.booleans())
+def test_whatever_happens_to_the_link_all_is_told_once_it_stays(happenings, many_devices):
+    """Nothing is lost, nothing overtakes within a device, and the guilty alone are set aside."""
+    trio.run(_live_through, happenings, many_devices, clock=MockClock(autojump_threshold=0))
+
+
+async def _live_through(happenings, many_devices) -> None:
+    board, journal = FakeThingsBoard(), MemoryJournal()
+    bus, told, guilty = EventBus(journal, Fleet()), {}, set()
+    door = open_north(
+        board.open_link, bus, Desk().carry_out, now, NorthSettings(many_devices=many_devices)
+    )
+    async with door as statistics:
+        for number, (what, how) in enumerate(happenings):
+            match what:
+                case "tell":
+                    name, status = f"CP-{how}", f"S-{number}"
+                    if "refused" in board.codes:
+                        status += "-refused" if number % 3 == 0 else ""
+                    (entry,) = await bus.publish(firmware(status, name, after=number / 1000))
+                    if status.endswith("refused"):
+                        guilty.add(entry.seq)
+                    else:
+                        told.setdefault(name, []).append(status)
+                case "cut" if board.links:
+                    board.cut()
+                case "down":
+                    board.up = False
+                    board.held.clear()
+                    board.cut()
+                case "up":
+                    board.up = True
+                case "hold":
+                    board.holding = True
+                case "release":
+                    board.release()
+                case "refuse":
+                    board.codes["refused"] = 0x99
+                case "wait":
+                    await trio.sleep(how)
+        board.codes["refused"] = 0x99
+        board.up = True
+        board.release()
+        await trio.sleep(200)
+        assert statistics.connected
+        assert statistics.place == len(journal._entries)
+    for name, statuses in told.items():
+        heard = board.values(name, "firmware_status")
+        assert set(heard) == set(statuses)
+        assert list(dict.fromkeys(heard)) == statuses  # in order, where first heard
+        assert heard[-1] == statuses[-1]
+    assert {aside.seq for aside in await journal.asides(READER)} == guilty
+    assert_announced_first(board)

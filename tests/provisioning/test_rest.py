@@ -1,0 +1,270 @@
+"""What goes wrong with ThingsBoard's REST API is told in words, and without a credential."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from http.server import ThreadingHTTPServer
+from threading import Thread
+
+import httpx2
+import pytest
+import trustme
+
+from gateway.provisioning.errors import Misused, Refused, ThingsboardError
+from gateway.provisioning.installer import Options, check, install
+from gateway.provisioning.login import Login, choose
+from gateway.provisioning.rest import open_rest
+
+from .board import API_KEY, PASSWORD, USER, Board, Fault, handler
+
+GOOD = Login(USER, PASSWORD)
+NEVER_TOLD = (PASSWORD, API_KEY, "wr0ng")
+
+
+def fails(handle, login=GOOD, url="http://board:8080"):
+    """What is told when the check is tried."""
+    transport = httpx2.MockTransport(handle)
+    with (
+        pytest.raises(ThingsboardError) as caught,
+        open_rest(url, login, transport=transport) as rest,
+    ):
+        list(check(rest, Options()))
+    assert not any(secret in str(caught.value) for secret in NEVER_TOLD)
+    return str(caught.value)
+
+
+def answering(status, content=b"", **headers):
+    return lambda _: httpx2.Response(status, content=content, headers=headers)
+
+
+def raising(exc):
+    def handle(_):
+        raise exc
+
+    return handle
+
+
+# --- who may come in -----------------------------------------------------------------------------
+
+
+def test_a_wrong_password_is_told_in_thingsboards_words():
+    told = fails(Board().handle, Login(USER, "wr0ng"))
+    assert told == f"{USER} is not let in: Invalid username or password"
+
+
+@pytest.mark.parametrize("authority", ["SYS_ADMIN", "CUSTOMER_USER"])
+def test_whoever_is_no_tenant_administrator_is_told_so(authority):
+    told = fails(Board(authority=authority).handle)
+    assert told.startswith(f"{USER} is no tenant administrator, but {authority}")
+
+
+def test_an_old_thingsboard_knows_no_api_keys():
+    told = fails(Board(version="4.2.1").handle, Login(api_key=API_KEY))
+    assert "the API key is not accepted" in told
+    assert "before 4.3" in told
+
+
+def test_a_wrong_api_key_is_not_accepted():
+    assert "not accepted" in fails(Board(version="4.3.0").handle, Login(api_key="wr0ng"))
+
+
+def test_a_user_with_a_second_factor_cannot_install():
+    answer = json.dumps({"token": "t", "scope": "PRE_VERIFICATION_TOKEN"}).encode()
+    assert "second factor" in fails(answering(200, answer))
+
+
+# --- what is no ThingsBoard ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("handle", "told"),
+    [
+        (answering(404, b"<html>not here</html>"), "is this ThingsBoard?"),
+        (answering(200, b"<html>hello</html>"), "not JSON"),
+        (answering(200, b"[]"), "is this ThingsBoard?"),
+        (answering(200, b'{"token": 1}'), "is this ThingsBoard?"),
+        (answering(200), "is this ThingsBoard?"),
+        (answering(302, Location="https://board/api/auth/login?x=1"), "https://board/api/auth"),
+        (answering(502, b"Bad Gateway"), "502"),
+        (raising(httpx2.ConnectError("[Errno 111] Connection refused")), "not reachable"),
+        (raising(httpx2.ConnectTimeout("")), "no answer within 30 s"),
+        (raising(httpx2.ReadTimeout("")), "no answer within 30 s"),
+        (raising(httpx2.RemoteProtocolError("Server disconnected")), "the connection broke off"),
+    ],
+)
+def test_what_is_no_thingsboard_is_told(handle, told):
+    assert told in fails(handle)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["board:8080", "ftp://board", "http://", "//board", "", "http://u:pw@board", "http://board:x"],
+)
+def test_a_url_that_cannot_be_meant_is_misuse(url):
+    with pytest.raises(Misused, match="--url"), open_rest(url, GOOD):
+        pass
+
+
+def test_a_credential_that_no_header_can_carry_is_not_shown():
+    exc = httpx2.LocalProtocolError(f"Illegal header value b'ApiKey {API_KEY}'")
+    assert "cannot be put into a header" in fails(raising(exc), Login(api_key=API_KEY))
+
+
+def test_answers_that_thingsboard_does_not_give_are_told():
+    board = Board()
+
+    def handle(request):
+        if request.url.path == "/api/ruleChains":
+            return httpx2.Response(200, json={"rows": []})
+        return board.handle(request)
+
+    assert fails(handle) == "/api/ruleChains: not what ThingsBoard answers"
+
+
+# --- while it works ------------------------------------------------------------------------------
+
+
+def refusing(board, path, fault):
+    def handle(request):
+        if (request.method, request.url.path) == ("POST", path):
+            return httpx2.Response(fault.status, json=fault.answer)
+        return board.handle(request)
+
+    return httpx2.MockTransport(handle)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (Fault(403, "Device profiles limit reached!", 41), "403: Device profiles limit reached!"),
+        (Fault(500, "Database error", 31), "500: Database error"),
+        (Fault(429, "Too many requests for current tenant!", 33), "429: Too many requests"),
+    ],
+)
+def test_what_thingsboard_refuses_is_told_in_its_words(fault, told):
+    transport = refusing(Board(), "/api/deviceProfile", fault)
+    with (
+        open_rest("http://board", GOOD, transport=transport) as rest,
+        pytest.raises(Refused) as caught,
+    ):
+        list(install(rest, Options()))
+    assert told in str(caught.value)
+
+
+def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
+    board = Board()
+    with open_rest("http://board", GOOD, transport=httpx2.MockTransport(board.handle)) as rest:
+        list(install(rest, Options()))
+        board.one("DEVICE_PROFILE", "EV charger")["description"] = "mine"
+
+        def handle(request):
+            if request.method == "POST" and request.url.path == "/api/deviceProfile":
+                board.one("DEVICE_PROFILE", "EV charger")["version"] += 1
+            return board.handle(request)
+
+        transport = httpx2.MockTransport(handle)
+    with (
+        open_rest("http://board", GOOD, transport=transport) as rest,
+        pytest.raises(ThingsboardError, match=r"somebody else changed it.*run this again"),
+    ):
+        list(install(rest, Options()))
+    assert board.one("DEVICE_PROFILE", "EV charger")["description"] == "mine"
+
+
+# --- TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secure(tmp_path):
+    """(URL, file of its authority) of a board that speaks TLS."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(Board()))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # who does not trust us hangs up
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    yield f"https://localhost:{server.server_port}", str(tmp_path / "ca.pem")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.real_time
+def test_a_certificate_of_ones_own_authority_is_trusted_if_it_is_given(secure):
+    url, authority = secure
+    with (
+        pytest.raises(ThingsboardError, match=r"certificate is not to be trusted.*--ca-cert"),
+        open_rest(url, GOOD),
+    ):
+        pass
+    with open_rest(url, GOOD, ca_cert=authority) as rest:
+        assert len(list(install(rest, Options()))) > 5
+
+
+@pytest.mark.real_time
+def test_plain_http_to_a_tls_port_is_told(secure):
+    url, _ = secure
+    with (
+        pytest.raises(ThingsboardError, match="the connection broke off"),
+        open_rest(url.replace("https", "http"), GOOD),
+    ):
+        pass
+
+
+def test_a_file_of_no_authorities_is_misuse(tmp_path):
+    (tmp_path / "ca.pem").write_text("hello")
+    for name in ("ca.pem", "absent.pem"):
+        with (
+            pytest.raises(Misused, match="--ca-cert"),
+            open_rest("https://board", GOOD, ca_cert=str(tmp_path / name)),
+        ):
+            pass
+
+
+# --- where the secret may lie --------------------------------------------------------------------
+
+
+def test_a_password_comes_from_argument_file_environment_or_hand(tmp_path):
+    (tmp_path / "password").write_text("from file\n")
+    environment = {"OCPP_GATEWAY_TB_PASSWORD": "from environment"}
+    given = {"username": USER, "password": "given", "password_file": str(tmp_path / "password")}
+    assert choose(given, environment, None) == Login(USER, "given")
+    del given["password"]
+    assert choose(given, environment, None) == Login(USER, "from file")
+    del given["password_file"]
+    assert choose(given, environment, None) == Login(USER, "from environment")
+    assert choose(given, {}, lambda: "typed") == Login(USER, "typed")
+
+
+def test_an_api_key_comes_from_argument_file_or_environment(tmp_path):
+    (tmp_path / "key").write_text("from file\n")
+    environment = {"OCPP_GATEWAY_TB_API_KEY": "from environment"}
+    assert choose({"api_key": "given"}, environment, None) == Login(api_key="given")
+    assert choose({"api_key_file": str(tmp_path / "key")}, environment, None).api_key == "from file"
+    assert choose({}, environment, None).api_key == "from environment"
+    assert choose({"username": USER, "password": "p"}, environment, None).api_key == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "who are you"),
+        ({"username": USER}, "no password"),
+        ({"username": USER, "api_key": "k"}, "only one of them"),
+        ({"username": USER, "password_file": "absent"}, "No such file"),
+        ({"username": USER, "password_file": "/"}, "--password-file /"),
+        ({"username": USER, "password_file": "/dev/null"}, "is empty"),
+        ({"api_key": "k\u00e9y"}, "no HTTP header"),
+    ],
+)
+def test_a_login_that_cannot_be_meant_is_misuse(given, told):
+    with pytest.raises(Misused, match=told):
+        choose(given, {}, None)
+
+
+def test_a_login_shows_no_secret():
+    assert not any(secret in repr(Login(USER, PASSWORD, API_KEY)) for secret in NEVER_TOLD)

@@ -1,0 +1,345 @@
+"""The gateway dies again and again while cars charge and ThingsBoard fails; then all is counted.
+
+What is counted is known from the chargers alone: what they sent is what must be in the store and
+in ThingsBoard, once, whenever it was that something died.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from gateway.simulation.thingsboard import Act, Fault, ThingsBoard
+
+from .processes import TOKEN, Program, Site, running
+from .retrying_charger import RetryingCharger, Session
+
+LIVES = Path(__file__).with_name("crashing_gateway.py")
+LOG = "ocpp-gateway sessions"
+CENT = Decimal("0.01")
+#: What may befall a PUBLISH, each once at a time.
+MISFORTUNES = (
+    Act.CLOSE,
+    Act.ACK_AND_CLOSE,
+    Act.DUPLICATE_ACK,
+    Act.DELAY,
+    Act.REFUSE,
+    Act.RATE_LIMIT,
+    Act.NO_ACK,
+)
+
+
+# --- the gateway's lives -------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Lives:
+    """A gateway that is born again by a line.  count: how many lives it has had."""
+
+    program: Program
+    count: int = 0
+    alive: bool = False
+    _pid: int = 0
+    _heard: int = 0
+
+    async def begin(self, **fate: Any) -> None:
+        """A new life, just forked.  fate: what is to befall it, see `lives`."""
+        assert self.program.process.stdin is not None
+        await self.program.process.stdin.send_all(json.dumps(fate).encode() + b"\n")
+        self._pid = int((await self._next("life ")).split()[1])
+        self.count += 1
+        self.alive = True
+
+    async def ready(self) -> None:
+        line = await self._next("ready ", "ended ")
+        assert line.startswith("ready "), f"{line}: {self.program.last_words()}"
+
+    def send(self, number: int) -> None:
+        os.kill(self._pid, number)
+
+    async def kill(self, *, stopping: bool = False) -> None:
+        """End it where it stands.
+
+        stopping: it may have ended by SIGTERM already; that it ends by itself is wrong.
+        """
+        with suppress(ProcessLookupError):
+            self.send(signal.SIGKILL)
+        fine = {-signal.SIGKILL, -signal.SIGTERM, 0} if stopping else {-signal.SIGKILL}
+        assert await self.ended() in fine, self.program.last_words()
+
+    async def ended(self, within: float = 30) -> int:
+        """The exit status of this life, negative for a signal."""
+        status = int((await self._next("ended ", within=within)).split()[1])
+        self.alive = False
+        return status
+
+    async def _next(self, *wanted: str, within: float = 30) -> str:
+        line = await self.program.line(
+            lambda line: line.startswith(wanted), after=self._heard, within=within
+        )
+        self._heard = self.program.lines.index(line, self._heard) + 1
+        return line
+
+
+@asynccontextmanager
+async def open_lives(site: Site) -> AsyncIterator[Lives]:
+    command = [sys.executable, str(LIVES), str(site.config)]
+    async with running(command, site.log) as program:
+        lives = Lives(program)
+        try:
+            yield lives
+        finally:
+            if lives.alive:
+                with trio.CancelScope(shield=True):
+                    await lives.kill()
+
+
+# --- what ThingsBoard was told -------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Told:
+    """Every value that the board ever stored, in whatever life it was sent.
+
+    points: (device, key) -> ts -> value.  contradictions: what was told otherwise before.
+    """
+
+    points: dict[tuple[str, str], dict[int, Any]] = attrs.field(factory=dict)
+    contradictions: list[tuple[str, str, int, Any, Any]] = attrs.field(factory=list)
+    repeated: int = 0
+    _more: trio.Event = attrs.field(factory=trio.Event)
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._more.wait()
+            await trio.sleep(0.1)  # counting all at each row would take longer than hearing it
+
+    async def listen(self, board: ThingsBoard) -> None:
+        with board.rows(buffer=1_000_000) as rows:
+            async for row in rows:
+                if row.is_attributes:
+                    continue
+                for key, value in row.values.items():
+                    points = self.points.setdefault((row.device, key), {})
+                    before = points.setdefault(row.ts, value)
+                    self.repeated += before == value
+                    # whether a charge point is connected is our own time, not its: a restart
+                    # within a millisecond may say both
+                    if before != value and key != "connected":
+                        self.contradictions.append((row.device, key, row.ts, before, value))
+                self._more.set()
+                self._more = trio.Event()
+
+    def series(self, device: str, key: str) -> dict[int, Any]:
+        return self.points.get((device, key), {})
+
+
+# --- the ordeal ----------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Ordeal:
+    """seed: of all chance.  chargers: how many.
+
+    longest_life: seconds at most from a birth to a kill.  pause: see `RetryingCharger`.
+    besides: what else happens to the board and the fleet meanwhile, until it is cancelled.
+    """
+
+    site: Site
+    seed: int
+    chargers: int = 6
+    longest_life: float = 1.0
+    pause: float = 0.05
+    besides: Callable[[ThingsBoard, list[RetryingCharger]], Awaitable[None]] | None = None
+    lives: int = 0
+    told: Told = attrs.field(factory=Told)
+    fleet: list[RetryingCharger] = attrs.field(factory=list)
+    board: ThingsBoard = attrs.field(
+        factory=lambda: ThingsBoard(access_tokens=[TOKEN], history=1, kept_messages=1)
+    )
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Lives]:
+        """The board, the fleet's plan and a gateway that is not born yet.
+
+        On leaving the block it must live: then it has all told, and is stopped in order.
+        """
+        chance = random.Random(self.seed)
+        began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=60)
+        self.site.configure(ocpp="stale_session_h = 8760")
+        self.fleet = [
+            RetryingCharger(
+                f"CP-{n}",
+                lambda: self.site.ocpp,
+                random.Random(chance.random()),
+                began=began,
+                pause=self.pause,
+            )
+            for n in range(self.chargers)
+        ]
+        async with open_lives(self.site) as lives, trio.open_nursery() as nursery:
+            await nursery.start(self.board.serve_tcp, "127.0.0.1", self.site.mqtt)
+            nursery.start_soon(self.told.listen, self.board)
+            yield lives
+            with trio.move_on_after(_WITHIN):
+                await self.told.wait_for(self._all_told)
+            lives.send(signal.SIGTERM)
+            assert await lives.ended() == 0
+            self.lives = lives.count
+            nursery.cancel_scope.cancel()
+
+    async def run(self, seconds: float) -> None:
+        """Kill for so long, then let it live until all is told."""
+        chance = random.Random(~self.seed)
+        enough = trio.Event()
+        async with self.opened() as lives, trio.open_nursery() as charging:
+            for charger in self.fleet:
+                charging.start_soon(charger.live, enough)
+            async with trio.open_nursery() as trouble:
+                trouble.start_soon(self._torment, random.Random(chance.random()))
+                if self.besides is not None:
+                    trouble.start_soon(self.besides, self.board, self.fleet)
+                await self._kill(lives, chance, trio.current_time() + seconds)
+                trouble.cancel_scope.cancel()
+            self.board.faults.clear()
+            self.board.thaw()
+            enough.set()
+            await lives.begin()
+            await lives.ready()
+
+    async def _kill(self, lives: Lives, chance: random.Random, until: float) -> None:
+        while trio.current_time() < until:
+            await lives.begin()
+            # sometimes before it is ready, mostly in the midst of its work
+            await trio.sleep(chance.uniform(0, self.longest_life))
+            stopping = chance.random() < 0.2
+            if stopping:  # and killed in the midst of it
+                lives.send(signal.SIGTERM)
+                await trio.sleep(chance.uniform(0, 0.3))
+            await lives.kill(stopping=stopping)
+
+    async def _torment(self, chance: random.Random) -> None:
+        """One misfortune of ThingsBoard after the other."""
+        board = self.board
+        while True:
+            await trio.sleep(chance.uniform(0.1, 0.6))
+            match chance.randrange(12):
+                case 0:
+                    board.disconnect_all()
+                case 1:
+                    board.restart()
+                case 2:
+                    board.take_over()
+                case 3:
+                    with board.frozen():
+                        await trio.sleep(chance.uniform(0, 1))
+                case 4:
+                    board.faults.add(Fault(act=Act.DROP_CONNECT))
+                case 5:
+                    board.faults.add(Fault(act=Act.REFUSE_CONNECT, code=0x88))
+                case _ if len(board.faults) == 0:
+                    act = chance.choice(MISFORTUNES)
+                    # what was not acknowledged may be lost, or be there all the same
+                    lost = act in (Act.CLOSE, Act.NO_ACK) and chance.random() < 0.7
+                    stored = False if lost else None
+                    board.faults.add(Fault(act=act, code=0x83, seconds=0.3, stored=stored))
+
+    # --- the count -----------------------------------------------------------------------------
+
+    def sessions(self) -> list[tuple[str, Session]]:
+        return [(charger.name, session) for charger in self.fleet for session in charger.sessions]
+
+    def _all_told(self) -> bool:
+        readings = sum(len(session.readings) for _, session in self.sessions())
+        told = sum(len(self.told.series(f"{c.name}/1", "voltage_v")) for c in self.fleet)
+        return told >= readings and len(self.told.series(LOG, "receipt")) >= len(self.sessions())
+
+    def about(self) -> str:
+        """For the message of a failure, and for who looks on."""
+        return (
+            f"seed {self.seed}: {self.lives} lives, {len(self.sessions())} sessions,"
+            f" {sum(len(session.readings) for _, session in self.sessions())} readings,"
+            f" {sum(charger.connections for charger in self.fleet)} connections,"
+            f" {sum(charger.repeated for charger in self.fleet)} messages repeated though answered,"
+            f" {self.told.repeated} values told more than once"
+        )
+
+    def verify(self) -> None:
+        """Every session has one receipt, every reading was told once, no id was given twice."""
+        about = self.about()
+        by_id: dict[int, tuple[str, Session]] = {}
+        for name, session in self.sessions():
+            assert len(set(session.ids)) == 1, f"{about}\n{name}: one start, ids {session.ids}"
+            other = by_id.setdefault(session.ids[0], (name, session))
+            assert other[1] is session, f"{about}\n{name}: id {session.ids[0]} of {other[0]} too"
+        stored = self.site.rows("select id from tx where settled > 0 order by id")
+        assert [row[0] for row in stored] == sorted(by_id), about
+        assert self.site.rows("select * from tx where settled = 0") == [], about
+        assert self.site.rows("select * from aside") == [], about
+        bodies = self.site.rows("select body from receipt")
+        told = self.told.series(LOG, "receipt").values()
+        for receipts in ([json.loads(body) for (body,) in bodies], [*told]):
+            _verify_receipts(receipts, by_id, about)
+        for charger in self.fleet:
+            self._verify_readings(charger, about)
+        assert self.told.contradictions == [], about
+        assert self.board.failures() == [], about
+
+    def _verify_readings(self, charger: RetryingCharger, about: str) -> None:
+        volts: dict[int, Any] = {}
+        energies: dict[int, Any] = {}
+        for session in charger.sessions:
+            assert session.stopped_at is not None
+            energies[ms(session.started_at)] = 0
+            energies[ms(session.stopped_at)] = session.energy_wh
+            for at, (register_wh, voltage) in session.readings.items():
+                volts[ms(at)] = voltage
+                energies[ms(at)] = register_wh - session.start_wh
+        device = f"{charger.name}/1"
+        assert self.told.series(device, "voltage_v") == volts, about
+        assert self.told.series(device, "tx_energy_wh") == energies, about
+
+
+_WITHIN = 60.0  # seconds for ThingsBoard to be told what is left
+
+
+def _verify_receipts(
+    receipts: list[Any], by_id: dict[int, tuple[str, Session]], about: str
+) -> None:
+    counted = Counter(receipt["transaction_id"] for receipt in receipts)
+    missing = sorted(by_id.keys() - counted.keys())
+    doubled = sorted(number for number, times in counted.items() if times > 1)
+    assert (missing, doubled) == ([], []), f"{about}\n{missing=} {doubled=}"
+    for receipt in receipts:
+        name, session = by_id[receipt["transaction_id"]]
+        wrong = f"{about}\n{receipt}"
+        assert receipt["charge_point"] == name, wrong
+        assert int(receipt["energy_wh"]) == session.energy_wh, wrong
+        assert receipt["total_incl_vat"] == price(session.energy_wh), wrong
+        # that it was repeated is noted, and no reason to doubt it
+        assert set(receipt["flags"]) <= {"duplicate_start", "duplicate_stop"}, wrong
+        assert receipt["needs_review"] is False, wrong
+        assert receipt["version"] == 1, wrong
+
+
+def price(energy_wh: int) -> str:
+    """0.25 EUR a kWh and 1.00 a start, with 21 % VAT, see `Site.configure`."""
+    exact = (Decimal(energy_wh) / 1000 * Decimal("0.25") + 1) * Decimal("1.21")
+    return str(exact.quantize(CENT, ROUND_HALF_UP))
+
+
+def ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

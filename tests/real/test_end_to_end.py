@@ -1,0 +1,297 @@
+"""The whole house between a charge point and the double of ThingsBoard, over TCP."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from types import SimpleNamespace
+
+import attrs
+import pytest
+import trio
+
+from gateway.app import Settings
+from gateway.northbound import compat_nodered
+from gateway.northbound.mqtt import Broker, open_link
+from gateway.northbound.publisher import TOPICS, NorthSettings
+from gateway.simulation.thingsboard import Act, Fault, RpcTimeout, ThingsBoard
+from gateway.southbound.handlers import Rules
+from gateway.southbound.server import DoorSettings
+
+from ..conftest import open_gateway
+from ..fakes import now
+
+pytestmark = pytest.mark.real_time
+
+LOG = "ocpp-gateway sessions"
+
+
+@asynccontextmanager
+async def open_house(settings: Settings | None = None, **how):
+    """(gateway, board): the real run() with a real link to a double."""
+    board = ThingsBoard(now=now, **how)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(board.serve_tcp)
+        broker = Broker(host="127.0.0.1", port=port, access_token="secret")
+        link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
+        with trio.fail_after(60):
+            async with open_gateway(
+                board=link, settings=settings or Settings(start_timeout=2)
+            ) as gateway:
+                yield gateway, board
+        nursery.cancel_scope.cancel()
+
+
+def stamp(minutes: float) -> str:
+    return (now() + timedelta(minutes=minutes)).isoformat().replace("+00:00", "Z")
+
+
+async def whole_charge(charger, connector: int = 1, tag: str = "0042") -> int:
+    """An hour's charge, told in a moment: 10 kWh."""
+    ask = charger.ask
+    await ask(
+        "BootNotification",
+        chargePointVendor="0815",
+        chargePointModel="One",
+        chargePointSerialNumber="0001",
+        iccid="8931080019071234567",
+    )
+    await ask("StatusNotification", connectorId=0, status="Available", errorCode="NoError")
+    await ask(
+        "StatusNotification",
+        connectorId=connector,
+        status="Preparing",
+        errorCode="NoError",
+        vendorErrorCode="0007",
+        timestamp=stamp(-61),
+    )
+    await ask("Authorize", idTag=tag)
+    answer = await ask(
+        "StartTransaction",
+        connectorId=connector,
+        idTag=tag,
+        meterStart=1_000,
+        timestamp=stamp(-60),
+    )
+    tx = answer["transactionId"]
+    for minutes in (-45, -30, -15):
+        values = [
+            ("Energy.Active.Import.Register", str(11_000 + minutes * 1000 / 6), "Wh", None),
+            ("Power.Active.Import", "10.0000004", "kW", None),
+            ("Current.Import", "14.5", "A", "L1"),
+            ("Current.Import", "14.4", "A", "L2"),
+            ("Voltage", "229.9", "V", "L1-N"),
+            ("SoC", "55", "Percent", None),
+            ("Temperature", "-3.5", "Celsius", None),
+            ("Frequency", "49.98", "Hertz", None),
+        ]
+        samples = [
+            {"measurand": m, "value": v, "unit": u} | ({"phase": p} if p else {})
+            for m, v, u, p in values
+        ]
+        await ask(
+            "MeterValues",
+            connectorId=connector,
+            transactionId=tx,
+            meterValue=[{"timestamp": stamp(minutes), "sampledValue": samples}],
+        )
+    await ask(
+        "StopTransaction", transactionId=tx, meterStop=11_000, timestamp=stamp(0), reason="Local"
+    )
+    await ask("FirmwareStatusNotification", status="Idle")
+    return tx
+
+
+@attrs.define
+class Obedient:
+    """Does what the central system says, as a car at the plug would."""
+
+    charger: object
+    answers: dict = attrs.field(factory=dict)
+    heard: list = attrs.field(factory=list)
+    tx: int | None = None
+    _begun: trio.Event = attrs.field(factory=trio.Event)
+
+    async def transaction(self) -> int | None:
+        """The id it was given: the operator may hear of it before the charge point does."""
+        with trio.fail_after(10):
+            await self._begun.wait()
+        return self.tx
+
+    async def serve(self) -> None:
+        async for unique_id, action, payload in self.charger.calls:
+            self.heard.append((action, payload))
+            answer = self.answers.get(action, {"status": "Accepted"})
+            await self.charger.send([3, unique_id, answer])
+            if answer.get("status") != "Accepted":
+                continue
+            if action == "RemoteStartTransaction":
+                self.tx = await self.charger.start(
+                    meter_wh=0, connector=payload["connectorId"], tag=payload["idTag"]
+                )
+                self._begun.set()
+            elif action == "RemoteStopTransaction":
+                await self.charger.stop(payload["transactionId"], meter_wh=10)
+
+
+@asynccontextmanager
+async def obedient(gateway, name: str = "CP-1"):
+    async with gateway.charger(name) as charger, trio.open_nursery() as nursery:
+        car = Obedient(charger)
+        await charger.boot()
+        await charger.status("Preparing")
+        nursery.start_soon(car.serve)
+        yield car
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("profile", "many_devices"), [("4.3", True), ("4.3", False), ("3.8", False)]
+)
+async def test_a_whole_charge_breaks_no_rule_of_thingsboard(profile, many_devices):
+    settings = Settings(north=NorthSettings(many_devices=many_devices))
+    async with open_house(settings, profile=profile) as (gateway, board):
+        async with gateway.charger("CP-1") as one, gateway.charger("CP-2") as two:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(whole_charge, one)
+                nursery.start_soon(whole_charge, two, 2)
+            await board.wait_for(
+                lambda board: (
+                    LOG in board.devices and len(board.devices[LOG].series("receipt")) == 2
+                )
+            )
+        await board.wait_for(lambda board: board.devices["CP-1"].value("connected") is False)
+    assert board.violations == []
+    kinds = {device.name: device.type for device in board.devices.values()}
+    assert kinds == {
+        "CP-1": "EV charger",
+        "CP-2": "EV charger",
+        "CP-1/1": "EV connector",
+        "CP-2/2": "EV connector",
+        LOG: "EV session log",
+    }
+    connector, log = board.devices["CP-1/1"], board.devices[LOG]
+    assert connector.value("session_energy_kwh") == 10
+    assert connector.value("session_cost") == 3
+    assert connector.value("tx_active") is False
+    assert connector.value("power_w") == 0
+    assert {value for _, value in connector.series("current_l1_a")} == {14.5, 0}
+    assert connector.value("current_l1_a") == 0
+    assert {point for _, point in log.series("session_charge_point")} == {"CP-1", "CP-2"}
+    receipts = [value for _, value in log.series("receipt")]
+    assert {receipt["total_incl_vat"] for receipt in receipts} == {"3.00"}
+    assert {receipt["id_tag"] for receipt in receipts} == {"0042"}
+    attributes = board.devices["CP-1"].attributes
+    assert attributes["charger"]["vendor"] == "0815"
+    assert attributes["ocpp_version"] == "ocpp1.6"
+
+
+async def test_people_start_and_stop_a_charge_from_thingsboard():
+    async with open_house() as (gateway, board), obedient(gateway) as car:
+        await board.wait_for(lambda board: "CP-1/1" in board.devices)
+        started = await board.rpc("CP-1/1", "remoteStart", {"idTag": "T"})
+        assert started == {"status": "Accepted", "transactionId": await car.transaction()}
+        car.answers["UnlockConnector"] = {"status": "NotSupported"}
+        assert await board.rpc("CP-1/1", "unlock") == {"status": "NotSupported"}
+        await board.wait_for(lambda board: board.devices["CP-1/1"].value("tx_active"))
+        stopped = await board.rpc("CP-1/1", "remoteStop")
+        assert stopped["status"] == "Stopped"
+        receipt = board.devices["CP-1/1"].value("receipt")
+        assert receipt is None or receipt["receipt_id"] == stopped["receipt_id"]
+        idle = await board.rpc("CP-1/1", "remoteStop", True)
+        assert idle == {"status": "Rejected", "reason": "NoTransaction"}
+        await board.wait_for(lambda board: board.devices["CP-1/1"].value("tx_active") is False)
+    assert board.violations == []
+
+
+async def test_a_charge_point_is_sent_what_ocpp_has_and_its_answer_comes_back():
+    async with open_house() as (gateway, board), obedient(gateway) as car:
+        await board.wait_for(lambda board: "CP-1" in board.devices)
+        car.answers["GetConfiguration"] = {"configurationKey": [], "unknownKey": ["x"]}
+        car.answers["Reset"] = {"status": "Rejected"}
+        assert await board.rpc("CP-1", "Reset", {"type": "Soft"}) == {"status": "Rejected"}
+        configuration = await board.rpc("CP-1", "GetConfiguration")
+        assert configuration == {"configurationKey": [], "unknownKey": ["x"]}
+        assert car.heard == [("Reset", {"type": "Soft"}), ("GetConfiguration", {})]
+        for method, params, code in (
+            ("Reset", {"type": "Sideways"}, "InvalidParams"),
+            ("Reset", "Soft", "InvalidParams"),
+            ("Reset", True, "InvalidParams"),
+            ("Heartbeat", {}, "UnknownMethod"),
+            ("remoteStart", {}, "UnknownMethod"),
+        ):
+            answer = await board.rpc("CP-1", method, params)
+            assert answer["error"]["code"] == code, (method, params)
+        await board.wait_for(lambda board: board.devices["CP-1"].value("last_command_result"))
+    assert board.violations == []
+
+
+async def test_who_is_away_is_told_at_once_to_who_asks():
+    async with open_house() as (gateway, board):
+        async with gateway.charger("CP-1") as charger:
+            await charger.status("Available")
+        await board.wait_for(
+            lambda board: "CP-1/1" in board.devices and not board.devices["CP-1"].value("connected")
+        )
+        for device, method in (("CP-1", "ClearCache"), ("CP-1/1", "unlock")):
+            answer = await board.rpc(device, method)
+            assert answer["error"]["code"] == "NotConnected"
+        with pytest.raises(RpcTimeout):
+            board._min_rpc_timeout = 0.2
+            await board.rpc("CP-99", "Reset", anyway=True, timeout=0.2)
+    assert "CP-99" not in board.devices
+    assert board.violations == []
+
+
+async def test_a_request_that_thingsboard_sends_again_is_carried_out_once():
+    """HC-119: also where MQTT brings it on another connection."""
+    async with open_house() as (gateway, board), obedient(gateway) as car:
+        await board.wait_for(lambda board: "CP-1/1" in board.devices)
+        board.faults.add(Fault(act=Act.CLOSE, topic="v1/gateway/rpc", stored=False))
+        answer = await board.rpc("CP-1/1", "remoteStart", {"idTag": "T"}, timeout=30)
+        assert answer["transactionId"] == await car.transaction()
+        assert [action for action, _ in car.heard] == ["RemoteStartTransaction"]
+
+
+async def test_a_burst_of_the_same_request_is_one_request():
+    """HC-119."""
+    async with open_house() as (gateway, board), obedient(gateway) as car:
+        await board.wait_for(lambda board: "CP-1" in board.devices)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(board.rpc, "CP-1", "ClearCache")
+            await board.wait_for(lambda board: board.devices["CP-1"].pending)
+            for _ in range(5):
+                board.resend_rpcs("CP-1")
+        assert len(car.heard) == 1
+
+
+# --- compat = "node-red" -----------------------------------------------------------------------
+
+
+def prototype() -> Settings:
+    return Settings(
+        door=DoorSettings(rules=Rules(tell_heartbeats=True)),
+        north=NorthSettings(also=compat_nodered.Prototype().rows, alias=compat_nodered.alias),
+        default_id_tag="12345678",
+        start_timeout=2,
+    )
+
+
+async def test_the_switch_of_the_prototype_starts_and_stops_connector_1():
+    async with open_house(prototype()) as (gateway, board), obedient(gateway) as car:
+        await board.wait_for(lambda board: "CP-1/1" in board.devices)
+        for params in ("true", None, {}, 1, [True], {"on": True}):
+            answer = await board.rpc("CP-1", "settest", params)
+            assert answer["error"]["code"] == "InvalidParams"
+        assert car.heard == []
+        started = await board.rpc("CP-1", "settest", True)
+        assert started == {"status": "Accepted", "transactionId": await car.transaction()}
+        assert car.heard == [("RemoteStartTransaction", {"connectorId": 1, "idTag": "12345678"})]
+        await board.wait_for(lambda board: board.devices["CP-1/1"].value("tx_active"))
+        stopped = await board.rpc("CP-1", "settest", False)
+        assert stopped["status"] == "Stopped"
+        assert car.heard[1] == ("RemoteStopTransaction", {"transactionId": car.tx})
+        await board.wait_for(lambda board: board.devices["CP-1"].value("Remote-Start") == "false")
+        assert [v for _, v in board.devices["CP-1"].series("Remote-Start")][-1] == "false"
+    assert board.failures() == []
