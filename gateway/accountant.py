@@ -31,14 +31,16 @@ from .domain.events import (
     TransactionSettled,
     TransactionStopped,
 )
-from .journal import Bookmark, Journal, OpenTransaction
+from .journal import Checkpoint, Journal, JournaledTransaction
 from .offload import offload
 
 READER = "accountant"
-_MOST_AT_ONCE = 500  # entries accounted for in one commit
-_AT_A_STRETCH = 25  # without letting others run
-_GATHER = 0.02  # seconds between two batches: what comes meanwhile costs one commit, not one each
-_MOST_WAITING = 2_000  # appends that may wait for the disk before we do
+_MAX_BATCH = 500  # entries accounted for in one commit
+_ENTRIES_PER_CHECKPOINT = 25  # without letting others run
+_BATCH_INTERVAL = (
+    0.02  # seconds between two batches: what comes meanwhile costs one commit, not one each
+)
+_MAX_WAITING = 2_000  # appends that may wait for the disk before we do
 END = 2**62  # beyond every entry
 _TICK = 10.0  # seconds between two looks for what time alone has changed
 _LONG = 500  # samples of one event beyond which the event loop serves others meanwhile
@@ -47,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 
 @attrs.define
-class Books:
+class AccountingStatistics:
     """What was accounted for since the start, for metrics.
 
     receipts, of which needs_review: corrections count again.  orphans: messages that belong
@@ -75,43 +77,49 @@ async def open_accountant(
     bus: EventBus,
     ledger: Ledger,
     now: Callable[[], datetime],
-    stale_after: timedelta,
-    grace: float = math.inf,
-) -> AsyncIterator[Books]:
+    stale_session: timedelta,
+    grace_s: float = math.inf,
+) -> AsyncIterator[AccountingStatistics]:
     """Account for all that is published; on leaving the block, first finish what there is.
 
-    stale_after: how old the newest word of a transaction may be whose charge point is away, or
+    stale_session: how old the newest word of a transaction may be whose charge point is away, or
         knows nothing of it.
-    grace: seconds for finishing.  What they do not suffice for is done after the next start: the
+    grace_s: seconds for finishing.  What they do not suffice for is done after the next start: the
         place in the journal is saved with what follows from the entries before it.
     """
-    bookmark = await bus.journal.bookmark(READER)
-    await restore(ledger, bus.journal, bookmark.seq)
-    books = Books()
+    checkpoint = await bus.journal.checkpoint(READER)
+    await restore_open_transactions(ledger, bus.journal, checkpoint.seq)
+    statistics = AccountingStatistics()
     async with trio.open_nursery() as ticking:
-        ticking.start_soon(_tick, bus, ledger, now, stale_after)
+        ticking.start_soon(_tick, bus, ledger, now, stale_session)
         async with trio.open_nursery() as nursery:
             with bus.subscribe(
-                *ACCOUNTED, overflow=Overflow.REREAD, after=bookmark.seq, capacity=5_000
+                *ACCOUNTED, overflow=Overflow.REREAD, after=checkpoint.seq, capacity=5_000
             ) as entries:
                 # That the subscription closes first is what ends the books.
-                nursery.start_soon(_keep_books, entries, bus, ledger, books)  # noqa: ASYNC111
-                yield books
-            nursery.cancel_scope.deadline = trio.current_time() + grace
+                nursery.start_soon(_account_for_entries, entries, bus, ledger, statistics)  # noqa: ASYNC111
+                yield statistics
+            nursery.cancel_scope.deadline = trio.current_time() + grace_s
         ticking.cancel_scope.cancel()
 
 
-async def restore(ledger: Ledger, journal: Journal, place: int) -> None:
-    """Give the ledger every transaction that was open at `place`, as it was then."""
-    for charge_point_id, first in beginnings(await journal.open_transactions(), place).items():
-        fold(ledger, await journal.read_account(charge_point_id, first=first, last=END), place)
+async def restore_open_transactions(ledger: Ledger, journal: Journal, checkpoint: int) -> None:
+    """Give the ledger every transaction that was open at `checkpoint`, as it was then."""
+    for charge_point_id, first in first_entries(
+        await journal.open_transactions(), checkpoint
+    ).items():
+        restore_entries(
+            ledger, await journal.read_account(charge_point_id, first=first, last=END), checkpoint
+        )
 
 
-def beginnings(open_transactions: Iterable[OpenTransaction], place: int) -> dict[str, int]:
+def first_entries(
+    open_transactions: Iterable[JournaledTransaction], checkpoint: int
+) -> dict[str, int]:
     """The entry from which each charge point's accounts are to be read again."""
     since: dict[str, int] = {}
     for tx in open_transactions:
-        if tx.seq <= place:
+        if tx.seq <= checkpoint:
             since[tx.charge_point_id] = min(tx.seq, since.get(tx.charge_point_id, tx.seq))
     return since
 
@@ -120,45 +128,47 @@ def _log_refused(entry: Entry, exc: Exception) -> None:
     log.error("event not restored", seq=entry.seq, exc_info=exc)
 
 
-def fold(
+def restore_entries(
     ledger: Ledger,
     entries: Iterable[Entry],
-    place: int,
+    checkpoint: int,
     refused: Callable[[Entry, Exception], None] = _log_refused,
 ) -> None:
-    """Restore what happened up to `place`, and the facts that followed from it.
+    """Restore what happened up to `checkpoint`, and the facts that followed from it.
 
     Facts are numbered after the events that they follow from, so some lie beyond the place.
     refused: is told of an event that the ledger cannot make sense of, which is a bug of ours (or
         a tariff of an older version); all others are restored.
     """
     for entry in entries:
-        if entry.seq <= place or isinstance(entry.event, TransactionFact):
+        if entry.seq <= checkpoint or isinstance(entry.event, TransactionFact):
             try:
                 ledger.restore(entry.event)
             except Exception as exc:  # noqa: BLE001  a gateway that cannot start accounts for nobody
                 refused(entry, exc)
 
 
-async def _keep_books(entries: Subscription, bus: EventBus, ledger: Ledger, books: Books) -> None:
-    while batch := await entries.gathered(_MOST_AT_ONCE):
+async def _account_for_entries(
+    entries: Subscription, bus: EventBus, ledger: Ledger, statistics: AccountingStatistics
+) -> None:
+    while batch := await entries.take_batch(_MAX_BATCH):
         facts: list[Event] = []
         for count, entry in enumerate(batch, 1):
             await _recall(entry, bus.journal, ledger)
             facts.extend(await _accounted(entry, ledger))
-            if count % _AT_A_STRETCH == 0:
+            if count % _ENTRIES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
         facts = [known for fact in facts for known in _in_full(fact, bus)]
         for fact in facts:
-            books.count(fact)
+            statistics.count(fact)
         # Facts and place, or neither.  Nobody is promised them, so the next batch need not
         # wait until they are durable; who is far ahead of the disk has to, for memory's sake.
-        place = Bookmark(READER, batch[-1].seq)
-        if bus.journal.statistics().waiting < _MOST_WAITING:
-            bus.publish_soon(*facts, bookmark=place)
-            await trio.sleep(0 if len(batch) == _MOST_AT_ONCE else _GATHER)
+        checkpoint = Checkpoint(READER, batch[-1].seq)
+        if bus.journal.statistics().waiting < _MAX_WAITING:
+            bus.publish_soon(*facts, checkpoint=checkpoint)
+            await trio.sleep(0 if len(batch) == _MAX_BATCH else _BATCH_INTERVAL)
         else:
-            await bus.publish(*facts, bookmark=place)
+            await bus.publish(*facts, checkpoint=checkpoint)
 
 
 async def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
@@ -197,31 +207,31 @@ def _samples(event: Event) -> int:
 
 async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:
     """A transaction that the ledger has put away, for an event that came late."""
-    transaction_id = ledger.lacks(entry.event)
+    transaction_id = ledger.missing_transaction(entry.event)
     if transaction_id is None:
         return
     known = await journal.transaction(transaction_id)
     if known is None or known.charge_point_id != entry.event.charge_point_id:
         return
-    past = Ledger(ledger.book)
+    past = Ledger(ledger.tariff_book)
     account = await journal.read_account(known.charge_point_id, first=known.seq, last=END)
-    fold(past, account, entry.seq - 1)
+    restore_entries(past, account, entry.seq - 1)
     ledger.adopt(past, transaction_id)
 
 
 async def _tick(
-    bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_after: timedelta
+    bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_session: timedelta
 ) -> None:
     """What time alone brings: minutes that cost, and transactions that nobody will end."""
     while True:
         await trio.sleep(_TICK)
         at = now()
         due = ledger.due(at)
-        for first in range(0, len(due), _AT_A_STRETCH):
-            several = due[first : first + _AT_A_STRETCH]
+        for first in range(0, len(due), _ENTRIES_PER_CHECKPOINT):
+            several = due[first : first + _ENTRIES_PER_CHECKPOINT]
             if facts := [fact for one in several for fact in _ticked(ledger, one, at)]:
                 await bus.publish(*facts)
-        if closed := tuple(_given_up(bus, ledger, at, stale_after)):
+        if closed := tuple(_abandoned(bus, ledger, at, stale_session)):
             await bus.publish(*closed)
 
 
@@ -233,13 +243,13 @@ def _ticked(ledger: Ledger, transaction_id: int, at: datetime) -> tuple[Event, .
         return ()
 
 
-def _given_up(
-    bus: EventBus, ledger: Ledger, at: datetime, stale_after: timedelta
+def _abandoned(
+    bus: EventBus, ledger: Ledger, at: datetime, stale_session: timedelta
 ) -> Iterator[TransactionClosed]:
     for tx in ledger.open_transactions():
         # A charge point that is there will stop what it knows of.
-        away = not bus.fleet.about(tx.charge_point_id).get("connected")
-        if (away or tx.unconfirmed) and at - tx.newest_at > stale_after:
+        away = not bus.fleet.state_of(tx.charge_point_id).get("connected")
+        if (away or tx.unconfirmed) and at - tx.newest_at > stale_session:
             yield TransactionClosed(
                 charge_point_id=tx.charge_point_id,
                 received_at=at,

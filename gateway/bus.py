@@ -17,8 +17,8 @@ import trio
 
 from .domain.events import Event
 from .domain.fleet import Fleet
-from .journal import Bookmark, Entry, Journal, JournalError
-from .observability.lag import Timeline
+from .journal import Checkpoint, Entry, Journal, JournalError
+from .observability.lag import LagClock
 
 __all__ = ["Entry", "EventBus", "JournalError", "Overflow", "Subscription"]
 
@@ -29,7 +29,7 @@ class Overflow(enum.Enum):
     """What a subscriber gets for being slow."""
 
     REREAD = "every entry, in order: what memory has no room for comes from the journal"
-    FORGET = "the newest entries: the oldest unread one makes room"
+    DROP_OLDEST = "the newest entries: the oldest unread one makes room"
 
 
 class Subscription:
@@ -52,12 +52,12 @@ class Subscription:
         self._overflow = overflow
         self._last = after
         self._page: deque[Entry] = deque()
-        self._fresh, self._inbox = trio.open_memory_channel[Entry](capacity)
+        self._send_new, self._inbox = trio.open_memory_channel[Entry](capacity)
         self._behind = overflow is Overflow.REREAD  # a start is a lag
         self.dropped = 0
 
     @property
-    def place(self) -> int:
+    def delivered_seq(self) -> int:
         """The sequence number up to which everything was delivered or passed over."""
         return self._last
 
@@ -65,13 +65,13 @@ class Subscription:
         if self._behind or not isinstance(entry.event, self._wanted):
             return  # who is behind gets it from the journal, and memory need not hold it
         try:
-            self._fresh.send_nowait(entry)
+            self._send_new.send_nowait(entry)
         except trio.WouldBlock:
             if self._overflow is Overflow.REREAD:
                 self._behind = True
             else:
                 self._inbox.receive_nowait()
-                self._fresh.send_nowait(entry)
+                self._send_new.send_nowait(entry)
                 self.dropped += 1
 
     def rewind(self, seq: int) -> None:
@@ -85,14 +85,14 @@ class Subscription:
 
     def close(self) -> None:
         """No more entries will be offered; the iteration ends once all are delivered."""
-        self._fresh.close()
+        self._send_new.close()
 
     def __aiter__(self) -> Subscription:
         return self
 
     async def __anext__(self) -> Entry:
         while True:
-            entry = self._at_hand()
+            entry = self._next_ready()
             if entry is None and self._behind:
                 await self._catch_up()
             elif entry is None:
@@ -100,12 +100,12 @@ class Subscription:
                     entry = await self._inbox.receive()
                 except trio.EndOfChannel:
                     raise StopAsyncIteration from None
-                entry = self._fitting(entry)
+                entry = self._unless_delivered(entry)
             if entry is not None:
                 return entry
 
-    async def gathered(self, most: int, within: float = 0.0) -> list[Entry]:
-        """What is at hand, at least one entry and at most `most`; empty at the end of all.
+    async def take_batch(self, limit: int, within: float = 0.0) -> list[Entry]:
+        """What is at hand, at least one entry and at most `limit`; empty at the end of all.
 
         within: seconds that are waited after the first for others to come.
         """
@@ -115,25 +115,25 @@ class Subscription:
             break
         if entries and within:
             await trio.sleep(within)
-        while entries and len(entries) < most and (more := self._at_hand()) is not None:
+        while entries and len(entries) < limit and (more := self._next_ready()) is not None:
             entries.append(more)
         return entries
 
-    def _at_hand(self) -> Entry | None:
+    def _next_ready(self) -> Entry | None:
         """The next entry that needs no waiting."""
         while self._page:
-            if (entry := self._fitting(self._page.popleft())) is not None:
+            if (entry := self._unless_delivered(self._page.popleft())) is not None:
                 return entry
         while not self._behind:
             try:
                 fresh = self._inbox.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel):
                 return None
-            if (entry := self._fitting(fresh)) is not None:
+            if (entry := self._unless_delivered(fresh)) is not None:
                 return entry
         return None
 
-    def _fitting(self, entry: Entry) -> Entry | None:
+    def _unless_delivered(self, entry: Entry) -> Entry | None:
         if entry.seq <= self._last:  # the journal gave it already
             return None
         self._last = entry.seq
@@ -156,26 +156,28 @@ class EventBus:
     def __init__(self, journal: Journal, fleet: Fleet) -> None:
         self.journal = journal
         self.fleet = fleet
-        self.timeline = Timeline()
+        self.lag_clock = LagClock()
         self._subscriptions: list[Subscription] = []
-        journal.hear = self._hear
+        journal.on_durable = self._fan_out
 
-    async def publish(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
+    async def publish(
+        self, *events: Event, checkpoint: Checkpoint | None = None
+    ) -> tuple[Entry, ...]:
         """Record events, and a reader's place, then let every subscriber hear them.
 
         Returns when they are durable, as the journal completed them.  Raises JournalError when
         they are not.  A cancelled publisher's events are recorded all the same.
         """
-        return await self.journal.append(*events, bookmark=bookmark)
+        return await self.journal.append(*events, checkpoint=checkpoint)
 
-    def publish_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
+    def publish_soon(self, *events: Event, checkpoint: Checkpoint | None = None) -> None:
         """Publish without waiting, for what nobody is promised.  Raises JournalError."""
-        self.journal.append_soon(*events, bookmark=bookmark)
+        self.journal.append_soon(*events, checkpoint=checkpoint)
 
-    def _hear(self, entries: Sequence[Entry]) -> None:
+    def _fan_out(self, entries: Sequence[Entry]) -> None:
         # Called in the order of the journal, which owns it: there is no lock here.
         if entries:
-            self.timeline.note(entries[0].seq, trio.current_time())
+            self.lag_clock.mark(entries[0].seq, trio.current_time())
         for entry in entries:
             self.fleet.apply(entry.event)
             for subscription in self._subscriptions:

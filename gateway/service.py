@@ -17,18 +17,18 @@ import trio
 
 from . import __version__
 from .admin.server import serve_admin
-from .app import House, Settings, run
+from .app import AppSettings, RunningGateway, run
 from .config.load import ConfigError
 from .config.model import Config
-from .config.tariffs import open_book
+from .config.tariffs import load_tariff_book
 from .config.values import Address
 from .domain.tags import IdTag, TagList
 from .journal.group_commit import open_sqlite
 from .northbound import compat_nodered
 from .northbound.mqtt import Broker, open_link
-from .northbound.publisher import TOPICS, NorthSettings
-from .southbound.handlers import Rules
-from .southbound.server import DoorSettings
+from .northbound.publisher import TOPICS, NorthboundSettings
+from .southbound.handlers import HandlerSettings
+from .southbound.server import SouthboundSettings
 from .southbound.tls import tls_context
 
 BACKLOG = 4_096  # connections that may wait to be accepted: a whole fleet comes back at once
@@ -41,41 +41,41 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def settings_of(config: Config) -> Settings:
+def settings_of(config: Config) -> AppSettings:
     """What the rooms are told of the configuration."""
     ocpp, board = config.ocpp, config.thingsboard
     tags = {
         name.lower(): IdTag(status=tag.status, expires=tag.expires, parent=tag.parent)
         for name, tag in config.id_tags.items()
     }
-    door = DoorSettings(
-        ping_interval=ocpp.ping_interval_s,
-        call_timeout=ocpp.call_timeout_s,
-        handshake_timeout=ocpp.handshake_timeout_s,
-        grace=ocpp.grace_s,
+    southbound = SouthboundSettings(
+        ping_interval_s=ocpp.ping_interval_s,
+        call_timeout_s=ocpp.call_timeout_s,
+        handshake_timeout_s=ocpp.handshake_timeout_s,
+        grace_s=ocpp.grace_s,
         max_message_bytes=ocpp.max_message_bytes,
-        frames_per_second=ocpp.max_messages_per_s,
-        most_arriving=ocpp.max_handshakes_per_address,
-        most_connections=_most_connections(),
+        max_messages_per_s=ocpp.max_messages_per_s,
+        max_handshakes_per_address=ocpp.max_handshakes_per_address,
+        max_connections=_max_connections(),
         require_subprotocol=ocpp.require_subprotocol,
-        reject_unknown=ocpp.unknown_charge_points == "reject",
+        reject_unknown_charge_points=ocpp.unknown_charge_points == "reject",
         lenient=ocpp.lenient,
         passwords={
             name: cp.password_hash for name, cp in config.charge_points.items() if cp.password_hash
         },
-        profiles={
+        security_profiles={
             name: cp.security_profile
             for name, cp in config.charge_points.items()
             if cp.security_profile is not None
         },
-        known=frozenset(config.charge_points),
+        known_charge_points=frozenset(config.charge_points),
         own_devices=frozenset({board.gateway_name, f"{board.gateway_name} sessions"}),
-        rules=Rules(
+        handlers=HandlerSettings(
             tags=TagList(tags, accept_unknown=ocpp.unknown_id_tags == "accept"),
-            heartbeat_interval=ocpp.heartbeat_interval_s,
-            tell_heartbeats=board.compat == "node-red",
-            pending=ocpp.unknown_charge_points == "pending",
-            concurrent=ocpp.concurrent_tx == "accept",
+            heartbeat_interval_s=ocpp.heartbeat_interval_s,
+            publish_heartbeats=board.compat == "node-red",
+            pending_unknown=ocpp.unknown_charge_points == "pending",
+            concurrent_tx=ocpp.concurrent_tx == "accept",
             energy_scales={
                 name: cp.energy_scale
                 for name, cp in config.charge_points.items()
@@ -83,23 +83,26 @@ def settings_of(config: Config) -> Settings:
             },
         ),
     )
-    north = NorthSettings(
+    northbound = NorthboundSettings(
         session_log=f"{board.gateway_name} sessions",
-        many_devices=board.batch_devices,
-        grace=ocpp.grace_s,
+        batch_devices=board.batch_devices,
+        grace_s=ocpp.grace_s,
     )
     if board.compat == "node-red":
         # What the prototype tells at a stop was said before it: in order, or not at all.
-        north = attrs.evolve(
-            north, also=compat_nodered.Prototype().rows, alias=compat_nodered.alias, in_order=None
+        northbound = attrs.evolve(
+            northbound,
+            extra_rows=compat_nodered.PrototypeKeys().rows,
+            map_rpc=compat_nodered.map_rpc,
+            max_in_order=None,
         )
-    return Settings(
-        door=door,
-        north=north,
+    return AppSettings(
+        southbound=southbound,
+        northbound=northbound,
         default_id_tag=config.commands.default_id_tag,
-        start_timeout=config.commands.remote_start_timeout_s,
+        remote_start_timeout_s=config.commands.remote_start_timeout_s,
         driver_display=config.pricing.driver_display,
-        stale_after=timedelta(hours=config.ocpp.stale_session_h),
+        stale_session=timedelta(hours=config.ocpp.stale_session_h),
         keep=timedelta(days=config.storage.keep_days),
         software=__version__,
     )
@@ -129,35 +132,35 @@ async def serve(
     ready: is given the line that says where the gateway listens, once it does.
     Raises ConfigError, JournalError, OSError.
     """
-    book, _ = open_book(config)
+    tariff_book, _ = load_tariff_book(config)
     settings, broker = settings_of(config), broker_of(config)
     async with open_sqlite(config.storage.url) as journal:
-        doors = await _open_doors(config)
-        where = {name: _where(listeners[0]) for name, listeners in doors.items()}
+        listeners_by_name = await _open_listeners(config)
+        where = {name: _address_of(listeners[0]) for name, listeners in listeners_by_name.items()}
         line = " ".join(["ready", *(f"{name}={address}" for name, address in where.items())])
 
-        async def stop(house: House) -> None:
-            async with trio.open_nursery() as looking_on:
-                for admin in doors["admin"]:
-                    looking_on.start_soon(serve_admin, admin, lambda: house)
+        async def stop(running: RunningGateway) -> None:
+            async with trio.open_nursery() as admin_tasks:
+                for admin in listeners_by_name["admin"]:
+                    admin_tasks.start_soon(serve_admin, admin, lambda: running)
                 gc.collect()
                 gc.freeze()  # what lives as long as the process need not be looked at again
                 gc.set_threshold(10_000, 50, 100)  # nearly all of the rest dies by its count
                 log.info("ready", **where, version=__version__)
                 if wait_stop is None:
-                    await looking_on.start(_reload_tariffs, config, house)
-                    await _wait_signal(lambda: ready(line))
+                    await admin_tasks.start(_reload_tariffs, config, running)
+                    await _wait_stop_signal(lambda: ready(line))
                 else:
                     ready(line)
                     await wait_stop()
-                looking_on.cancel_scope.cancel()
-            log.info("stopping", charge_points=len(house.registry.sessions()))
+                admin_tasks.cancel_scope.cancel()
+            log.info("stopping", charge_points=len(running.registry.connections()))
 
         await run(
             journal,
-            _for_chargers(config, doors),
+            _charge_point_listeners(config, listeners_by_name),
             partial(open_link, broker, TOPICS),
-            book,
+            tariff_book,
             utc_now,
             settings,
             stop,
@@ -168,7 +171,7 @@ async def serve(
 Listeners = Sequence[trio.SocketListener]
 
 
-async def _open_doors(config: Config) -> Mapping[str, Listeners]:
+async def _open_listeners(config: Config) -> Mapping[str, Listeners]:
     """What is listened on, by its name in the ready line."""
     addresses = {
         "ocpp": config.ocpp.listen,
@@ -178,18 +181,20 @@ async def _open_doors(config: Config) -> Mapping[str, Listeners]:
     return {name: await _listen(at) for name, at in addresses.items() if at is not None}
 
 
-def _for_chargers(config: Config, doors: Mapping[str, Listeners]) -> list[trio.abc.Listener[Any]]:
+def _charge_point_listeners(
+    config: Config, listeners: Mapping[str, Listeners]
+) -> list[trio.abc.Listener[Any]]:
     """The doors of charge points: with TLS the second one, or else the only one."""
     ocpp = config.ocpp
     if ocpp.tls_cert is None or ocpp.tls_key is None:
-        return [*doors["ocpp"]]
+        return [*listeners["ocpp"]]
     tls = tls_context(ocpp.tls_cert, ocpp.tls_key, ocpp.client_ca)
     secure = "ocpp" if ocpp.listen_tls is None else "ocpp_tls"
-    plain = [] if secure == "ocpp" else doors["ocpp"]
+    plain = [] if secure == "ocpp" else listeners["ocpp"]
     # https_compatible: a peer that leaves without TLS's own goodbye is no fault of interest.
     return [
         *plain,
-        *(trio.SSLListener(door, tls, https_compatible=True) for door in doors[secure]),
+        *(trio.SSLListener(listener, tls, https_compatible=True) for listener in listeners[secure]),
     ]
 
 
@@ -201,40 +206,43 @@ async def _listen(address: Address) -> Listeners:
         raise OSError(f"cannot listen on {address}: {exc.strerror or exc}") from exc
 
 
-def _where(listener: trio.SocketListener) -> str:
+def _address_of(listener: trio.SocketListener) -> str:
     host, port, *_ = listener.socket.getsockname()
     return str(Address(host, port))
 
 
 async def _reload_tariffs(
-    config: Config, house: House, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    config: Config,
+    running: RunningGateway,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """At each SIGHUP, take the tariff file as it then is for the sessions that start from then on.
 
     A file with faults changes nothing.
     """
-    with trio.open_signal_receiver(signal.SIGHUP) as heard:
+    with trio.open_signal_receiver(signal.SIGHUP) as received:
         task_status.started()
-        async for _ in heard:
+        async for _ in received:
             try:
-                house.ledger.book, warnings = open_book(config)
+                running.ledger.tariff_book, warnings = load_tariff_book(config)
             except ConfigError as exc:
-                house.reloads.refused += 1
+                running.reloads.refused += 1
                 log.warning("tariffs not reloaded: the old ones stay", faults=str(exc).splitlines())
             else:
-                house.reloads.taken += 1
+                running.reloads.taken += 1
                 log.info("tariffs reloaded", warnings=[fault.what for fault in warnings])
 
 
-async def _wait_signal(announce: Callable[[], None]) -> None:
+async def _wait_stop_signal(announce: Callable[[], None]) -> None:
     """Returns at the first SIGTERM or SIGINT; a second one leaves at once, without loss.
 
     announce: called once signals are heard, so that whoever reads it may send one.
     """
     signals = (signal.SIGTERM, signal.SIGINT)
-    with trio.open_signal_receiver(*signals) as heard:
+    with trio.open_signal_receiver(*signals) as received:
         announce()
-        async for _ in heard:
+        async for _ in received:
             break
     # From here on the default action holds: the next signal ends the process where it stands,
     # and what the journal has is told at the next start.
@@ -242,7 +250,7 @@ async def _wait_signal(announce: Callable[[], None]) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _most_connections() -> int:
+def _max_connections() -> int:
     """As many as there may be files, once the soft limit is raised to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576

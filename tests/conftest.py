@@ -13,7 +13,7 @@ import structlog
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from gateway.app import House, Now, Settings, run
+from gateway.app import AppSettings, Now, RunningGateway, run
 from gateway.tariffs.file import read_tariffs
 from gateway.tariffs.tariff import TariffBook
 from tests.memory_journal import MemoryJournal
@@ -35,10 +35,10 @@ PER_KWH = {
 }
 
 
-def book_of(document: Any) -> TariffBook:
-    book, faults = read_tariffs(document)
+def tariff_book_of(document: Any) -> TariffBook:
+    tariff_book, faults = read_tariffs(document)
     assert not [fault for fault in faults if fault.fatal], faults
-    return book
+    return tariff_book
 
 
 @attrs.define
@@ -49,10 +49,10 @@ class Gateway:
     board: FakeThingsBoard = attrs.field(factory=FakeThingsBoard)
     journal: MemoryJournal = attrs.field(factory=MemoryJournal)
     stop: trio.Event = attrs.field(factory=trio.Event)
-    settings: Settings = attrs.field(factory=Settings)
-    book: TariffBook = attrs.field(factory=partial(book_of, PER_KWH))
+    settings: AppSettings = attrs.field(factory=AppSettings)
+    tariff_book: TariffBook = attrs.field(factory=partial(tariff_book_of, PER_KWH))
     now: Now = now
-    house: House | None = None
+    running: RunningGateway | None = None
 
     @asynccontextmanager
     async def charger(self, charge_point_id: str, **how: Any) -> AsyncIterator[Any]:
@@ -70,16 +70,18 @@ class Gateway:
         await trio.sleep(0.5)
         await wait_all_tasks_blocked()
 
-    async def run(self, *, task_status: trio.TaskStatus[House] = trio.TASK_STATUS_IGNORED) -> None:
-        async def wait_stop(house: House) -> None:
-            self.house = house
+    async def run(
+        self, *, task_status: trio.TaskStatus[RunningGateway] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async def wait_stop(running: RunningGateway) -> None:
+            self.running = running
             await self.stop.wait()
 
         await run(
             self.journal,
             [self.listener],
             self.board.open_link,
-            self.book,
+            self.tariff_book,
             self.now,
             self.settings,
             wait_stop,

@@ -15,7 +15,7 @@ from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from gateway.northbound.mqtt import Delivery, LinkLost, Message
-from gateway.northbound.rate_limits import ANSWER, REQUEST
+from gateway.northbound.rate_limits import LIMITS_REQUEST, LIMITS_RESPONSE
 from gateway.northbound.rpc_messages import RPC_TOPIC
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -246,8 +246,8 @@ class FakeThingsBoard:
         if code < 0x80:
             self.published.append((publication.topic, json.loads(text)))
         self.by_link[-1].append((publication.topic, json.loads(text)))
-        if publication == REQUEST and self.limits is not None:
-            self._send.send_nowait(Message(ANSWER, json.dumps(self.limits).encode()))
+        if publication == LIMITS_REQUEST and self.limits is not None:
+            self._send.send_nowait(Message(LIMITS_RESPONSE, json.dumps(self.limits).encode()))
         delivery = Delivery(None if self.holding else code)
         if self.holding:
             self.held.append((delivery, code))

@@ -13,8 +13,8 @@ from typing import Any
 
 from gateway.domain.commands import Failed
 from gateway.journal.codec import dump, load
-from gateway.northbound.rpc_messages import RpcError, answer, command_of, read_rpc
-from gateway.northbound.telemetry import rows
+from gateway.northbound.rpc_messages import RpcError, command_of, read_rpc, response_message
+from gateway.northbound.telemetry import telemetry_rows
 from gateway.southbound.messages import (
     CHARGE_POINT_ACTIONS,
     FrameError,
@@ -138,7 +138,7 @@ def feed_frame(text: str) -> None:
     if event is None:
         return
     assert load(*dump(event)) == event
-    for row in rows(event, "log"):
+    for row in telemetry_rows(event, "log"):
         json.dumps(row.values, allow_nan=False)
 
 
@@ -163,7 +163,7 @@ def feed_rpc(payload: bytes) -> None:
         return
     assert order.key == order.key
     command_of(order)
-    told = json.loads(answer(order, Failed("NotConnected", "x")).payload)
+    told = json.loads(response_message(order, Failed("NotConnected", "x")).payload)
     assert (told["device"], told["id"]) == (order.device, order.id)
 
 

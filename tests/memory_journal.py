@@ -12,17 +12,24 @@ import trio
 from gateway.domain.clock import milliseconds
 from gateway.domain.events import ACCOUNTED, Event, TransactionSettled, TransactionStarted
 from gateway.domain.fleet import Fleet
-from gateway.journal import Aside, Bookmark, Entry, Hear, OpenTransaction, Statistics
+from gateway.journal import (
+    Checkpoint,
+    DeadLetter,
+    Entry,
+    JournaledTransaction,
+    JournalStatistics,
+    OnDurable,
+)
 from gateway.journal.rules import StartKey, is_retry, receipt_key, retired, start_key
 
 
 @attrs.define(eq=False)
 class MemoryJournal:
-    hear: Hear = lambda _: None
+    on_durable: OnDurable = lambda _: None
     _entries: list[Entry] = attrs.field(factory=list)
-    _bookmarks: dict[str, Bookmark] = attrs.field(factory=dict)
-    _asides: dict[str, list[Aside]] = attrs.field(factory=dict)
-    _started: dict[StartKey, OpenTransaction] = attrs.field(factory=dict)
+    _checkpoints: dict[str, Checkpoint] = attrs.field(factory=dict)
+    _dead_letters: dict[str, list[DeadLetter]] = attrs.field(factory=dict)
+    _started: dict[StartKey, JournaledTransaction] = attrs.field(factory=dict)
     _settled: dict[int, int] = attrs.field(factory=dict)  # transaction -> its newest receipt's seq
     _last_id: int = 0
     _receipts: dict[str, TransactionSettled] = attrs.field(factory=dict)
@@ -31,49 +38,53 @@ class MemoryJournal:
     _commits: int = 0
     _trimmed: int = 0  # entries up to here are as good as gone
 
-    async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
-        entries = self._append(events, bookmark)  # in the order of the calls, like on a disk
+    async def append(
+        self, *events: Event, checkpoint: Checkpoint | None = None
+    ) -> tuple[Entry, ...]:
+        entries = self._append(events, checkpoint)  # in the order of the calls, like on a disk
         await trio.lowlevel.checkpoint()
         return entries
 
-    def append_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
-        self._append(events, bookmark)
+    def append_soon(self, *events: Event, checkpoint: Checkpoint | None = None) -> None:
+        self._append(events, checkpoint)
 
-    def _append(self, events: tuple[Event, ...], bookmark: Bookmark | None) -> tuple[Entry, ...]:
+    def _append(
+        self, events: tuple[Event, ...], checkpoint: Checkpoint | None
+    ) -> tuple[Entry, ...]:
         entries = tuple(self._entry(event) for event in events)
-        if bookmark is not None:
-            self._bookmarks[bookmark.reader] = attrs.evolve(bookmark, aside=())
-            self._asides.setdefault(bookmark.reader, []).extend(bookmark.aside)
+        if checkpoint is not None:
+            self._checkpoints[checkpoint.reader] = attrs.evolve(checkpoint, dead_letters=())
+            self._dead_letters.setdefault(checkpoint.reader, []).extend(checkpoint.dead_letters)
         self._commits += 1
-        self.hear(entries)
+        self.on_durable(entries)
         return entries
 
     def _entry(self, event: Event) -> Entry:
         seq = len(self._entries) + 1
         match event:
             case TransactionStarted(transaction_id=0):
-                event = self._begun(event, seq)
+                event = self._with_transaction_id(event, seq)
             case TransactionSettled():
-                event = self._published_at(event, seq)
+                event = self._with_published_ms(event, seq)
         self._fleet.apply(event)
         entry = Entry(seq, event)
         self._entries.append(entry)
         return entry
 
-    def _begun(self, event: TransactionStarted, seq: int) -> TransactionStarted:
+    def _with_transaction_id(self, event: TransactionStarted, seq: int) -> TransactionStarted:
         key = start_key(event)
         known = self._started.get(key)
         if known and not is_retry(event, settled=known.transaction_id in self._settled):
             self._started[retired(key, known.transaction_id)] = known
             known = None
         if known is None:
-            known = OpenTransaction(self._last_id + 1, event.charge_point_id, seq)
+            known = JournaledTransaction(self._last_id + 1, event.charge_point_id, seq)
             self._started[key] = known
             self._last_id = known.transaction_id
             return attrs.evolve(event, transaction_id=known.transaction_id)
         return attrs.evolve(event, transaction_id=known.transaction_id, repeated=True)
 
-    def _published_at(self, event: TransactionSettled, seq: int) -> TransactionSettled:
+    def _with_published_ms(self, event: TransactionSettled, seq: int) -> TransactionSettled:
         key = receipt_key(event)
         if key in self._receipts:
             published_ms = self._receipts[key].published_ms
@@ -102,21 +113,21 @@ class MemoryJournal:
             if entry.event.charge_point_id == charge_point_id and isinstance(entry.event, ACCOUNTED)
         )
 
-    async def bookmark(self, reader: str) -> Bookmark:
+    async def checkpoint(self, reader: str) -> Checkpoint:
         await trio.lowlevel.checkpoint()
-        return self._bookmarks.get(reader, Bookmark(reader))
+        return self._checkpoints.get(reader, Checkpoint(reader))
 
-    async def asides(self, reader: str) -> tuple[Aside, ...]:
+    async def dead_letters(self, reader: str) -> tuple[DeadLetter, ...]:
         await trio.lowlevel.checkpoint()
-        return tuple(self._asides.get(reader, ()))
+        return tuple(self._dead_letters.get(reader, ()))
 
-    async def open_transactions(self) -> tuple[OpenTransaction, ...]:
+    async def open_transactions(self) -> tuple[JournaledTransaction, ...]:
         await trio.lowlevel.checkpoint()
         return tuple(
             known for known in self._started.values() if known.transaction_id not in self._settled
         )
 
-    async def transaction(self, transaction_id: int) -> OpenTransaction | None:
+    async def transaction(self, transaction_id: int) -> JournaledTransaction | None:
         await trio.lowlevel.checkpoint()
         for known in self._started.values():
             if known.transaction_id == transaction_id:
@@ -132,13 +143,13 @@ class MemoryJournal:
         settled = sorted(self._receipts.values(), key=lambda event: event.published_ms)
         return tuple(event.receipt for event in settled)
 
-    async def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+    async def trim(self, before: datetime, readers: Sequence[str], limit: int) -> int:
         await trio.lowlevel.checkpoint()
-        dealt_with = min(self._bookmarks.get(name, Bookmark(name)).seq for name in readers)
+        dealt_with = min(self._checkpoints.get(name, Checkpoint(name)).seq for name in readers)
         begun = [
             tx.seq - 1 for tx in self._started.values() if tx.transaction_id not in self._settled
         ]
-        upto = min(dealt_with, len(self._entries) - 1, self._trimmed + most, *begun)
+        upto = min(dealt_with, len(self._entries) - 1, self._trimmed + limit, *begun)
         if upto <= self._trimmed or self._entries[upto - 1].event.received_at >= before:
             return 0
         gone, self._trimmed = upto - self._trimmed, upto
@@ -149,12 +160,12 @@ class MemoryJournal:
         for name, event in list(self._receipts.items()):
             if event.transaction_id not in kept and event.published_ms < milliseconds(before):
                 del self._receipts[name]
-        for reader, asides in self._asides.items():
-            self._asides[reader] = [aside for aside in asides if aside.seq > upto]
+        for reader, letters in self._dead_letters.items():
+            self._dead_letters[reader] = [letter for letter in letters if letter.seq > upto]
         return gone
 
-    def statistics(self) -> Statistics:
-        return Statistics(
+    def statistics(self) -> JournalStatistics:
+        return JournalStatistics(
             entries=len(self._entries),
             commits=self._commits,
             waiting=0,

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.events import TransactionSettled
 
 from .conftest import open_gateway
@@ -49,7 +49,7 @@ async def test_an_operator_closes_a_session_and_a_late_stop_corrects_it(gateway)
 
 
 async def test_a_session_is_given_up_when_its_charge_point_stays_away():
-    async with open_gateway(settings=Settings(stale_after=timedelta(hours=2))) as gateway:
+    async with open_gateway(settings=AppSettings(stale_session=timedelta(hours=2))) as gateway:
         async with gateway.charger("CP-2") as other:
             await other.start(meter_wh=0)
             async with gateway.charger("CP-1") as charger:

@@ -32,8 +32,8 @@ class SlowJournal(MemoryJournal):
         super().__init__()
         self._delays = cycle(delays)
 
-    async def append(self, *events, bookmark=None):
-        entries = await super().append(*events, bookmark=bookmark)
+    async def append(self, *events, checkpoint=None):
+        entries = await super().append(*events, checkpoint=checkpoint)
         await trio.sleep(next(self._delays))
         return entries
 
@@ -85,7 +85,7 @@ def test_reread_misses_nothing_and_repeats_nothing(publishers, pace, delays, cap
 
 async def test_forget_keeps_the_newest_and_counts_the_rest():
     bus = EventBus(MemoryJournal(), Fleet())
-    with bus.subscribe(overflow=Overflow.FORGET, capacity=2) as subscription:
+    with bus.subscribe(overflow=Overflow.DROP_OLDEST, capacity=2) as subscription:
         await bus.publish(*map(boot, range(5)))
     assert [entry.event.charge_point_id async for entry in subscription] == ["3", "4"]
     assert subscription.dropped == 3

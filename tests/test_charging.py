@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.events import (
     MeterSampled,
     TransactionOpened,
@@ -19,9 +19,9 @@ from gateway.domain.events import (
     TransactionStopped,
 )
 from gateway.domain.tags import IdTag, TagList
-from gateway.southbound.handlers import Rules
+from gateway.southbound.handlers import HandlerSettings
 from gateway.southbound.messages import CHARGE_POINT_ACTIONS
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.server import SouthboundSettings
 
 from .conftest import open_gateway
 from .fakes import CONNECT, stamp
@@ -103,7 +103,9 @@ def test_no_request_was_forgotten():
 
 
 async def test_a_boot_is_accepted_and_told_the_time_and_the_heartbeats():
-    settings = Settings(door=DoorSettings(rules=Rules(heartbeat_interval=77)))
+    settings = AppSettings(
+        southbound=SouthboundSettings(handlers=HandlerSettings(heartbeat_interval_s=77))
+    )
     async with open_gateway(settings=settings) as gateway, gateway.charger("CP-1") as charger:
         await trio.sleep(12.345)
         assert await charger.boot() == {
@@ -162,7 +164,9 @@ JUDGED = [
 
 
 def with_tags() -> Any:
-    return open_gateway(settings=Settings(door=DoorSettings(rules=Rules(tags=TAGS))))
+    return open_gateway(
+        settings=AppSettings(southbound=SouthboundSettings(handlers=HandlerSettings(tags=TAGS)))
+    )
 
 
 @pytest.mark.parametrize(("tag", "info"), JUDGED)

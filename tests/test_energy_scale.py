@@ -12,23 +12,23 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.billing.ledger import Ledger
 from gateway.cli.main import main
 from gateway.cli.replay import main as replay_files
 from gateway.cli.replay import replay
 from gateway.config.load import load
-from gateway.config.tariffs import open_book
+from gateway.config.tariffs import load_tariff_book
 from gateway.domain.event_values import Sample
 from gateway.domain.events import MeterSampled, TransactionSettled, TransactionStarted
 from gateway.journal.codec import dump
 from gateway.journal.codec import load as load_event
 from gateway.service import settings_of
-from gateway.southbound.handlers import Rules
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.server import SouthboundSettings
 from tests.memory_journal import MemoryJournal
 
-from .billing.builders import CP, ChargePoint, book, component, element, receipt, tariff
+from .billing.builders import CP, ChargePoint, component, element, receipt, tariff, tariff_book
 from .conftest import open_gateway
 from .fakes import stamp
 
@@ -37,7 +37,9 @@ HOUR = 3600
 
 def scaled_by(**scales):
     scales = {name: Decimal(scale) for name, scale in scales.items()}
-    return Settings(door=DoorSettings(rules=Rules(energy_scales=scales)))
+    return AppSettings(
+        southbound=SouthboundSettings(handlers=HandlerSettings(energy_scales=scales))
+    )
 
 
 async def samples(charger, tx, *given, connector=1):
@@ -168,7 +170,7 @@ async def test_a_meter_value_of_the_whole_charge_point_follows_its_transaction()
 
 # --- in the books --------------------------------------------------------------------------------
 
-PRICES = book(
+PRICES = tariff_book(
     tariff(element(component("ENERGY", "0.37", "21")), element(component("FLAT", "0.5", "21")))
 )
 
@@ -245,7 +247,7 @@ def test_the_factor_reaches_who_reads_the_registers_exactly_as_it_is_written(tmp
         '[charge_points.A]\nenergy_scale = 0.1\n[charge_points.B]\nenergy_scale = 1.0\n'
         "[charge_points.C]\nenergy_scale = 1000\n[charge_points.D]\nmax_power_kw = 0.1\n",
     )  # fmt: skip
-    scales = settings_of(config).door.rules.energy_scales
+    scales = settings_of(config).southbound.handlers.energy_scales
     assert {name: str(scale) for name, scale in scales.items()} == {"A": "0.1", "C": "1000"}
 
 
@@ -278,7 +280,7 @@ def test_time_zones_and_greatest_powers_hold_without_tariffs(tmp_path):
         '[pricing]\ntime_zone = "Europe/Rome"\n[charge_points.A]\ntime_zone = "Asia/Tokyo"\n'
         "max_power_kw = 3.7\n",
     )
-    found, faults = open_book(config)
+    found, faults = load_tariff_book(config)
     assert faults == []
     terms = found.terms("A", 1, CP.start().received_at)
     assert (terms.time_zone, terms.policy.max_power_kw) == ("Asia/Tokyo", Decimal("3.7"))

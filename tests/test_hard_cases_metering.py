@@ -20,7 +20,7 @@ from gateway.domain.event_values import Sample
 from gateway.domain.events import MeterSampled, TransactionProgressed, TransactionSettled
 
 from .billing.builders import CP
-from .conftest import PER_KWH, book_of, open_gateway
+from .conftest import PER_KWH, open_gateway, tariff_book_of
 from .fakes import EPOCH
 
 BEGIN, END = "Transaction.Begin", "Transaction.End"
@@ -206,7 +206,7 @@ async def test_a_night_costs_the_same_however_it_is_sampled(begun, by_day, by_ni
     def next_morning():
         return begun + timedelta(hours=10, seconds=trio.current_time())
 
-    async with open_gateway(book=book_of(DAY_AND_NIGHT), now=next_morning) as gateway:
+    async with open_gateway(tariff_book=tariff_book_of(DAY_AND_NIGHT), now=next_morning) as gateway:
         async with gateway.charger("CP-1") as charger:
 
             def at(minute):
@@ -235,7 +235,7 @@ async def test_a_night_costs_the_same_however_it_is_sampled(begun, by_day, by_ni
 
 def session_of(samples: int) -> tuple[Ledger, list[float], list[int]]:
     """A ledger after so many samples, the seconds of CPU that each took, and memory on the way."""
-    ledger = Ledger(book_of(PER_KWH))
+    ledger = Ledger(tariff_book_of(PER_KWH))
     ledger.post(CP.start("0"))
     took, sizes = [], []
     for n in range(1, samples + 1):

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.events import (
     ConnectorStatusChanged,
     DataTransferred,
     FramesRejected,
     TransactionStarted,
 )
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.server import SouthboundSettings
 
 from .conftest import Gateway, open_gateway
 from .fakes import Refused
@@ -77,7 +77,7 @@ async def test_what_cannot_be_answered_is_counted_and_the_connection_serves_on(g
     assert await answers(gateway, text) == []
     (event,) = gateway.events(FramesRejected)
     assert event.total == 1
-    assert sum(gateway.house.south.rejected.values()) == 1
+    assert sum(gateway.running.connections.rejected_frames.values()) == 1
 
 
 BOOT_WITHOUT_MODEL = '{"chargePointVendor":"x"}'
@@ -126,7 +126,7 @@ async def test_a_wrong_call_gets_an_error_in_the_words_of_ocpp_1_6(gateway, rest
     assert answer[:3] == [4, "m", code]
     assert isinstance(answer[3], str)
     assert answer[4:] == [{}]
-    assert gateway.house.south.rejected[code] == 1
+    assert gateway.running.connections.rejected_frames[code] == 1
 
 
 SERVED = {
@@ -206,12 +206,14 @@ async def test_what_is_read_leniently_is_kept_as_meant(gateway):
     await answers(gateway, SERVED["HC-37 text as number"], SERVED["HC-58 half a character"])
     assert gateway.events(ConnectorStatusChanged)[0].connector_id == 1
     assert gateway.events(DataTransferred)[0].data == "?"
-    assert gateway.house.south.bent == 1
+    assert gateway.running.connections.deviating_requests == 1
 
 
 async def test_a_strict_gateway_refuses_what_a_lenient_one_reads_but_no_transaction():
     """`lenient = false`."""
-    async with open_gateway(settings=Settings(door=DoorSettings(lenient=False))) as gateway:
+    async with open_gateway(
+        settings=AppSettings(southbound=SouthboundSettings(lenient=False))
+    ) as gateway:
         heard = await answers(
             gateway,
             SERVED["HC-37 text as number"],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.events import (
     MessageOrphaned,
     TransactionOpened,
@@ -21,8 +21,8 @@ from gateway.domain.events import (
     TransactionStarted,
 )
 from gateway.domain.tags import IdTag, TagList
-from gateway.southbound.handlers import Rules
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.server import SouthboundSettings
 
 from .conftest import Gateway, open_gateway
 from .fakes import EPOCH, stamp
@@ -48,7 +48,7 @@ def newest(gateway) -> dict[str, Any]:
 
 
 def open_now(gateway) -> list[int]:
-    return [tx.transaction_id for tx in gateway.house.ledger.open_transactions()]
+    return [tx.transaction_id for tx in gateway.running.ledger.open_transactions()]
 
 
 async def start(charger, **more: Any) -> int:
@@ -189,8 +189,8 @@ async def test_a_tag_may_charge_in_two_places_unless_that_is_refused(gateway):
 async def test_where_a_tag_may_charge_once_its_second_start_is_told_so():
     """HC-81: in StartTransaction only; it is real all the same, and whoever has the same parent is
     the same.  A retry is not concurrent with itself, nor with what was refused."""
-    rules = Rules(tags=FAMILY, concurrent=False)
-    settings = Settings(door=DoorSettings(rules=rules))
+    rules = HandlerSettings(tags=FAMILY, concurrent_tx=False)
+    settings = AppSettings(southbound=SouthboundSettings(handlers=rules))
     async with (
         open_gateway(settings=settings) as gateway,
         gateway.charger("CP-1") as one,
@@ -219,7 +219,7 @@ async def test_where_a_tag_may_charge_once_its_second_start_is_told_so():
 async def test_a_refused_start_is_billed_for_what_flowed_until_its_stop():
     """HC-80."""
     tags = TagList({"lost": IdTag(status="Blocked")})
-    settings = Settings(door=DoorSettings(rules=Rules(tags=tags)))
+    settings = AppSettings(southbound=SouthboundSettings(handlers=HandlerSettings(tags=tags)))
     async with open_gateway(settings=settings) as gateway, gateway.charger("CP-1") as charger:
         tx = await start(charger, idTag="LOST")
         await stop(charger, tx, 797, clock(-1.9), reason="DeAuthorized")
@@ -239,7 +239,7 @@ async def test_a_refused_start_is_billed_for_what_flowed_until_its_stop():
 async def test_whoever_stops_it_the_transaction_has_stopped(more, answer):
     """HC-98: idTagInfo answers an idTag, and only that."""
     tags = TagList({**FAMILY.tags, "tag-001": IdTag()}, accept_unknown=False)
-    settings = Settings(door=DoorSettings(rules=Rules(tags=tags)))
+    settings = AppSettings(southbound=SouthboundSettings(handlers=HandlerSettings(tags=tags)))
     async with open_gateway(settings=settings) as gateway, gateway.charger("CP-1") as charger:
         tx = await start(charger)
         assert await stop(charger, tx, 1_777, clock(-1), **more) == answer
@@ -435,7 +435,7 @@ async def test_the_true_stop_of_one_that_seemed_to_be_replaced_is_reviewed_too(r
 
 async def test_a_start_that_the_charge_point_knows_nothing_of_is_shown_and_given_up():
     """HC-104: our answer was lost, and it does not ask again, but it is there."""
-    settings = Settings(stale_after=timedelta(hours=2))
+    settings = AppSettings(stale_session=timedelta(hours=2))
     async with open_gateway(settings=settings) as gateway, gateway.charger("CP-1") as charger:
         tx = await start(charger, timestamp=stamp())
         await charger.status("Available")

@@ -9,11 +9,11 @@ import pytest
 
 from gateway.config.load import load
 from gateway.config.model import ChargePoint as Configured
-from gateway.config.tariffs import open_book
+from gateway.config.tariffs import load_tariff_book
 from gateway.service import settings_of
 from gateway.tariffs.policy import POLICY_FIELDS
 
-from .billing.builders import CP, ZONE, book, component, element, receipt, tariff
+from .billing.builders import CP, ZONE, component, element, receipt, tariff, tariff_book
 
 PRICES = tariff(
     element(component("ENERGY", "0.305", "21"), component("TIME", "0.01"),
@@ -49,7 +49,7 @@ def test_every_key_of_the_policy_changes_what_a_session_costs(name):
 
     def told(**policy):
         after = [CP.stop(60, register), CP.status(90, "Available")]
-        return receipt(book(prices, **beside, **policy), CP.start("0"), *events, *after)
+        return receipt(tariff_book(prices, **beside, **policy), CP.start("0"), *events, *after)
 
     plain, changed = told(), told(**{name: value})
     if name == "max_session_h":  # a person looks at what a longer session costs
@@ -66,8 +66,8 @@ def priced(tmp_path, text, *events):
     path.write_text(f'[storage]\nurl = "sqlite:///{tmp_path}/x.db"\n{text}')
     config = load(path, {})[0]
     first, *rest = events
-    scale = settings_of(config).door.rules.energy_scales.get("CP-1")
-    return receipt(open_book(config)[0], attrs.evolve(first, energy_scale=scale), *rest)
+    scale = settings_of(config).southbound.handlers.energy_scales.get("CP-1")
+    return receipt(load_tariff_book(config)[0], attrs.evolve(first, energy_scale=scale), *rest)
 
 
 OF_A_CHARGE_POINT = {  # key -> (value, what a receipt says with it)

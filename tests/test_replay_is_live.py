@@ -13,20 +13,22 @@ import attrs
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.cli.replay import replay
 from gateway.domain.events import TransactionSettled
-from gateway.southbound.handlers import Rules
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.server import SouthboundSettings
 from gateway.tariffs.file import read_tariffs
 
 from .conftest import open_gateway
 
 DATA = Path(__file__).parent / "data"
 FILES = [*sorted((DATA / "billing").glob("*.json")), DATA / "field.json"]
-QUIET = Settings(
+QUIET = AppSettings(
     # Nobody is disconnected for being silent: a recording has no heartbeats.
-    door=DoorSettings(ping_interval=1e9, boot_wait=1e9, rules=Rules(heartbeat_interval=10**9))
+    southbound=SouthboundSettings(
+        ping_interval_s=1e9, boot_wait_s=1e9, handlers=HandlerSettings(heartbeat_interval_s=10**9)
+    )
 )
 
 
@@ -85,9 +87,9 @@ async def test_replay_and_the_running_gateway_say_the_same(policy, example):
     tariff = example.get("tariff")
     tariffs = tariff if isinstance(tariff, list) else [] if tariff is None else [tariff]
     document = {"tariffs": tariffs, "policy": policy | (example.get("policy") or {})}
-    book, _ = read_tariffs(document, default_time_zone=example.get("tz"))
+    tariff_book, _ = read_tariffs(document, default_time_zone=example.get("tz"))
     player = Player(sorted(example["events"], key=moment))
-    async with open_gateway(book=book, settings=QUIET, now=player.now) as gateway:
+    async with open_gateway(tariff_book=tariff_book, settings=QUIET, now=player.now) as gateway:
         await trio.sleep(1)
         async with gateway.charger("CP-1") as charger:
             await player.play(charger)

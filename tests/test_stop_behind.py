@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.events import (
     ChargePointBooted,
     TransactionSettled,
     TransactionStarted,
     TransactionStopped,
 )
-from gateway.northbound.publisher import NorthSettings
+from gateway.northbound.publisher import NorthboundSettings
 from tests.memory_journal import MemoryJournal
 
 from .conftest import open_gateway
@@ -38,7 +38,9 @@ async def test_books_that_are_behind_hold_no_stop_and_lose_nothing():
         await journal.append(ChargePointBooted(**about))
     await journal.append(TransactionStopped(**about, transaction_id=1, meter_stop="500"))
     began = trio.current_time()
-    async with open_gateway(journal=journal, settings=Settings(north=NorthSettings(grace=8))):
+    async with open_gateway(
+        journal=journal, settings=AppSettings(northbound=NorthboundSettings(grace_s=8))
+    ):
         pass
     assert trio.current_time() - began <= 8
     assert not [e for e in journal._entries if isinstance(e.event, TransactionSettled)]

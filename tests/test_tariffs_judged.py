@@ -19,12 +19,12 @@ from .billing.builders import (
     PER_KWH,
     START,
     ZONE,
-    book,
     component,
     element,
     posted,
     receipt,
     tariff,
+    tariff_book,
 )
 from .conftest import open_gateway
 
@@ -42,7 +42,7 @@ LIMITS = [
 
 @pytest.mark.parametrize("limits", LIMITS)
 def test_a_tariff_for_reservations_alone_prices_no_session(limits):
-    prices = book(tariff(RESERVED, RESERVED, **limits))
+    prices = tariff_book(tariff(RESERVED, RESERVED, **limits))
     facts = posted(prices, CP.start("1000"), CP.meter(30, "3000"), CP.stop(60, "6000"))
     opened, progressed, settled = facts
     assert isinstance(opened, TransactionOpened)
@@ -56,7 +56,7 @@ def test_a_tariff_for_reservations_alone_prices_no_session(limits):
 
 
 def test_the_next_tariff_of_the_list_that_prices_sessions_is_theirs():
-    prices = book(tariff(RESERVED, min_price=1) | {"id": "R"}, PER_KWH)
+    prices = tariff_book(tariff(RESERVED, min_price=1) | {"id": "R"}, PER_KWH)
     told = receipt(prices, CP.start("1000"), CP.stop(60, "6000"))
     assert (told["tariff_id"], told["total_incl_vat"], told["flags"]) == ("T", "1.50", [])
 
@@ -66,9 +66,9 @@ def test_a_session_that_an_older_version_opened_with_it_is_restored_without_a_pr
     snapshot = tariff(RESERVED)
     terms = terms_of(snapshot, None, ZONE)
     assert (terms.tariff, terms.unpriced) == (None, True)
-    first, *_ = Ledger(book(PER_KWH)).post(CP.start("1000"))
+    first, *_ = Ledger(tariff_book(PER_KWH)).post(CP.start("1000"))
     assert isinstance(first, TransactionOpened)
-    ledger = Ledger(book(PER_KWH))
+    ledger = Ledger(tariff_book(PER_KWH))
     ledger.restore(CP.start("1000"))
     ledger.restore(TransactionOpened(**{
         name: getattr(first, name) for name in ("charge_point_id", "received_at", "timestamp",
@@ -91,7 +91,7 @@ async def test_the_gateway_accounts_for_it_and_for_everybody_else():
         }
     )
     assert [f.where for f in faults if "prices no session" in f.what] == ["tariffs[0]"]
-    async with open_gateway(book=prices) as gateway:
+    async with open_gateway(tariff_book=prices) as gateway:
         for name in ("A", "B"):
             async with gateway.charger(name) as charger:
                 tx = await charger.start(meter_wh=0)

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..app import House
+from ..app import RunningGateway
 from ..domain.histogram import Histogram
 
 _NAMESPACE = "ocpp_gateway"
@@ -24,34 +24,34 @@ _PREFIX = _NAMESPACE + "_"
 
 @attrs.frozen(eq=False)
 class _Collector(Collector):
-    house: House
+    running: RunningGateway
 
     def collect(self) -> Iterator[Metric]:
         yield _labelled_gauge("build_info", "1, with the version", {"version": __version__})
         yield from self._charge_points()
         yield from self._messages()
-        yield from self._books()
+        yield from self._accounting()
         yield from self._journal()
-        yield from self._north()
+        yield from self._delivery()
 
     def _charge_points(self) -> Iterator[Metric]:
-        house = self.house
+        running = self.running
         yield _gauge("connected_charge_points", "Charge points whose WebSocket is open",
-                     len(house.registry.sessions()))  # fmt: skip
+                     len(running.registry.connections()))  # fmt: skip
         yield _gauge("known_charge_points", "Charge points ever seen",
-                     len(list(house.bus.fleet.charge_points())))  # fmt: skip
+                     len(list(running.bus.fleet.charge_points())))  # fmt: skip
         yield _gauge("traced_charge_points", "Charge points traced for ThingsBoard",
-                     house.tap.traces())  # fmt: skip
+                     running.frame_tap.count_traces())  # fmt: skip
         yield _counted("handshakes_refused", "Connections that were not let in",
-                       ("reason",), _one_label(house.south.handshakes))  # fmt: skip
+                       ("reason",), _one_label(running.connections.refused_handshakes))  # fmt: skip
         yield _counter(
             "unfinished_handshakes",
             "Connections that ended before their handshake did",
-            house.south.unfinished,
+            running.connections.unfinished_handshakes,
         )
 
     def _messages(self) -> Iterator[Metric]:
-        south = self.house.south
+        south = self.running.connections
         how = ("action", "outcome")
         yield _counted("requests", "Requests of charge points", how, south.requests)
         yield _histogram("request_seconds", "From a request's arrival to its answer",
@@ -60,31 +60,31 @@ class _Collector(Collector):
         yield _histogram("call_seconds", "From a call to the charge point's answer",
                          south.call_seconds)  # fmt: skip
         yield _counted("rejected_frames", "Frames that broke the protocol",
-                       ("code",), _one_label(south.rejected))  # fmt: skip
+                       ("code",), _one_label(south.rejected_frames))  # fmt: skip
         yield _counter("bent_requests", "Requests and answers that broke a schema but were read",
-                       south.bent)  # fmt: skip
+                       south.deviating_requests)  # fmt: skip
         yield _counter(
             "throttled_frames",
             "Frames of charge points that sent too much and were made to wait",
-            south.throttled,
+            south.throttled_frames,
         )
 
-    def _books(self) -> Iterator[Metric]:
-        books = self.house.books
+    def _accounting(self) -> Iterator[Metric]:
+        counts = self.running.accounting
         yield _gauge("open_transactions", "Transactions without a receipt",
-                     len(self.house.ledger.open_transactions()))  # fmt: skip
+                     len(self.running.ledger.open_transactions()))  # fmt: skip
         yield _counted(
             "receipts", "Receipts and corrections written", ("needs_review",),
-            {("true",): books.needs_review, ("false",): books.receipts - books.needs_review},
+            {("true",): counts.needs_review, ("false",): counts.receipts - counts.needs_review},
         )  # fmt: skip
-        yield _counter("orphan_messages", "Messages that belong to no transaction", books.orphans)
+        yield _counter("orphan_messages", "Messages that belong to no transaction", counts.orphans)
         yield _counter("events_not_accounted", "Events that a bug kept out of the books",
-                       books.not_accounted)  # fmt: skip
+                       counts.not_accounted)  # fmt: skip
         yield _counted("tariff_reloads", "Times that the tariff file was read again",
-                       ("outcome",), _one_label(attrs.asdict(self.house.reloads)))  # fmt: skip
+                       ("outcome",), _one_label(attrs.asdict(self.running.reloads)))  # fmt: skip
 
     def _journal(self) -> Iterator[Metric]:
-        journal = self.house.bus.journal.statistics()
+        journal = self.running.bus.journal.statistics()
         yield _gauge("journal_failed", "1 once nothing can be written any more",
                      int(journal.failure is not None))  # fmt: skip
         yield _counter("journal_entries", "Events made durable", journal.entries)
@@ -95,23 +95,27 @@ class _Collector(Collector):
                      journal.writing_s)  # fmt: skip
         yield _gauge("journal_waiting", "Appends not durable yet", journal.waiting)
 
-    def _north(self) -> Iterator[Metric]:
-        north = self.house.north
-        entries, seconds = self.house.behind()
-        yield _gauge("north_connected", "1 while there is an MQTT connection", int(north.connected))
+    def _delivery(self) -> Iterator[Metric]:
+        delivery = self.running.delivery
+        entries, seconds = self.running.lag()
+        yield _gauge(
+            "north_connected", "1 while there is an MQTT connection", int(delivery.connected)
+        )
         yield _counted(
             "north_publishes", "PUBLISH packets with telemetry and attributes", ("result",),
-            {("delivered",): north.published - north.refused, ("refused",): north.refused},
+            {("delivered",): delivery.published - delivery.refused, ("refused",): delivery.refused},
         )  # fmt: skip
-        yield _counter("north_set_aside", "Entries that ThingsBoard would not take", north.aside)
+        yield _counter(
+            "north_set_aside", "Entries that ThingsBoard would not take", delivery.dead_letters
+        )
         yield _gauge("north_lag_entries", "Entries not acknowledged yet", entries)
         yield _gauge("north_lag_seconds", "Since the oldest of them came", seconds)
 
 
-def render(house: House) -> bytes:
+def render(running: RunningGateway) -> bytes:
     """The text that a Prometheus scrapes."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(house))
+    registry.register(_Collector(running))
     ProcessCollector(namespace=_NAMESPACE, registry=registry)  # memory, CPU, files: from /proc
     return generate_latest(registry)
 

@@ -14,7 +14,7 @@ import attrs
 from ..domain.fixed_point import WH, Exact, decimal, plain, ratio, rounded
 from ..tariffs.dimensions import SIZES
 from ..tariffs.tariff import Limit, Tariff, Terms
-from .pricing import Run
+from .pricing import PricingRun
 
 MIN_PRICE = "min_price_applied"
 MAX_PRICE = "max_price_applied"
@@ -97,17 +97,17 @@ class Bill:
         return found
 
 
-def bill(run: Run) -> Bill | None:
+def bill(pricing: PricingRun) -> Bill | None:
     """What the session costs if it ends where the run stands; None where it has no price."""
-    terms = run.terms
+    terms = pricing.terms
     tariff = terms.tariff
     if tariff is None:
         return None
     waived = terms.policy.min_billable_wh
-    if waived and run.nwh < waived * WH:
+    if waived and pricing.nwh < waived * WH:
         return Bill(terms, tariff, {}, {}, {}, 0, 0, None, (WAIVED,))
-    quantities = run.quantities
-    billed = _stepped(run, tariff)
+    quantities = pricing.quantities
+    billed = _stepped(pricing, tariff)
     components = tariff.components
     excl: Exact = 0
     incl: Exact = 0
@@ -124,16 +124,16 @@ def bill(run: Run) -> Bill | None:
     return _limited(Bill(terms, tariff, quantities, billed, by_dimension, excl, incl, None, ()))
 
 
-def _stepped(run: Run, tariff: Tariff) -> dict[int, Exact]:
+def _stepped(pricing: PricingRun, tariff: Tariff) -> dict[int, Exact]:
     """The quantities with what a step_size adds, priced by the component used last; empty
     where nothing is added.
 
     Where parking was priced, only parking is stepped, even if charging came last.
     """
-    quantities = run.quantities
+    quantities = pricing.quantities
     stepped: dict[int, Exact] = {}
-    last_duration = run.last_parking if run.last_parking >= 0 else run.last_time
-    for last in (run.last_energy, last_duration):
+    last_duration = pricing.last_parking if pricing.last_parking >= 0 else pricing.last_time
+    for last in (pricing.last_energy, last_duration):
         if last < 0:
             continue
         component = tariff.components[last]
@@ -203,6 +203,6 @@ def price_now(tariff: Tariff, component: int, dimension: str) -> Decimal | None:
     return _NO_PRICE if dimension in tariff.dimensions else None
 
 
-def text(value: Exact, digits: int = 6) -> str:
+def decimal_text(value: Exact, digits: int = 6) -> str:
     """A decimal of at most so many digits."""
     return str(plain(value, digits))

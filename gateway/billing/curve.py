@@ -224,15 +224,15 @@ class Curve:
 
     def _without_spike(self, low: Point) -> Self:
         assert self.zero is not None  # noqa: S101  for the type checker: there is a register
-        course = self._with(
+        curve = self._with(
             flags=self.flags | {SPIKE},
             ignored=self.ignored + 1,
             highest=max(self.highest, self.last.nwh),
         )
         nwh = low.nwh - self.zero
         if self.head is not None and self.last.at == self.head.at:
-            course = course._with(head=None)._headed(low.at, nwh)  # noqa: SLF001  itself
-        return course.landed(low, nwh, before=self.before, powers=self.powers)
+            curve = curve._with(head=None)._headed(low.at, nwh)  # noqa: SLF001  itself
+        return curve.landed(low, nwh, before=self.before, powers=self.powers)
 
     def _reset(self, low: Point, after: int | None, at: int | None) -> Self:
         """The register was set to another value, which `plausibility` judges."""
@@ -252,7 +252,7 @@ class Curve:
             tolerance=self.policy.tolerance,
         )
         nwh = self.last.nwh + gained
-        course = self._with(
+        curve = self._with(
             zero=low.nwh - nwh,
             broken=True,
             flags=self.flags | flags,
@@ -261,7 +261,7 @@ class Curve:
             restarted=gained >= low.nwh,
             climbs=0,
         )
-        return course.landed(low, nwh, before=self.last, powers=powers, settled=(self.last,))
+        return curve.landed(low, nwh, before=self.last, powers=powers, settled=(self.last,))
 
     def _climbs_back(self, fallen: Self, now: Self, register: int, at: int) -> bool:
         """Whether the register that fell from `fallen` and restarted, as this course has it, came
@@ -290,13 +290,13 @@ class Curve:
     def _from_base(self, low: Point) -> Self:
         """As if the first reading had not been, and `low` were the first."""
         flags = (self.flags - {REBASED}) | {SPIKE}
-        course = self._with(
+        curve = self._with(
             zero=self.base, broken=False, flags=flags, head=None, ignored=self.ignored + 1
         )
-        course = course._first(low.at, low.nwh)  # noqa: SLF001  itself, a step later
-        assert course.zero is not None  # noqa: S101  for the type checker: `base` is known
-        nwh = low.nwh - course.zero
-        return course.landed(low, nwh, before=self.before, powers=self.powers)
+        curve = curve._first(low.at, low.nwh)  # noqa: SLF001  itself, a step later
+        assert curve.zero is not None  # noqa: S101  for the type checker: `base` is known
+        nwh = low.nwh - curve.zero
+        return curve.landed(low, nwh, before=self.before, powers=self.powers)
 
     def _first(self, at: int, value: int) -> Self:
         """Where the first register stands in relation to meterStart."""
@@ -309,15 +309,15 @@ class Curve:
             zero, relative, flags = 0, True, flags | {RELATIVE}
         if not self.policy.plausible(value - zero, at - self.start):
             zero, broken, flags = value, True, flags | {REBASED}
-        course = self._with(zero=zero, relative=relative, broken=broken, flags=flags)
-        return course if zero else course._headed(at, value)  # noqa: SLF001  itself
+        curve = self._with(zero=zero, relative=relative, broken=broken, flags=flags)
+        return curve if zero else curve._headed(at, value)  # noqa: SLF001  itself
 
     def _headed(self, at: int, nwh: int) -> Self:
         """With a first point to be judged by rule 5, if it is one."""
         certain = nwh - self.policy.slack
         if self.base is None or certain * HOUR <= GREATEST_AC_POWER * (at - self.start):
             return self
-        course = self._with(head=Point(at, nwh))
+        curve = self._with(head=Point(at, nwh))
         if not self.doubted:
-            return course
-        return course._with(zero=nwh, broken=True, flags=self.flags | {REBASED})  # noqa: SLF001
+            return curve
+        return curve._with(zero=nwh, broken=True, flags=self.flags | {REBASED})  # noqa: SLF001

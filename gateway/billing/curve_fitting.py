@@ -20,14 +20,14 @@ import attrs
 from ..tariffs.policy import Policy
 from .curve import SPIKE, Point
 from .energy import UNNAMED
-from .energy_curve import OTHER_REGISTER, Course, Entry
+from .energy_curve import OTHER_REGISTER, EnergyCurve, MeterEntry
 from .plausibility import RESET, power_of
 
 _ENOUGH_HIGHS = 3
 
 
-def trace(
-    entries: Sequence[Entry],
+def fit_curve(
+    entries: Sequence[MeterEntry],
     *,
     start: int,
     base: int | None,
@@ -35,8 +35,8 @@ def trace(
     end: int | None = None,
     stop: int | None = None,
     doubted: bool | None = None,
-) -> tuple[Course, list[Point]]:
-    """The course over all entries, and its points up to and including `Course.before`.
+) -> tuple[EnergyCurve, list[Point]]:
+    """The course over all entries, and its points up to and including `EnergyCurve.before`.
 
     entries: in the order of time, one for an instant.
     start, end: the session's, us; end is None while it is open.  stop: meterStop, nWh.
@@ -46,106 +46,108 @@ def trace(
         base = next((entry.begin for entry in entries if entry.begin is not None), None)
     within = [e for e in entries if e.at >= start and (end is None or e.at <= end)]
     counting = _of_one_kind(within)
-    course = Course.opened(start, base, policy)
+    curve = EnergyCurve.opened(start, base, policy)
     if _other_register(within, counting, base, policy):
-        course = attrs.evolve(course, flags=course.flags | {OTHER_REGISTER})
+        curve = attrs.evolve(curve, flags=curve.flags | {OTHER_REGISTER})
     if stop is None or base is None or stop >= base - policy.tolerance:
-        found = _judged(course, counting, doubted)
+        found = _judged(curve, counting, doubted)
         if found is not None:
             return found
     # Not below meterStart throughout: then a first reading below it was a dip or a reset.
-    found = _judged(attrs.evolve(course, may_be_relative=False), counting, doubted)
+    found = _judged(attrs.evolve(curve, may_be_relative=False), counting, doubted)
     assert found is not None  # noqa: S101  nothing is left that could start it anew
     return found
 
 
-def trace_below(
-    entries: Sequence[Entry],
+def fit_curve_below(
+    entries: Sequence[MeterEntry],
     *,
     start: int,
     base: int,
     policy: Policy,
     end: int,
     stop: int,
-) -> tuple[Course, list[Point]] | None:
+) -> tuple[EnergyCurve, list[Point]] | None:
     """The course and its points, as `trace` has them, without the readings above meterStop.
 
     None where those were no spikes (rule 5), or where the register was reset all the same.
     """
-    course, points = Course.opened(start, base, policy), [Point(start, 0)]
-    course = attrs.evolve(course, may_be_relative=False)
+    curve, points = EnergyCurve.opened(start, base, policy), [Point(start, 0)]
+    curve = attrs.evolve(curve, may_be_relative=False)
     after_high = False
     highs: list[Point] = []  # the newest run of them, after the point before it
     dropped, highest = 0, 0
     for entry in _of_one_kind([e for e in entries if start <= e.at <= end]):
-        value, register = course.reading(entry), course.register
+        value, register = curve.reading(entry), curve.register
         if value is None or register is None:
             return None
         if value > stop:
             if not after_high:
-                highs = [Point(course.last.at, register)]
+                highs = [Point(curve.last.at, register)]
             highs.append(Point(entry.at, value))
             after_high, dropped, highest = True, dropped + 1, max(highest, value)
             continue
         if after_high and (not 0 < register <= value or _even(highs)):
             return None
         after_high = False
-        following = _step(course, entry, points)
+        following = _step(curve, entry, points)
         if following is None:
             return None
-        course = following
+        curve = following
     if not dropped or (after_high and _even(highs)):
         return None
-    course, points = closed(course, points, stop, end)
-    if RESET in course.flags:
+    curve, points = closed(curve, points, stop, end)
+    if RESET in curve.flags:
         return None
     return (
         attrs.evolve(
-            course,
-            flags=course.flags | {SPIKE},
-            ignored=course.ignored + dropped,
-            highest=max(course.highest, highest - base),
+            curve,
+            flags=curve.flags | {SPIKE},
+            ignored=curve.ignored + dropped,
+            highest=max(curve.highest, highest - base),
         ),
         points,
     )
 
 
 def closed(
-    course: Course, points: list[Point], stop: int | None, end: int
-) -> tuple[Course, list[Point]]:
+    curve: EnergyCurve, points: list[Point], stop: int | None, end: int
+) -> tuple[EnergyCurve, list[Point]]:
     """The course with its last readings explained by meterStop, and the points that hold."""
-    back = course.recovered(stop, end)
+    back = curve.recovered(stop, end)
     if back is None:
-        return course.decided(stop, end), points
+        return curve.decided(stop, end), points
     return back, [point for point in points if point <= back.before]
 
 
 def _judged(
-    course: Course, entries: Sequence[Entry], doubted: bool | None
-) -> tuple[Course, list[Point]] | None:
+    curve: EnergyCurve, entries: Sequence[MeterEntry], doubted: bool | None
+) -> tuple[EnergyCurve, list[Point]] | None:
     """The course with its first point believed or not, as it is itself to tell where that is not
     known."""
-    found = _follow(attrs.evolve(course, doubted=bool(doubted)), entries)
+    found = _follow(attrs.evolve(curve, doubted=bool(doubted)), entries)
     if doubted is None and found is not None and found[0].doubts():
-        return _follow(attrs.evolve(course, doubted=True), entries)
+        return _follow(attrs.evolve(curve, doubted=True), entries)
     return found
 
 
-def _follow(course: Course, entries: Sequence[Entry]) -> tuple[Course, list[Point]] | None:
-    points = [course.before]
+def _follow(
+    curve: EnergyCurve, entries: Sequence[MeterEntry]
+) -> tuple[EnergyCurve, list[Point]] | None:
+    points = [curve.before]
     for entry in entries:
-        following = _step(course, entry, points)
+        following = _step(curve, entry, points)
         if following is None:
             return None
-        course = following
-    return course, points
+        curve = following
+    return curve, points
 
 
-def _step(course: Course, entry: Entry, points: list[Point]) -> Course | None:
+def _step(curve: EnergyCurve, entry: MeterEntry, points: list[Point]) -> EnergyCurve | None:
     """The course with one more entry, its settled points added to `points`."""
-    following = course.add(entry)
+    following = curve.add(entry)
     if following is None:
-        following = course.over_the_dip(entry)
+        following = curve.over_the_dip(entry)
         if following is None:
             return None
         points[:] = [point for point in points if point < following.before]
@@ -153,7 +155,7 @@ def _step(course: Course, entry: Entry, points: list[Point]) -> Course | None:
     return following
 
 
-def _of_one_kind(entries: Sequence[Entry]) -> list[Entry]:
+def _of_one_kind(entries: Sequence[MeterEntry]) -> list[MeterEntry]:
     """The entries cut down to what counts: registers if there are any, at the best location,
     and neutral only where nothing else was ever sent."""
     with_registers = any(entry.registers for entry in entries)
@@ -170,9 +172,9 @@ def _of_one_kind(entries: Sequence[Entry]) -> list[Entry]:
             if mark.location == location and (mark.phase != "N" or not lines)
         )
         if heard and with_registers:
-            kept.append(Entry(entry.at, registers=heard))
+            kept.append(MeterEntry(entry.at, registers=heard))
         elif heard:
-            kept.append(Entry(entry.at, intervals=heard))
+            kept.append(MeterEntry(entry.at, intervals=heard))
     return kept
 
 
@@ -185,7 +187,7 @@ def _even(highs: Sequence[Point]) -> bool:
 
 
 def _other_register(
-    entries: Sequence[Entry], counting: Sequence[Entry], base: int | None, policy: Policy
+    entries: Sequence[MeterEntry], counting: Sequence[MeterEntry], base: int | None, policy: Policy
 ) -> bool:
     """Whether the session seemed to rest on another register before a reading named it."""
     if not counting or not counting[0].registers or counting[0].registers[0].location >= UNNAMED:

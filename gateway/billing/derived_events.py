@@ -25,20 +25,20 @@ from .bill import price_now
 from .curve import Point
 from .receipt import receipt_of
 from .session import Session
-from .settlement import Outcome
+from .settlement import Settlement
 
 
-def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
-    opening = outcome.session.opening
+def opened_fact(settlement: Settlement, received_at: datetime) -> TransactionOpened:
+    opening = settlement.session.opening
     terms = opening.terms
-    status_at, status = next(iter(outcome.session.statuses), (None, None))
-    if outcome.session.unplugged is not None:
-        status_at, status = outcome.session.unplugged, "Available"
+    status_at, status = next(iter(settlement.session.statuses), (None, None))
+    if settlement.session.unplugged is not None:
+        status_at, status = settlement.session.unplugged, "Available"
     return TransactionOpened(
-        **_about(outcome.session, received_at),
+        **_about(settlement.session, received_at),
         timestamp=opening.started_at,
         id_tag=opening.id_tag,
-        progress=progress(outcome),
+        progress=progress(settlement),
         tariff=None if terms.tariff is None else terms.tariff.snapshot,
         policy=terms.policy_snapshot(),
         time_zone=terms.time_zone,
@@ -49,49 +49,55 @@ def opened_fact(outcome: Outcome, received_at: datetime) -> TransactionOpened:
 
 
 def progressed_fact(
-    outcome: Outcome, received_at: datetime, *, with_power: bool = False, by_clock: bool = False
+    settlement: Settlement,
+    received_at: datetime,
+    *,
+    with_power: bool = False,
+    by_clock: bool = False,
 ) -> TransactionProgressed:
     """with_power: derive the power, where none is sampled.  by_clock: no message came."""
-    so_far = progress(outcome, with_power=with_power)
+    so_far = progress(settlement, with_power=with_power)
     return TransactionProgressed(
-        **_about(outcome.session, received_at),
+        **_about(settlement.session, received_at),
         timestamp=so_far.as_of,
         progress=so_far,
         by_clock=by_clock,
     )
 
 
-def settled_fact(outcome: Outcome, received_at: datetime, software: str) -> TransactionSettled:
-    version = outcome.session.version
+def settled_fact(
+    settlement: Settlement, received_at: datetime, software: str
+) -> TransactionSettled:
+    version = settlement.session.version
     return TransactionSettled(
-        **_about(outcome.session, received_at),
-        timestamp=instant(outcome.end),
-        progress=progress(outcome),
-        receipt=receipt_of(outcome, version=version, software=software),
+        **_about(settlement.session, received_at),
+        timestamp=instant(settlement.end),
+        progress=progress(settlement),
+        receipt=receipt_of(settlement, version=version, software=software),
         version=version,
     )
 
 
-def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
+def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
     """What telemetry tells of it.  with_power: derive the power, where none is sampled."""
-    session, run, found = outcome.session, outcome.run, outcome.bill
-    course = session.course
+    session, pricing, found = settlement.session, settlement.pricing, settlement.bill
+    curve = session.curve
     opening = session.opening
-    nwh = outcome.nwh if session.closed else max(session.shown, outcome.nwh)
-    register = course.register
+    nwh = settlement.nwh if session.closed else max(session.published_nwh, settlement.nwh)
+    register = curve.register
     if session.stop is not None and session.stop.register is not None:
         register = session.stop.register
     if register is None:
         register = opening.meter_start
     power = None
-    if with_power and not session.power_sampled and course.last.at > course.before.at:
-        power = _power(course.before, course.last)
-    duration = (outcome.end - opening.start) // SECOND
-    charging, idle = int(run.charging // SECOND), int(run.idle // SECOND)
+    if with_power and not session.power_sampled and curve.last.at > curve.before.at:
+        power = _power(curve.before, curve.last)
+    duration = (settlement.end - opening.start) // SECOND
+    charging, idle = int(pricing.charging // SECOND), int(pricing.idle // SECOND)
     energy_wh = watt_hours(nwh)
     meter_wh = None if register is None else watt_hours(register)
-    as_of = instant(outcome.end)
-    ahead = run.ahead()
+    as_of = instant(settlement.end)
+    ahead = pricing.ahead()
     if found is None:
         return Progress(
             as_of=as_of,
@@ -102,7 +108,7 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
             idle=ahead.kind == PARKING_TIME,
             meter_wh=meter_wh,
             power_w=power,
-            flags=outcome.flags,
+            flags=settlement.flags,
         )
     tariff = found.tariff
     rates = ahead.rates
@@ -126,7 +132,7 @@ def progress(outcome: Outcome, *, with_power: bool = False) -> Progress:
         price_kwh=price_now(tariff, rates.energy, ENERGY),
         price_min=price_now(tariff, rates.time, TIME),
         price_idle_min=price_now(tariff, rates.parking, PARKING_TIME),
-        flags=outcome.flags,
+        flags=settlement.flags,
     )
 
 

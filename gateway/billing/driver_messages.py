@@ -19,29 +19,31 @@ from ..domain.events import (
     TransactionProgressed,
     TransactionSettled,
 )
-from ..domain.fleet import MOST_CONNECTORS, Fleet, device_name
+from ..domain.fleet import MAX_CONNECTORS, Fleet, device_name
 from ..tariffs.policy import Policy
 from ..tariffs.tariff import Terms
 from .ledger import Ledger
 from .price_text import grace_minutes, price_in_words, receipt_in_words, short
 from .receipt import iso
 
-MOST_DECIMALS = 4  # prices per hour are made of prices per minute, which have six
+MAX_DECIMALS = 4  # prices per hour are made of prices per minute, which have six
 _LATE = timedelta(minutes=2)
 
 Payload: TypeAlias = dict[str, Any]
-Told: TypeAlias = "TransactionOpened | TransactionProgressed | TransactionSettled"
-Shown: TypeAlias = "IdTagPresented | Told"
+CostEvent: TypeAlias = "TransactionOpened | TransactionProgressed | TransactionSettled"
+DisplayEvent: TypeAlias = "IdTagPresented | CostEvent"
 
 
 @attrs.frozen
-class Editor:
+class DisplayMessages:
     """Makes messages of events."""
 
     ledger: Ledger
     fleet: Fleet
 
-    def message(self, event: Shown, now: datetime, decimals: int) -> tuple[str, Payload] | None:
+    def message(
+        self, event: DisplayEvent, now: datetime, decimals: int
+    ) -> tuple[str, Payload] | None:
         """(message id, data); None where there is nothing to say.
 
         decimals: of costs and prices, at most four.
@@ -52,7 +54,7 @@ class Editor:
         elif isinstance(event, TransactionSettled):
             name, data = "FinalCost", final_cost(event)
         else:
-            session = self.ledger.account(event.transaction_id)
+            session = self.ledger.session(event.transaction_id)
             policy = None if session is None else session.opening.terms.policy
             name, data = "RunningCost", running_cost(event, policy, decimals)
         return None if data is None else (name, data)
@@ -61,13 +63,13 @@ class Editor:
         """By connector that one may mean who shows a tag: with a plug in it, or else free."""
         known = {
             connector: about
-            for connector in range(1, MOST_CONNECTORS + 1)
-            if (about := self.fleet.about(device_name(charge_point_id, connector)))
+            for connector in range(1, MAX_CONNECTORS + 1)
+            if (about := self.fleet.state_of(device_name(charge_point_id, connector)))
         }
         plugged = [n for n, about in known.items() if about.get("status") == "Preparing"]
         free = [n for n, about in known.items() if about.get("tx") is None]
         meant = (plugged or free) if known else [1]
-        return {n: self.ledger.book.terms(charge_point_id, n, at) for n in meant}
+        return {n: self.ledger.tariff_book.terms(charge_point_id, n, at) for n in meant}
 
 
 def user_price(id_tag: str, offers: Mapping[int, Terms], at: datetime) -> Payload | None:
@@ -75,12 +77,12 @@ def user_price(id_tag: str, offers: Mapping[int, Terms], at: datetime) -> Payloa
 
     offers: the terms of each connector that it may start on.
     """
-    said = {connector: price_in_words(terms, at) for connector, terms in offers.items()}
-    different = set(said.values())
+    texts = {connector: price_in_words(terms, at) for connector, terms in offers.items()}
+    different = set(texts.values())
     if len(different) == 1:
         text = different.pop()
     else:
-        priced = ((connector, words) for connector, words in said.items() if words)
+        priced = ((connector, words) for connector, words in texts.items() if words)
         text = "; ".join(f"connector {connector}: {words}" for connector, words in priced)
     return {"idToken": id_tag, "priceText": text} if text else None
 
@@ -128,14 +130,14 @@ def final_cost(fact: TransactionSettled) -> Payload | None:
     }
 
 
-def told_afterwards(fact: Told, start_told_at: datetime) -> bool:
+def happened_offline(fact: CostEvent, start_received_at: datetime) -> bool:
     """Whether the charge point was offline for all that the fact tells of.
 
     So it is where start and fact are both stamped more than two minutes before receipt, and
     were received in less than half the time that they took to happen; without the second, a
     charge point whose clock is slow would be taken for one that is never online.
-    start_told_at: when StartTransaction was received.
+    start_received_at: when StartTransaction was received.
     """
     as_of = fact.progress.as_of
-    late = min(start_told_at - fact.started_at, fact.received_at - as_of)
-    return late > _LATE and (fact.received_at - start_told_at) * 2 <= as_of - fact.started_at
+    late = min(start_received_at - fact.started_at, fact.received_at - as_of)
+    return late > _LATE and (fact.received_at - start_received_at) * 2 <= as_of - fact.started_at

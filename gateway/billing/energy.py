@@ -53,7 +53,7 @@ _KINDS = {None: 0, REGISTER: 0, INTERVAL: 1, POWER: 2, CURRENT: 3}
 
 
 @attrs.frozen(slots=True)
-class Mark:
+class EnergyValue:
     """One usable energy value: ranks count from 0, the most trusted; phase "" is the total.
 
     location: the place's rank in LOCATIONS, `UNNAMED` more where the transaction is not named.
@@ -66,7 +66,7 @@ class Mark:
 
 
 @attrs.frozen(slots=True)
-class Harvest:
+class UsableSamples:
     """What one reading holds for the accountant.
 
     begin: nWh of a Transaction.Begin register, the stand-in for a missing meterStart.
@@ -74,8 +74,8 @@ class Harvest:
     currents: amperes imported by phase, in nA; phase "" is the total.
     """
 
-    registers: tuple[Mark, ...] = ()
-    intervals: tuple[Mark, ...] = ()
+    registers: tuple[EnergyValue, ...] = ()
+    intervals: tuple[EnergyValue, ...] = ()
     begin: int | None = None
     rejected: bool = False
     power: bool = False
@@ -93,21 +93,21 @@ def energy_of(value: str, unit: str | None) -> int | None:
     return scaled(value, digits)
 
 
-def harvest(
+def usable_samples(
     samples: Sequence[Sample],
     *,
     with_current: bool = False,
     named: bool = True,
     scale: Decimal | None = None,
-) -> Harvest:
+) -> UsableSamples:
     """Everything in a reading that energy, price or receipt may rest on.
 
     with_current: the current is asked for.  named: the reading names its transaction.
     scale: what registers and intervals are multiplied by; None for 1.
     """
     rank = 0 if named else UNNAMED
-    registers: list[Mark] = []
-    intervals: list[Mark] = []
+    registers: list[EnergyValue] = []
+    intervals: list[EnergyValue] = []
     currents: list[Sample] = []
     signed: list[Sample] = []
     begin: int | None = None
@@ -139,9 +139,9 @@ def harvest(
                     begin = nwh
             else:
                 context = _CONTEXTS.get(sample.context, _OTHER_CONTEXT)
-                mark = Mark(rank + location, phase, context, nwh)
+                mark = EnergyValue(rank + location, phase, context, nwh)
                 (registers if kind == 0 else intervals).append(mark)
-    return Harvest(
+    return UsableSamples(
         tuple(registers),
         tuple(intervals),
         begin,
@@ -152,12 +152,12 @@ def harvest(
     )
 
 
-def chosen(marks: Sequence[Mark], location: int) -> dict[str, int]:
+def chosen(marks: Sequence[EnergyValue], location: int) -> dict[str, int]:
     """nWh by phase at that location, one value each: the most trusted context's, then the lower."""
     if len(marks) == 1:
         (mark,) = marks
         return {mark.phase: mark.nwh} if mark.location == location else {}
-    best: dict[str, Mark] = {}
+    best: dict[str, EnergyValue] = {}
     for mark in marks:
         if mark.location != location:
             continue

@@ -5,7 +5,7 @@ Rule 1: a reading that names the transaction beats one that does not; then the l
 Rule 2: registers before amounts, the total before line phases, these before the neutral.
 Rule 3: what a register's value means beside those before it is the curve's to say (`curve`).
 
-`Course` is the fold over readings in the order of their time.  `add` tells by None that a
+`EnergyCurve` is the fold over readings in the order of their time.  `add` tells by None that a
 reading overturns what was settled: then `curve_fitting` goes back.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Set
 import attrs
 
 from .curve import FROM_NEUTRAL, FROM_PHASES, JUMP, SPIKE, Curve, Point
-from .energy import Currents, Mark, chosen
+from .energy import Currents, EnergyValue, chosen
 
 OTHER_REGISTER = "other_register_ignored"
 FROM_INTERVALS = "energy_from_intervals"
@@ -27,19 +27,19 @@ _FROM_NEUTRAL: Set[str] = frozenset({FROM_NEUTRAL})
 
 
 @attrs.frozen(slots=True)
-class Entry:
+class MeterEntry:
     """What one instant's readings say.  currents: for tariffs that ask."""
 
     at: int
-    registers: tuple[Mark, ...] = ()
-    intervals: tuple[Mark, ...] = ()
+    registers: tuple[EnergyValue, ...] = ()
+    intervals: tuple[EnergyValue, ...] = ()
     begin: int | None = None
     currents: Currents = ()
 
-    def joined(self, other: Entry) -> Entry:
+    def joined(self, other: MeterEntry) -> MeterEntry:
         """Both, at one instant; the same value twice is one value."""
         begins = [begin for begin in (self.begin, other.begin) if begin is not None]
-        return Entry(
+        return MeterEntry(
             self.at,
             tuple(dict.fromkeys(self.registers + other.registers)),
             tuple(dict.fromkeys(self.intervals + other.intervals)),
@@ -49,10 +49,10 @@ class Entry:
 
 
 @attrs.frozen(slots=True, kw_only=True)
-class Course(Curve):
+class EnergyCurve(Curve):
     """The curve so far, to which readings are added."""
 
-    def add(self, entry: Entry) -> Course | None:
+    def add(self, entry: MeterEntry) -> EnergyCurve | None:
         """The course with one more, newer entry; None where the whole has to be traced anew."""
         if self.base is None and entry.begin is not None:
             return None if self.newest is not None else self._based(entry.begin).add(entry)
@@ -64,26 +64,26 @@ class Course(Curve):
             return self._add_intervals(entry)
         return self
 
-    def over_the_dip(self, entry: Entry) -> Course | None:
+    def over_the_dip(self, entry: MeterEntry) -> EnergyCurve | None:
         """The course with one more, newer entry that ends a dip of several readings; None where
         it does not.  Of the points up to `before`, only those before `before` still hold."""
         value = self.reading(entry)
-        course = None if value is None else self.recovered(value, entry.at)
-        return None if course is None else course.add(entry)
+        curve = None if value is None else self.recovered(value, entry.at)
+        return None if curve is None else curve.add(entry)
 
-    def reading(self, entry: Entry) -> int | None:
+    def reading(self, entry: MeterEntry) -> int | None:
         """The register that an entry's marks, all at one location, come to, nWh."""
         if not entry.registers:
             return None
-        return self._heard(entry.registers, entry.registers[0].location)[0]
+        return self._register_of(entry.registers, entry.registers[0].location)[0]
 
     # --- steps ---
 
-    def _based(self, begin: int) -> Course:
+    def _based(self, begin: int) -> EnergyCurve:
         return self._with(base=begin, zero=begin)
 
-    def _heard(
-        self, marks: tuple[Mark, ...], location: int
+    def _register_of(
+        self, marks: tuple[EnergyValue, ...], location: int
     ) -> tuple[int | None, bool, Mapping[str, int] | None, Set[str]]:
         """The register at an instant, None where only a neutral is heard that does not count;
         whether it is that of lines; what each phase said last; the flags that it earns."""
@@ -99,7 +99,7 @@ class Course(Curve):
             return None, True, self.phases, _NO_FLAGS
         return by_phase["N"], False, self.phases, _FROM_NEUTRAL
 
-    def _add_registers(self, entry: Entry) -> Course | None:
+    def _add_registers(self, entry: MeterEntry) -> EnergyCurve | None:
         marks = entry.registers
         location = marks[0].location
         if len(marks) > 1:
@@ -110,39 +110,39 @@ class Course(Curve):
                 # is never mixed in.
                 return None if location < self.location else self
             return self._with(location=location).add(entry)
-        value, lines, phases, more = self._heard(marks, location)
+        value, lines, phases, more = self._register_of(marks, location)
         if value is None:
             return self
         if lines and self.neutral:
             return None
-        course = self
+        curve = self
         if self.newest is None:
-            course = self._first(entry.at, value)
+            curve = self._first(entry.at, value)
         if (
-            course.relative
-            and course.base is not None
-            and (value >= course.base - self.policy.tolerance or not course.may_be_relative)
+            curve.relative
+            and curve.base is not None
+            and (value >= curve.base - self.policy.tolerance or not curve.may_be_relative)
         ):
             return None
-        if course.fallen is not None and course.recovered(value, entry.at) is not None:
+        if curve.fallen is not None and curve.recovered(value, entry.at) is not None:
             return None
         settled: tuple[Point, ...] = ()
         # A meter that fell silent for a while says 0 more than once: the same word is no news.
-        if course.low is not None and course.low.nwh != value:
-            course = course.decided(value, entry.at)
-            settled = course.settled
-        zero = course.zero
-        assert zero is not None  # noqa: S101  for the type checker: `_first` has set it
-        before, last, low = course.before, course.last, course.low
-        lows, climbs, ignored, powers = course.lows, course.climbs, course.ignored, course.powers
-        leap = course.leap
+        if curve.low is not None and curve.low.nwh != value:
+            curve = curve.decided(value, entry.at)
+            settled = curve.settled
+        zero = curve.zero
+        assert zero is not None  # noqa: S101  for the type checker: `_first_cause` has set it
+        before, last, low = curve.before, curve.last, curve.low
+        lows, climbs, ignored, powers = curve.lows, curve.climbs, curve.ignored, curve.powers
+        leap = curve.leap
         gained = value - zero - last.nwh
         if gained < -self.policy.tolerance:
             low, lows = low or Point(entry.at, value), lows + 1
         elif gained < 0:
             pass  # as if it had said nothing: it is neither news nor a fault
         elif self.policy.plausible(gained, entry.at - last.at):
-            powers = course._powers(before, last)  # noqa: SLF001  itself
+            powers = curve._powers(before, last)  # noqa: SLF001  itself
             before, last = last, Point(entry.at, last.nwh + gained)
             settled = (*settled, before) if settled else (before,)
             climbs += gained > 0
@@ -153,10 +153,10 @@ class Course(Curve):
             more = {SPIKE, *more}
             ignored += 1
             leap = value
-        return Course(
+        return EnergyCurve(
             policy=self.policy,
             start=self.start,
-            base=course.base,
+            base=curve.base,
             zero=zero,
             before=before,
             last=last,
@@ -169,25 +169,25 @@ class Course(Curve):
             lines=lines,
             neutral=not lines,
             intervals=False,
-            relative=course.relative,
+            relative=curve.relative,
             may_be_relative=self.may_be_relative,
-            broken=course.broken,
+            broken=curve.broken,
             phases=phases,
-            flags=course.flags if more <= course.flags else course.flags | more,
-            fallen=course.fallen,
-            landing=course.landing,
-            restarted=course.restarted,
+            flags=curve.flags if more <= curve.flags else curve.flags | more,
+            fallen=curve.fallen,
+            landing=curve.landing,
+            restarted=curve.restarted,
             climbs=climbs,
             powers=powers,
-            head=course.head,
+            head=curve.head,
             doubted=self.doubted,
-            heard=course.heard + 1,
+            heard=curve.heard + 1,
             ignored=ignored,
-            highest=course.highest,
+            highest=curve.highest,
             leap=leap,
         )
 
-    def _add_intervals(self, entry: Entry) -> Course | None:
+    def _add_intervals(self, entry: MeterEntry) -> EnergyCurve | None:
         location = min(mark.location for mark in entry.intervals)
         if location != self.location:
             if self.newest is not None:

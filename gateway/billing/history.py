@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
-from .energy_curve import Entry
+from .energy_curve import MeterEntry
 
-History: TypeAlias = "tuple[Entry, History] | None"
+History: TypeAlias = "tuple[MeterEntry, History] | None"
 
 
 class Late(NamedTuple):
@@ -23,14 +23,14 @@ class Late(NamedTuple):
     overtaken: it is older than the newest; else of the same instant.
     """
 
-    entry: Entry
+    entry: MeterEntry
     overtaken: bool
 
 
 def with_late(history: History, late: Sequence[Late]) -> tuple[History, bool]:
     """The history with entries at their places, the same object where they say nothing new; and
     whether energy came out of order."""
-    above: list[Entry] = []
+    above: list[MeterEntry] = []
     rest = history
     changed = reordered = False
     # Stable: what was said of one instant stays in the order in which it came.
@@ -67,7 +67,7 @@ def _at(late: Late) -> int:
     return late.entry.at
 
 
-def _joined(entries: list[Entry]) -> Entry:
+def _joined(entries: list[MeterEntry]) -> MeterEntry:
     """All of one instant as one; by halves, for each joining copies what it joins."""
     while len(entries) > 1:
         pairs = [one.joined(other) for one, other in zip(entries[::2], entries[1::2], strict=False)]

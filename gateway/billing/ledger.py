@@ -36,8 +36,8 @@ from .session import Session, priced, unplugged_at, with_status, with_terms
 from .settlement import NO_TARIFF, final, so_far
 from .transitions import (
     MISNAMED,
-    Then,
-    Turn,
+    NextStep,
+    Transition,
     ended,
     is_of,
     left_before,
@@ -52,11 +52,11 @@ from .transitions import (
 REPLACED = "charger_replaced"
 _COSTMSG = "org.openchargealliance.costmsg"
 _GREATEST_ID = 2**31 - 1
-_UNTOLD = 50 * SECOND
+_UNPUBLISHED = 50 * SECOND
 _BELATED = 300 * SECOND
 
 Connector = tuple[str, int]
-Outcomes = tuple[list[Session], list[Event]]  # sessions to keep, facts to tell
+Changes = tuple[list[Session], list[Event]]  # sessions to keep, facts to tell
 
 
 @attrs.frozen(kw_only=True)
@@ -80,28 +80,28 @@ class OpenTransaction:
 class Ledger:
     """The transactions that are open, and the last closed one of each connector.
 
-    book: the prices for transactions that start from now on; the open ones keep theirs.
+    tariff_book: the prices for transactions that start from now on; the open ones keep theirs.
     """
 
-    def __init__(self, book: TariffBook, *, software: str = "") -> None:
-        self.book = book
+    def __init__(self, tariff_book: TariffBook, *, software: str = "") -> None:
+        self.tariff_book = tariff_book
         self._software = software
         self._sessions: dict[int, Session] = {}
         self._open: dict[Connector, int] = {}
         self._connectors: dict[str, set[int]] = {}  # that had an open transaction
         self._closed: dict[Connector, list[int]] = {}  # more than one only while restoring
-        self._guest: int | None = None  # the one older transaction that was adopted last
+        self._adopted: int | None = None  # the one older transaction that was adopted last
         self._statuses: dict[Connector, tuple[int, str]] = {}
         self._ticked: dict[int, int] = {}  # when time alone was told of last
         self._belated: set[int] = set()  # what is told of them was long ago: out of a queue
-        self._handlers: Mapping[type[Event], Callable[[Any, bool], Outcomes]] = {
+        self._handlers: Mapping[type[Event], Callable[[Any, bool], Changes]] = {
             TransactionStarted: self._started,
             MeterSampled: self._sampled,
             TransactionStopped: self._stopped,
             ConnectorStatusChanged: self._status,
             DataTransferred: self._data,
             ChargePointBooted: self._booted,
-            TransactionClosed: self._given_up,
+            TransactionClosed: self._closed_by_hand,
         }
 
     # --- events ---
@@ -110,7 +110,7 @@ class Ledger:
         """Account for an event; the facts that follow from it.  If it raises, nothing changed."""
         return self.enter(event, self.outcomes(event))
 
-    def outcomes(self, event: Event) -> Outcomes | None:
+    def outcomes(self, event: Event) -> Changes | None:
         """What `enter` is to be given for the same event, as long as no other is posted between.
 
         It changes nothing here, so it may be computed in a thread: see `accountant`.
@@ -118,7 +118,7 @@ class Ledger:
         handler = self._handlers.get(type(event))
         return None if handler is None else handler(event, True)
 
-    def enter(self, event: Event, outcomes: Outcomes | None) -> tuple[Event, ...]:
+    def enter(self, event: Event, outcomes: Changes | None) -> tuple[Event, ...]:
         """Account for an event of which the outcomes are known; the facts that follow from it."""
         if outcomes is None:
             return ()
@@ -150,7 +150,7 @@ class Ledger:
             if transaction_id not in self._belated
             and end
             - max(self._sessions[transaction_id].newest, self._ticked.get(transaction_id, 0))
-            >= _UNTOLD
+            >= _UNPUBLISHED
         ]
 
     def tick(self, transaction_id: int, now: datetime) -> tuple[Event, ...]:
@@ -159,15 +159,15 @@ class Ledger:
         end = microseconds(now)
         if session is None or session.closed or end <= session.newest:
             return ()
-        if session.run is None:
-            session = attrs.evolve(session, run=priced(session))
+        if session.pricing is None:
+            session = attrs.evolve(session, pricing=priced(session))
             self._sessions[transaction_id] = session
         self._ticked[transaction_id] = end
         return (progressed_fact(so_far(session, end), now, by_clock=True),)
 
     # --- what is held ---
 
-    def lacks(self, event: Event) -> int | None:
+    def missing_transaction(self, event: Event) -> int | None:
         """The transaction that the event names and that is not held here: it may be an older
         one, to be restored from the journal and adopted."""
         transaction_id: int | None = None
@@ -176,23 +176,23 @@ class Ledger:
         elif isinstance(event, TransactionStarted):
             transaction_id = event.transaction_id if event.repeated else None
         elif isinstance(event, DataTransferred):
-            told = _unplugged(event)
-            transaction_id = told and told[0]
+            unplugged = _unplugged(event)
+            transaction_id = unplugged and unplugged[0]
         if transaction_id is None or not 0 < transaction_id <= _GREATEST_ID:
             return None
         return None if transaction_id in self._sessions else transaction_id
 
     def adopt(self, other: Ledger, transaction_id: int) -> None:
         """Take a transaction over from another ledger, which may lack it too."""
-        session = other.account(transaction_id)
+        session = other.session(transaction_id)
         if session is None:
             return
         if not session.closed:
             self._keep(session)
         elif transaction_id not in self._sessions:
-            self._forget_guest()
+            self._forget_adopted()
             self._sessions[transaction_id] = session
-            self._guest = transaction_id
+            self._adopted = transaction_id
 
     def open_transactions(self) -> list[OpenTransaction]:
         return [
@@ -210,41 +210,41 @@ class Ledger:
             for opening in (session.opening,)
         ]
 
-    def account(self, transaction_id: int) -> Session | None:
+    def session(self, transaction_id: int) -> Session | None:
         """A transaction as far as it is held here."""
         return self._sessions.get(transaction_id)
 
     # --- one handler for each event ---
 
-    def _started(self, event: TransactionStarted, tell: bool) -> Outcomes:
+    def _started(self, event: TransactionStarted, emit: bool) -> Changes:
         held = self._sessions.get(event.transaction_id)
         if held is not None:
             return [started_again(held)], []
         sessions: list[Session] = []
         facts: list[Event] = []
         key = event.charge_point_id, event.connector_id
-        terms = self.book.terms(event.charge_point_id, event.connector_id, event.at)
+        terms = self.tariff_book.terms(event.charge_point_id, event.connector_id, event.at)
         status = self._statuses.get(key)
         if key in self._open:  # a new start proves the old one's end, which was never told
             old = ended(self._sessions[self._open[key]], "Inferred")
-            sessions, facts = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
+            sessions, facts = self._apply(Transition(old, NextStep.SETTLE), event.received_at, emit)
             status = None
-        session = started(event, terms, status, self._last_stopped(key, event), priced=tell)
+        session = started(event, terms, status, self._last_stopped(key, event), priced=emit)
         sessions.append(session)
-        if tell:
+        if emit:
             facts.append(opened_fact(so_far(session), event.received_at))
         return sessions, facts
 
-    def _sampled(self, event: MeterSampled, tell: bool) -> Outcomes:
+    def _sampled(self, event: MeterSampled, emit: bool) -> Changes:
         if event.transaction_id is None:
-            return self._sampled_by_connector(event, tell)
+            return self._sampled_by_connector(event, emit)
         session = self._meant(event)
         if session is None:
             return [], [orphan(event)]
-        turn = sampled(session, event, event.timed_readings())
-        return self._after(turn, event.received_at, tell, with_power=True)
+        transition = sampled(session, event, event.timed_readings())
+        return self._apply(transition, event.received_at, emit, with_power=True)
 
-    def _sampled_by_connector(self, event: MeterSampled, tell: bool) -> Outcomes:
+    def _sampled_by_connector(self, event: MeterSampled, emit: bool) -> Changes:
         """Without a transaction id they are of the transaction that was open on the connector
         when they were taken (OCPP 1.6 errata 3.16); of none, they are only telemetry."""
         key = event.charge_point_id, event.connector_id
@@ -263,37 +263,37 @@ class Ledger:
                 if session.opening.start <= at and (end is None or at <= end)
             )
             if readings:
-                turn = sampled(session, event, readings)
-                kept, told = self._after(turn, event.received_at, tell, with_power=True)
+                transition = sampled(session, event, readings)
+                kept, new_facts = self._apply(transition, event.received_at, emit, with_power=True)
                 sessions += kept
-                facts += told
+                facts += new_facts
         return sessions, facts
 
-    def _stopped(self, event: TransactionStopped, tell: bool) -> Outcomes:
+    def _stopped(self, event: TransactionStopped, emit: bool) -> Changes:
         session = self._meant(event)
         if session is None:
             return [], [orphan(event)]
-        return self._after(stopped(session, event), event.received_at, tell)
+        return self._apply(stopped(session, event), event.received_at, emit)
 
-    def _status(self, event: ConnectorStatusChanged, tell: bool) -> Outcomes:
+    def _status(self, event: ConnectorStatusChanged, emit: bool) -> Changes:
         transaction_id = self._open.get((event.charge_point_id, event.connector_id))
         if transaction_id is None:
             return [], []
-        turn = status_changed(self._sessions[transaction_id], event)
-        return self._after(turn, event.received_at, tell)
+        transition = status_changed(self._sessions[transaction_id], event)
+        return self._apply(transition, event.received_at, emit)
 
-    def _data(self, event: DataTransferred, tell: bool) -> Outcomes:
-        told = _unplugged(event)
-        session = None if told is None else self._own(told[0], event)
-        if told is None or session is None:
+    def _data(self, event: DataTransferred, emit: bool) -> Changes:
+        unplugged_event = _unplugged(event)
+        session = None if unplugged_event is None else self._session_of(unplugged_event[0], event)
+        if unplugged_event is None or session is None:
             return [], []
-        when, _ = instant_of(parse_timestamp(told[1]), event.received_at)
+        when, _ = instant_of(parse_timestamp(unplugged_event[1]), event.received_at)
         at = microseconds(when)
         if at < session.opening.start:  # nothing of a transaction is before its start
             at = microseconds(event.received_at)
-        return self._after(unplugged(session, at), event.received_at, tell)
+        return self._apply(unplugged(session, at), event.received_at, emit)
 
-    def _booted(self, event: ChargePointBooted, tell: bool) -> Outcomes:
+    def _booted(self, event: ChargePointBooted, emit: bool) -> Changes:
         """Transactions outlive a boot (OCPP 1.6 §4.10, PowerLoss), but not the hardware."""
         sessions: list[Session] = []
         facts: list[Event] = []
@@ -302,39 +302,41 @@ class Ledger:
                 continue
             old = ended(self._sessions[transaction_id], "Replaced")
             old = attrs.evolve(old, flags=old.flags | {REPLACED})
-            kept, told = self._after(Turn(old, Then.SETTLE), event.received_at, tell)
+            kept, new_facts = self._apply(Transition(old, NextStep.SETTLE), event.received_at, emit)
             sessions += kept
-            facts += told
+            facts += new_facts
         return sessions, facts
 
-    def _given_up(self, event: TransactionClosed, tell: bool) -> Outcomes:
-        session = self._own(event.transaction_id, event)
+    def _closed_by_hand(self, event: TransactionClosed, emit: bool) -> Changes:
+        session = self._session_of(event.transaction_id, event)
         if session is None or session.closed:
             return [], []
-        return self._after(Turn(ended(session, event.reason), Then.SETTLE), event.received_at, tell)
+        return self._apply(
+            Transition(ended(session, event.reason), NextStep.SETTLE), event.received_at, emit
+        )
 
     # --- parts ---
 
-    def _after(
-        self, turn: Turn, received_at: datetime, tell: bool, *, with_power: bool = False
-    ) -> Outcomes:
+    def _apply(
+        self, transition: Transition, received_at: datetime, emit: bool, *, with_power: bool = False
+    ) -> Changes:
         """The session to keep, and what there is to tell of it."""
-        session, then = turn
-        if then is Then.SETTLE:
+        session, then = transition
+        if then is NextStep.SETTLE:
             session = attrs.evolve(session, closed=True, version=session.version + 1)
-        if not tell or then is Then.NOTHING:
+        if not emit or then is NextStep.NOTHING:
             return [session], []
-        if then is Then.SETTLE:
+        if then is NextStep.SETTLE:
             return [session], [settled_fact(final(session), received_at, self._software)]
-        if session.run is None:
-            session = attrs.evolve(session, run=priced(session))
+        if session.pricing is None:
+            session = attrs.evolve(session, pricing=priced(session))
         # Not before what the clock alone has told already: an older instant would not be seen.
         end = max(session.newest, self._ticked.get(session.opening.transaction_id, 0))
         return [session], [
             progressed_fact(so_far(session, end), received_at, with_power=with_power)
         ]
 
-    def _own(self, transaction_id: int | None, event: Event) -> Session | None:
+    def _session_of(self, transaction_id: int | None, event: Event) -> Session | None:
         session = None if transaction_id is None else self._sessions.get(transaction_id)
         if session is None or session.opening.charge_point_id != event.charge_point_id:
             return None
@@ -342,7 +344,7 @@ class Ledger:
 
     def _meant(self, event: MeterSampled | TransactionStopped) -> Session | None:
         """The session that a message is of, flagged where it names another transaction."""
-        named = self._own(event.transaction_id, event)
+        named = self._session_of(event.transaction_id, event)
         if named is not None and not named.closed:
             return named
         candidate = self._only_open(event)
@@ -399,18 +401,18 @@ class Ledger:
         """Hold on to the newest closed transaction of a connector only."""
         closed = self._closed.get(key, [])
         for transaction_id in closed[:-1]:
-            if transaction_id != self._guest:
+            if transaction_id != self._adopted:
                 del self._sessions[transaction_id]
         del closed[:-1]
 
-    def _forget_guest(self) -> None:
-        guest, self._guest = self._guest, None
-        if guest is not None:
-            session = self._sessions[guest]
-            if guest != self._open.get(session.key) and guest not in self._closed.get(
+    def _forget_adopted(self) -> None:
+        adopted, self._adopted = self._adopted, None
+        if adopted is not None:
+            session = self._sessions[adopted]
+            if adopted != self._open.get(session.key) and adopted not in self._closed.get(
                 session.key, ()
             ):
-                del self._sessions[guest]
+                del self._sessions[adopted]
 
     def _restore_terms(self, event: TransactionOpened) -> None:
         session = self._sessions.get(event.transaction_id)
@@ -420,9 +422,9 @@ class Ledger:
         if event.status == "Available":
             session = left_before(session)
         elif event.status is not None and event.status_at is not None:
-            told = (microseconds(event.status_at), event.status)
-            if told not in session.statuses:
-                session = with_status(session, told[1], told[0])
+            status = (microseconds(event.status_at), event.status)
+            if status not in session.statuses:
+                session = with_status(session, status[1], status[0])
         flags = session.flags - {NO_TARIFF}
         if terms.unpriced or NO_TARIFF in event.progress.flags:
             flags |= {NO_TARIFF}

@@ -31,14 +31,14 @@ def price_in_words(terms: Terms, at: datetime) -> str | None:
     )
     found = [tariff.components[index] for index in rates if index >= 0]
     found.sort(key=lambda component: _ORDER.index(component.dimension))
-    said = [_component(component, tariff, terms.policy) for component in found if component.shown]
+    parts = [_component(component, tariff, terms.policy) for component in found if component.shown]
     taxed = any(component.vat for component in tariff.components)
-    if said and taxed:
-        said[-1] += " (incl. VAT)"
-    said = [*(said or ["free of charge"]), *_limits(tariff, taxed=taxed)]
+    if parts and taxed:
+        parts[-1] += " (incl. VAT)"
+    parts = [*(parts or ["free of charge"]), *_limits(tariff, taxed=taxed)]
     if any(element.restrictions != Restrictions() for element in tariff.elements):
-        said.append("prices may change while charging")
-    return ", ".join(said)
+        parts.append("prices may change while charging")
+    return ", ".join(parts)
 
 
 def receipt_in_words(receipt: Mapping[str, Any]) -> str:
@@ -49,7 +49,7 @@ def receipt_in_words(receipt: Mapping[str, Any]) -> str:
     tariff = terms_of(receipt["tariff"], None, receipt["time_zone"]).tariff
     assert tariff is not None  # noqa: S101  what has a price has a tariff
     lines = sorted(receipt["lines"], key=lambda line: _ORDER.index(line["dimension"]))
-    said = [_line(line, tariff) for line in lines if Decimal(line["cost_incl_vat"])]
+    parts = [_line(line, tariff) for line in lines if Decimal(line["cost_incl_vat"])]
     hours, minutes = divmod(receipt["duration_s"] // 60, 60)
     total = (
         f"TOTAL {short(Decimal(receipt['energy_wh']) / 1000, 3)} kWh, {hours} h {minutes:02} min,"
@@ -57,7 +57,7 @@ def receipt_in_words(receipt: Mapping[str, Any]) -> str:
     )
     if any(Decimal(line["vat"] or 0) for line in lines):
         total += " incl. VAT"
-    return ", ".join([*said, total])
+    return ", ".join([*parts, total])
 
 
 def short(value: Decimal, digits: int) -> Decimal:
@@ -74,22 +74,22 @@ def grace_minutes(policy: Policy) -> int:
 
 
 def _component(component: Component, tariff: Tariff, policy: Policy) -> str:
-    said = f"{_price(component.shown, tariff)} {_PER[component.dimension]}"
+    text = f"{_price(component.shown, tariff)} {_PER[component.dimension]}"
     if component.dimension == PARKING_TIME and grace_minutes(policy):
-        said += f" after {grace_minutes(policy)} min"
-    return said
+        text += f" after {grace_minutes(policy)} min"
+    return text
 
 
 def _limits(tariff: Tariff, *, taxed: bool) -> list[str]:
-    said = []
+    parts = []
     for limit, words in ((tariff.least, "at least"), (tariff.greatest, "at most")):
         if limit is not None:
             amount = limit.excl if limit.incl is None else limit.incl
             assert amount is not None  # noqa: S101  a limit has one of them
             cost = decimal(rounded(amount, tariff.scale, tariff.digits), tariff.digits)
             untaxed = " before VAT" if taxed and limit.incl is None else ""
-            said.append(f"{words} {cost} {tariff.currency}{untaxed}")
-    return said
+            parts.append(f"{words} {cost} {tariff.currency}{untaxed}")
+    return parts
 
 
 def _line(line: Mapping[str, Any], tariff: Tariff) -> str:
@@ -120,9 +120,9 @@ def _shown(line: Mapping[str, Any], tariff: Tariff) -> Decimal:
 
 def _price(price: Decimal, tariff: Tariff) -> str:
     """With four decimals at most, and as many as the currency has at least."""
-    told = short(price, 4)
+    cut = short(price, 4)
     least = _unit(tariff)
-    return f"{told.quantize(least) if told == told.quantize(least) else told} {tariff.currency}"
+    return f"{cut.quantize(least) if cut == cut.quantize(least) else cut} {tariff.currency}"
 
 
 def _unit(tariff: Tariff) -> Decimal:

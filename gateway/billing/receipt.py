@@ -24,10 +24,10 @@ from ..domain.fixed_point import (
     watt_hours,
 )
 from ..tariffs.dimensions import UNITS
-from .bill import ADJUSTMENT, Bill, Line, text
+from .bill import ADJUSTMENT, Bill, Line, decimal_text
 from .pricing import Period
 from .session import Opening, Signed
-from .settlement import NEEDS_REVIEW, Outcome
+from .settlement import NEEDS_REVIEW, Settlement
 
 
 def receipt_id(opening: Opening) -> str:
@@ -36,8 +36,8 @@ def receipt_id(opening: Opening) -> str:
     return f"{opening.charge_point_id}-{opening.connector_id}-{opening.transaction_id}-{started}"
 
 
-def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, Any]:
-    session, run, bill = outcome.session, outcome.run, outcome.bill
+def receipt_of(settlement: Settlement, *, version: int, software: str) -> dict[str, Any]:
+    session, run, bill = settlement.session, settlement.pricing, settlement.bill
     opening, stop = session.opening, session.stop
     terms = opening.terms
     tariff = terms.tariff
@@ -50,15 +50,15 @@ def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, An
         "transaction_id": opening.transaction_id,
         "id_tag": opening.id_tag,
         "started_at": iso(opening.started_at),
-        "stopped_at": iso(instant(outcome.end)),
+        "stopped_at": iso(instant(settlement.end)),
         "time_zone": terms.time_zone,
         "stop_reason": None if stop is None else stop.reason,
         "meter_start_wh": _register(opening.meter_start),
         "meter_stop_wh": None if stop is None else _register(stop.register),
         "meter_gap_wh": _register(opening.meter_gap),
         **({} if scale is None else {"energy_scale": str(scale)}),
-        "energy_wh": str(watt_hours(outcome.nwh)),
-        "duration_s": (outcome.end - opening.start) // SECOND,
+        "energy_wh": str(watt_hours(settlement.nwh)),
+        "duration_s": (settlement.end - opening.start) // SECOND,
         "charging_s": int(run.charging // SECOND),
         "idle_s": int(run.idle // SECOND),
         "currency": None if tariff is None else tariff.currency,
@@ -68,9 +68,9 @@ def receipt_of(outcome: Outcome, *, version: int, software: str) -> dict[str, An
         "lines": [] if bill is None else [_line(line, bill) for line in bill.lines()],
         "periods": [_period(period) for period in run.closed_periods()],
         **_totals(bill),
-        "energy_source": outcome.source,
-        "flags": list(outcome.flags),
-        "needs_review": NEEDS_REVIEW in outcome.flags,
+        "energy_source": settlement.source,
+        "flags": list(settlement.flags),
+        "needs_review": NEEDS_REVIEW in settlement.flags,
         "signed": [_signed(signed) for signed in session.signed],
         "software": software,
     }
@@ -93,8 +93,8 @@ def _line(line: Line, bill: Bill) -> dict[str, Any]:
     component = None if line.component < 0 else bill.tariff.components[line.component]
     return {
         **shown,
-        "quantity": text(line.quantity),
-        "billed_quantity": text(line.billed_quantity),
+        "quantity": decimal_text(line.quantity),
+        "billed_quantity": decimal_text(line.billed_quantity),
         "unit": "session" if line.dimension == ADJUSTMENT else UNITS[line.dimension],
         "unit_price": None if component is None else str(component.price),
         "vat": None if component is None or component.vat is None else str(component.vat),
@@ -113,9 +113,9 @@ def _period(period: Period) -> dict[str, Any]:
     between the bounds between which they are."""
     shown: dict[str, Any] = {
         "start": iso(instant(period.start)),
-        "energy_kwh": text(ratio(period.energy, KWH)),
-        "time_h": text(ratio(period.charging, HOUR)),
-        "parking_time_h": text(ratio(period.parking, HOUR)),
+        "energy_kwh": decimal_text(ratio(period.energy, KWH)),
+        "time_h": decimal_text(ratio(period.charging, HOUR)),
+        "parking_time_h": decimal_text(ratio(period.parking, HOUR)),
     }
     powers, currents = period.extent
     if powers is not None:

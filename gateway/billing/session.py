@@ -22,11 +22,11 @@ from ..tariffs.dimensions import TIME
 from ..tariffs.policy import Policy
 from ..tariffs.tariff import Terms
 from .curve import Point
-from .curve_fitting import trace
-from .energy import UNNAMED, Harvest, harvest, total_current
-from .energy_curve import Course, Entry
+from .curve_fitting import fit_curve
+from .energy import UNNAMED, UsableSamples, total_current, usable_samples
+from .energy_curve import EnergyCurve, MeterEntry
 from .history import History, Late, with_late
-from .pricing import Run, States
+from .pricing import PricingRun, States
 
 REORDERED = "samples_reordered"
 REJECTED = "sample_rejected"
@@ -75,7 +75,7 @@ class Stop:
     """How it ended.
 
     at: us, never before the start.  timed: it is the charge point's own word.
-    told_at: us, as the charge point wrote it; None where it wrote none.
+    reported_at: us, as the charge point wrote it; None where it wrote none.
     register: meterStop in nWh.
     inferred: nobody told us; it ended at the last reading.  misnamed: by a message that named
         another transaction.
@@ -87,7 +87,7 @@ class Stop:
     reason: str
     inferred: bool = False
     unplugged: int | None = None
-    told_at: int | None = None
+    reported_at: int | None = None
     timed: bool = True
     misnamed: bool = False
 
@@ -109,10 +109,10 @@ class Signed:
 class Session:
     """A transaction so far.
 
-    course: the curve over the history.  run: priced as far as the curve is settled; None where
+    curve: the curve over the history.  pricing: priced as far as the curve is settled; None where
         that is still to be done.
     statuses: (us, status) in the order of time.  states: the same as kinds of time.
-    newest: us of the newest data.  shown: nWh, the most energy it was ever said to have.
+    newest: us of the newest data.  published_nwh: nWh, the most energy it was ever said to have.
     unplugged: us, as the charge point told.
     confirmed: the charge point has sent readings of it, or its stop.  disputed: and later another
         stop, which is not billed.
@@ -121,16 +121,16 @@ class Session:
     """
 
     opening: Opening
-    course: Course
+    curve: EnergyCurve
     newest: int
-    run: Run | None = None
+    pricing: PricingRun | None = None
     history: History = None
     statuses: tuple[tuple[int, str], ...] = ()
     states: tuple[tuple[int, str], ...] = ()
     currents: tuple[tuple[int, int | None], ...] = ()
     signed: tuple[Signed, ...] = ()
     flags: frozenset[str] = frozenset()
-    shown: int = 0
+    published_nwh: int = 0
     power_sampled: bool = False
     unplugged: int | None = None
     confirmed: bool = False
@@ -169,10 +169,10 @@ def opened(opening: Opening, *, flags: frozenset[str], priced: bool) -> Session:
     policy = terms.policy if opening.timed else terms.policy.untimed()
     return Session(
         opening=opening,
-        course=Course.opened(opening.start, opening.meter_start, policy),
+        curve=EnergyCurve.opened(opening.start, opening.meter_start, policy),
         timed=opening.timed,
         newest=opening.start,
-        run=Run(terms, opening.start) if priced else None,
+        pricing=PricingRun(terms, opening.start) if priced else None,
         flags=flags,
     )
 
@@ -191,9 +191,9 @@ def with_readings(
     named: they came with the transaction's id.  transactionData has none of its own, and ranks
         with what the session rests on so far.
     """
-    if at_stop and session.course.newest is not None:
-        named = session.course.location < UNNAMED
-    course, run, history = session.course, session.run, session.history
+    if at_stop and session.curve.newest is not None:
+        named = session.curve.location < UNNAMED
+    curve, pricing, history = session.curve, session.pricing, session.history
     newest, flags, power_sampled = session.newest, session.flags, session.power_sampled
     timed = session.timed
     late: list[Late] = []
@@ -205,7 +205,7 @@ def with_readings(
     by_current = tariff is not None and tariff.by_current
     scale = session.opening.energy_scale
     for reading, when, source in readings:
-        found = harvest(reading.samples, with_current=by_current, named=named, scale=scale)
+        found = usable_samples(reading.samples, with_current=by_current, named=named, scale=scale)
         if source is not TimeSource.RECEIPT and _is_later_than_said(session, when, found):
             when, source = received_at, TimeSource.RECEIPT
         at = microseconds(when)
@@ -229,7 +229,7 @@ def with_readings(
                 signed.append(blob)
         if not (found.registers or found.intervals or found.currents) and found.begin is None:
             continue
-        entry = Entry(at, found.registers, found.intervals, found.begin, found.currents)
+        entry = MeterEntry(at, found.registers, found.intervals, found.begin, found.currents)
         if timed and source is TimeSource.RECEIPT and (found.registers or found.intervals):
             timed, rebuild = False, True
         if history is not None and at <= history[0].at:
@@ -240,38 +240,38 @@ def with_readings(
             currents.append((at, total_current(found.currents)))
         if rebuild or at < session.opening.start:
             continue
-        following = course.add(entry)
+        following = curve.add(entry)
         if following is None or following.doubts() != following.doubted:
             rebuild = True
-        elif following is not course:
-            course = following
-            if run is not None and course.settled:
+        elif following is not curve:
+            curve = following
+            if pricing is not None and curve.settled:
                 if not own_run:
-                    run, own_run = run.copy(), True
-                    run.follow(session.states, _with(session.currents, currents))
-                for point in course.settled:
-                    run.advance(*point)
+                    pricing, own_run = pricing.copy(), True
+                    pricing.follow(session.states, _with(session.currents, currents))
+                for point in curve.settled:
+                    pricing.advance(*point)
     if late:
         whole, reordered = with_late(history, late)
         rebuild = rebuild or whole is not history
         history = whole
         if reordered and not at_stop:
             flags |= {REORDERED}
-    shown = session.shown
+    shown = session.published_nwh
     if not rebuild:
-        shown = max(shown, _told_energy(course))
+        shown = max(shown, _published_energy(curve))
     changed = Session(
         opening=session.opening,
-        course=course,
+        curve=curve,
         newest=newest,
-        run=run,
+        pricing=pricing,
         history=history,
         statuses=session.statuses,
         states=session.states,
         currents=_with(session.currents, currents),
         signed=_with(session.signed, signed),
         flags=flags,
-        shown=shown,
+        published_nwh=shown,
         power_sampled=power_sampled,
         unplugged=session.unplugged,
         confirmed=True,
@@ -281,7 +281,7 @@ def with_readings(
         closed=session.closed,
         timed=timed,
     )
-    return retraced(changed) if rebuild else changed
+    return refitted(changed) if rebuild else changed
 
 
 def with_status(session: Session, status: str, at: int) -> Session:
@@ -291,19 +291,19 @@ def with_status(session: Session, status: str, at: int) -> Session:
     while place and statuses[place - 1][0] > at:
         place -= 1
     statuses.insert(place, (at, status))
-    course, run = session.course, session.run
+    curve, pricing = session.curve, session.pricing
     return attrs.evolve(
         session,
         statuses=tuple(statuses),
         states=_states(session.opening.terms, statuses),
         newest=max(session.newest, at),
-        run=None if run is not None and at < course.before.at else run,
+        pricing=None if pricing is not None and at < curve.before.at else pricing,
     )
 
 
 def with_terms(session: Session, terms: Terms) -> Session:
     """The same session on other terms, to be priced anew."""
-    return retraced(
+    return refitted(
         attrs.evolve(
             session,
             opening=attrs.evolve(session.opening, terms=terms),
@@ -312,36 +312,36 @@ def with_terms(session: Session, terms: Terms) -> Session:
     )
 
 
-def retraced(session: Session) -> Session:
+def refitted(session: Session) -> Session:
     """The session with its curve drawn anew from all of its history; unpriced."""
-    course, _ = _traced(session)
+    curve, _ = _fitted(session)
     currents = tuple(
         (entry.at, total_current(entry.currents))
         for entry in entries(session.history)
         if entry.currents
     )
-    shown = max(session.shown, _told_energy(course))
-    return attrs.evolve(session, course=course, run=None, currents=currents, shown=shown)
+    shown = max(session.published_nwh, _published_energy(curve))
+    return attrs.evolve(session, curve=curve, pricing=None, currents=currents, published_nwh=shown)
 
 
-def priced(session: Session) -> Run:
+def priced(session: Session) -> PricingRun:
     """The run at the newest settled point; not to be walked on, but copied."""
-    if session.run is not None:
-        return session.run
-    _, points = _traced(session)
+    if session.pricing is not None:
+        return session.pricing
+    _, points = _fitted(session)
     return walked(session, points, session.states)
 
 
-def walked(session: Session, points: Iterable[Point], states: States) -> Run:
+def walked(session: Session, points: Iterable[Point], states: States) -> PricingRun:
     """A new run along all of these points."""
-    run = Run(session.opening.terms, session.opening.start)
-    run.follow(states, session.currents)
+    pricing = PricingRun(session.opening.terms, session.opening.start)
+    pricing.follow(states, session.currents)
     for point in points:
-        run.advance(*point)
-    return run
+        pricing.advance(*point)
+    return pricing
 
 
-def entries(history: History) -> Sequence[Entry]:
+def entries(history: History) -> Sequence[MeterEntry]:
     """Oldest first."""
     found = list(_newest_first(history))
     found.reverse()
@@ -363,17 +363,17 @@ def unplugged_at(data: str | None) -> tuple[int, Any] | None:
     """Transaction and timestamp text of a ConnectorUnplugged (OCA, OCPP & California Pricing
     Requirements); None where it cannot be read."""
     try:
-        told = json.loads(data or "")
+        parsed = json.loads(data or "")
     except ValueError:
         return None
-    if not isinstance(told, dict):
+    if not isinstance(parsed, dict):
         return None
-    transaction_id = told.get("transactionId")
+    transaction_id = parsed.get("transactionId")
     if isinstance(transaction_id, str) and transaction_id.isascii() and transaction_id.isdigit():
         transaction_id = int(transaction_id)
     if not isinstance(transaction_id, int) or isinstance(transaction_id, bool):
         return None
-    return transaction_id, told.get("timestamp")
+    return transaction_id, parsed.get("timestamp")
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def _states(terms: Terms, statuses: Sequence[tuple[int, str]]) -> tuple[tuple[in
     return tuple(states)
 
 
-def _is_later_than_said(session: Session, when: datetime, found: Harvest) -> bool:
+def _is_later_than_said(session: Session, when: datetime, found: UsableSamples) -> bool:
     """Whether a reading from before the start shows energy of the session: nothing of it can be
     so old, so the clock was wrong.  One that shows none is of the time before the session."""
     opening = session.opening
@@ -406,14 +406,14 @@ def _is_later_than_said(session: Session, when: datetime, found: Harvest) -> boo
     return any(mark.nwh > opening.meter_start for mark in found.registers)
 
 
-def _told_energy(course: Course) -> int:
+def _published_energy(curve: EnergyCurve) -> int:
     """nWh, as telemetry tells it while the session is open."""
-    return course.last.nwh if course.low is None else course.decided(None).last.nwh
+    return curve.last.nwh if curve.low is None else curve.decided(None).last.nwh
 
 
-def _traced(session: Session) -> tuple[Course, list[Point]]:
+def _fitted(session: Session) -> tuple[EnergyCurve, list[Point]]:
     opening = session.opening
-    return trace(
+    return fit_curve(
         entries(session.history),
         start=opening.start,
         base=opening.meter_start,
@@ -421,7 +421,7 @@ def _traced(session: Session) -> tuple[Course, list[Point]]:
     )
 
 
-def _newest_first(history: History) -> Iterator[Entry]:
+def _newest_first(history: History) -> Iterator[MeterEntry]:
     while history is not None:
         entry, history = history
         yield entry

@@ -21,11 +21,11 @@ import attrs
 from ..tariffs.policy import Policy
 from .bill import Bill, bill
 from .curve import JUMP, Point
-from .curve_fitting import closed, trace, trace_below
+from .curve_fitting import closed, fit_curve, fit_curve_below
 from .energy import LOCATIONS, UNNAMED
-from .energy_curve import OTHER_REGISTER, Course
+from .energy_curve import OTHER_REGISTER, EnergyCurve
 from .plausibility import BACKWARDS, RESET, UNSEEN
-from .pricing import Run, States
+from .pricing import PricingRun, States
 from .session import Session, Stop, entries, priced, states_after, walked
 
 NEEDS_REVIEW = "needs_review"
@@ -56,7 +56,7 @@ Source = Literal["meter_stop", "samples", "intervals", "unknown"]
 
 
 @attrs.frozen(slots=True, kw_only=True)
-class Outcome:
+class Settlement:
     """A session's energy (nWh), time and price up to `end` (us).
 
     flags: sorted, `needs_review` among them.
@@ -66,12 +66,12 @@ class Outcome:
     end: int
     nwh: int
     source: Source
-    run: Run
+    pricing: PricingRun
     bill: Bill | None
     flags: tuple[str, ...]
 
 
-def so_far(session: Session, end: int | None = None) -> Outcome:
+def so_far(session: Session, end: int | None = None) -> Settlement:
     """The session as if it stopped now.
 
     end: us, at or after the newest data; None: with the newest data.
@@ -81,29 +81,29 @@ def so_far(session: Session, end: int | None = None) -> Outcome:
     if session.stop is not None:
         return final(session, end=end)
     assert end is not None  # noqa: S101  who is closed has stopped
-    course = session.course.decided(None)
-    run = priced(session).copy()
-    run.follow(session.states, session.currents)
-    if course is not session.course:
-        for point in course.settled:
-            run.advance(*point)
-    last = course.last
-    run.advance(*last)
-    run.advance(max(end, last.at), last.nwh, measured=False)
-    run.arrive()
-    found = bill(run)
-    return Outcome(
+    curve = session.curve.decided(None)
+    pricing = priced(session).copy()
+    pricing.follow(session.states, session.currents)
+    if curve is not session.curve:
+        for point in curve.settled:
+            pricing.advance(*point)
+    last = curve.last
+    pricing.advance(*last)
+    pricing.advance(max(end, last.at), last.nwh, measured=False)
+    pricing.arrive()
+    found = bill(pricing)
+    return Settlement(
         session=session,
         end=end,
         nwh=last.nwh,
-        source="intervals" if course.intervals else "samples",
-        run=run,
+        source="intervals" if curve.intervals else "samples",
+        pricing=pricing,
         bill=found,
-        flags=_flags(session, course, found, _doubts(course, last.nwh, last.at), end),
+        flags=_flags(session, curve, found, _doubts(curve, last.nwh, last.at), end),
     )
 
 
-def final(session: Session, *, end: int | None = None) -> Outcome:
+def final(session: Session, *, end: int | None = None) -> Settlement:
     """The session as it ended.
 
     end: us, where idle time counts on after the stop and the cable is still in.
@@ -111,56 +111,56 @@ def final(session: Session, *, end: int | None = None) -> Outcome:
     stop = session.stop
     assert stop is not None  # noqa: S101  callers settle what has stopped
     opening = session.opening
-    course, points = _final_course(session, stop)
-    nwh, source, flags = _total(course, stop, session)
-    flags += _doubts(course, nwh, stop.at)
-    if source == "meter_stop" and course.intervals:
+    curve, points = _final_course(session, stop)
+    nwh, source, flags = _total(curve, stop, session)
+    flags += _doubts(curve, nwh, stop.at)
+    if source == "meter_stop" and curve.intervals:
         # Registers at both ends leave no part for amounts whose beginning nobody knows.
-        course = Course.opened(opening.start, opening.meter_start, session.metering_policy)
-        points = [course.before]
+        curve = EnergyCurve.opened(opening.start, opening.meter_start, session.metering_policy)
+        points = [curve.before]
     states: States = session.states
     billed_to = stop.at
     if opening.terms.policy.post_stop_parking:
         states = states_after(opening.terms, session.statuses, stop.at)
         billed_to = max(stop.at, end or stop.unplugged or stop.at)
-    run = _prefix(session, points, nwh)
-    run.follow(states, session.currents)
-    for point in (*course.settled, course.last):
-        if point.at < stop.at and point.at >= run.at:
-            run.advance(point.at, min(point.nwh, nwh))
-    run.advance(stop.at, nwh, measured=source == "meter_stop" or nwh > course.last.nwh)
-    run.advance(billed_to, nwh, measured=False)
-    run.arrive()
-    found = bill(run)
-    return Outcome(
+    pricing = _prefix(session, points, nwh)
+    pricing.follow(states, session.currents)
+    for point in (*curve.settled, curve.last):
+        if point.at < stop.at and point.at >= pricing.at:
+            pricing.advance(point.at, min(point.nwh, nwh))
+    pricing.advance(stop.at, nwh, measured=source == "meter_stop" or nwh > curve.last.nwh)
+    pricing.advance(billed_to, nwh, measured=False)
+    pricing.arrive()
+    found = bill(pricing)
+    return Settlement(
         session=session,
         end=billed_to,
         nwh=nwh,
         source=source,
-        run=run,
+        pricing=pricing,
         bill=found,
-        flags=_flags(session, course, found, flags, stop.at),
+        flags=_flags(session, curve, found, flags, stop.at),
     )
 
 
 # --- parts ------------------------------------------------------------------------------------
 
 
-def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | None]:
+def _final_course(session: Session, stop: Stop) -> tuple[EnergyCurve, list[Point] | None]:
     """The course with its last readings explained by meterStop, and its points where they had to
     be traced anew."""
-    opening, course = session.opening, session.course
-    policy, newest, register = session.metering_policy, course.newest, stop.register
+    opening, curve = session.opening, session.curve
+    policy, newest, register = session.metering_policy, curve.newest, stop.register
     late = newest is not None and newest > stop.at
     relative_after_all = (
-        course.relative
+        curve.relative
         and register is not None
-        and course.base is not None
-        and register < course.base - policy.tolerance
+        and curve.base is not None
+        and register < curve.base - policy.tolerance
     )
     points, doubted = None, None
-    if late or relative_after_all or course.recovered(register, stop.at) is not None:
-        course, points = trace(
+    if late or relative_after_all or curve.recovered(register, stop.at) is not None:
+        curve, points = fit_curve(
             entries(session.history),
             start=opening.start,
             end=stop.at,
@@ -168,14 +168,14 @@ def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | N
             base=opening.meter_start,
             policy=policy,
         )
-        course, points = closed(course, points, register, stop.at)
+        curve, points = closed(curve, points, register, stop.at)
     else:
-        course = course.decided(register, stop.at)
-    if course.head is not None:
-        more = None if register is None or course.zero is None else register - course.zero
-        doubted = course.doubts(more, stop.at)
-        if doubted != course.doubted:
-            course, points = trace(
+        curve = curve.decided(register, stop.at)
+    if curve.head is not None:
+        more = None if register is None or curve.zero is None else register - curve.zero
+        doubted = curve.doubts(more, stop.at)
+        if doubted != curve.doubted:
+            curve, points = fit_curve(
                 entries(session.history),
                 start=opening.start,
                 end=stop.at,
@@ -184,30 +184,30 @@ def _final_course(session: Session, stop: Stop) -> tuple[Course, list[Point] | N
                 policy=policy,
                 doubted=doubted,
             )
-            course, points = closed(course, points, register, stop.at)
-    if RESET not in course.flags or register is None or course.base is None:
-        return course, points
-    metered = register - course.base
+            curve, points = closed(curve, points, register, stop.at)
+    if RESET not in curve.flags or register is None or curve.base is None:
+        return curve, points
+    metered = register - curve.base
     if metered < 0 or not _over(session, stop).plausible(metered, stop.at - opening.start):
-        return course, points
-    below = trace_below(
+        return curve, points
+    below = fit_curve_below(
         entries(session.history),
         start=opening.start,
         end=stop.at,
         stop=register,
-        base=course.base,
+        base=curve.base,
         policy=policy,
     )
-    return (course, points) if below is None else below
+    return (curve, points) if below is None else below
 
 
-def _prefix(session: Session, points: list[Point] | None, nwh: int) -> Run:
+def _prefix(session: Session, points: list[Point] | None, nwh: int) -> PricingRun:
     """A run as far as the curve was settled before the stop, nowhere above the total."""
-    before = session.course.before if points is None else points[-1]
+    before = session.curve.before if points is None else points[-1]
     if points is None and before.nwh <= nwh:
         return priced(session).copy()
     if points is None:
-        _, points = trace(
+        _, points = fit_curve(
             entries(session.history),
             start=session.opening.start,
             base=session.opening.meter_start,
@@ -223,9 +223,9 @@ def _over(session: Session, stop: Stop) -> Policy:
     return policy if session.opening.timed and stop.timed else policy.untimed()
 
 
-def _total(course: Course, stop: Stop, session: Session) -> tuple[int, Source, tuple[str, ...]]:
+def _total(curve: EnergyCurve, stop: Stop, session: Session) -> tuple[int, Source, tuple[str, ...]]:
     """nWh of the whole session, what it rests on, and the flags that it earns."""
-    policy, last, register = course.policy, course.last, stop.register
+    policy, last, register = curve.policy, curve.last, stop.register
     at_the_end = policy if stop.timed else policy.untimed()
     flags: list[str] = []
     most = None
@@ -234,25 +234,25 @@ def _total(course: Course, stop: Stop, session: Session) -> tuple[int, Source, t
         if not stop.inferred:
             flags.append("meter_stop_missing")
     else:
-        base = course.zero if course.base is None else course.base
+        base = curve.zero if curve.base is None else curve.base
         if base is not None:
             metered = register - base
             if -policy.tolerance <= metered < 0:
                 metered = 0
             if metered < 0:
-                if RESET not in course.flags or not _climbed(course, register):
+                if RESET not in curve.flags or not _climbed(curve, register):
                     flags.append("meter_stop_below_start")
             elif not _over(session, stop).plausible(metered, stop.at - session.opening.start):
                 flags.append("meter_stop_implausible")
             elif (
-                course.location >= UNNAMED
-                and course.newest is not None
-                and (course.broken or metered < last.nwh - policy.tolerance)
+                curve.location >= UNNAMED
+                and curve.newest is not None
+                and (curve.broken or metered < last.nwh - policy.tolerance)
             ):
                 return metered, "meter_stop", (OTHER_REGISTER, NEEDS_REVIEW)
-            elif course.broken:
+            elif curve.broken:
                 most = metered
-            elif course.intervals:
+            elif curve.intervals:
                 if metered or not last.nwh:
                     return metered, "meter_stop", ()
             elif metered < last.nwh - policy.tolerance:
@@ -261,43 +261,43 @@ def _total(course: Course, stop: Stop, session: Session) -> tuple[int, Source, t
                 flags.append("meter_stop_implausible")
             else:
                 return metered, "meter_stop", ()
-        if course.broken and course.zero is not None:
-            more = register - course.zero - last.nwh
+        if curve.broken and curve.zero is not None:
+            more = register - curve.zero - last.nwh
             if more >= 0 and at_the_end.plausible(more, stop.at - last.at):
                 nwh += more
     if most is not None and nwh > most:
         flags.append(NEEDS_REVIEW)
-    if course.newest is None:
+    if curve.newest is None:
         return 0, "unknown", (*flags, "energy_unknown")
-    return nwh, "intervals" if course.intervals else "samples", tuple(flags)
+    return nwh, "intervals" if curve.intervals else "samples", tuple(flags)
 
 
-def _climbed(course: Course, register: int) -> bool:
+def _climbed(curve: EnergyCurve, register: int) -> bool:
     """Whether the register is seen to count on after its fall: a lone low value is no restart."""
-    if course.landing is None or course.zero is None:
+    if curve.landing is None or curve.zero is None:
         return False
-    return register - course.zero > course.landing.nwh + course.policy.tolerance
+    return register - curve.zero > curve.landing.nwh + curve.policy.tolerance
 
 
-def _doubts(course: Course, nwh: int, at: int) -> tuple[str, ...]:
+def _doubts(curve: EnergyCurve, nwh: int, at: int) -> tuple[str, ...]:
     """Flags for what the whole of the readings makes doubtful: more of them ignored than one, or
     more energy than the tolerance; or one interval that is unlike all others."""
     flags: tuple[str, ...] = ()
-    if course.ignored > 1 or course.highest > nwh + course.policy.tolerance:
+    if curve.ignored > 1 or curve.highest > nwh + curve.policy.tolerance:
         flags += (NEEDS_REVIEW,)
-    if not course.intervals and course.jumps(nwh, at):
+    if not curve.intervals and curve.jumps(nwh, at):
         flags += (JUMP,)
     return flags
 
 
 def _flags(
-    session: Session, course: Course, found: Bill | None, more: tuple[str, ...], end: int
+    session: Session, curve: EnergyCurve, found: Bill | None, more: tuple[str, ...], end: int
 ) -> tuple[str, ...]:
     flags = session.flags
-    if course.flags:
-        flags = flags | course.flags
-    if course.newest is not None and course.location % UNNAMED:
-        flags = flags | {f"energy_location_{LOCATIONS[course.location % UNNAMED].lower()}"}
+    if curve.flags:
+        flags = flags | curve.flags
+    if curve.newest is not None and curve.location % UNNAMED:
+        flags = flags | {f"energy_location_{LOCATIONS[curve.location % UNNAMED].lower()}"}
     if found is not None and found.flags:
         flags = flags.union(found.flags)
     if more:

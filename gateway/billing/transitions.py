@@ -47,7 +47,7 @@ MISNAMED = frozenset({"transaction_id_mismatch", NEEDS_REVIEW})
 _TELLING = frozenset({"Charging", "SuspendedEV", "SuspendedEVSE", "Faulted", "Unavailable"})
 
 
-class Then(Enum):
+class NextStep(Enum):
     """What follows from a message."""
 
     NOTHING = "nothing"
@@ -55,9 +55,9 @@ class Then(Enum):
     SETTLE = "settle"  # the first receipt, or its next version
 
 
-class Turn(NamedTuple):
+class Transition(NamedTuple):
     session: Session
-    then: Then
+    then: NextStep
 
 
 def started(
@@ -154,7 +154,7 @@ def is_of(
     return later and more
 
 
-def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReading]) -> Turn:
+def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReading]) -> Transition:
     """readings: those of the event that are this session's."""
     flags = session.flags
     named = event.transaction_id == session.opening.transaction_id
@@ -164,18 +164,18 @@ def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReadi
         if flags is not session.flags:
             session = attrs.evolve(session, flags=flags)
         session = with_readings(session, readings, event.received_at, named=named)
-        return Turn(session, Then.PROGRESS)
+        return Transition(session, NextStep.PROGRESS)
     # The bill is sealed (OCPP 1.6 §3.7 has transaction messages in order); they are kept where
     # the stop is provisional, for the true one may still come.
     flags |= {LATE}
     if session.stop.provisional:
         late = with_readings(session, readings, event.received_at, named=named)
-        session = attrs.evolve(late, newest=session.newest, shown=session.shown)
+        session = attrs.evolve(late, newest=session.newest, published_nwh=session.published_nwh)
         flags |= late.flags
-    return Turn(attrs.evolve(session, flags=flags), Then.NOTHING)
+    return Transition(attrs.evolve(session, flags=flags), NextStep.NOTHING)
 
 
-def stopped(session: Session, event: TransactionStopped) -> Turn:
+def stopped(session: Session, event: TransactionStopped) -> Transition:
     stop, flags = _stop_of(session, event)
     if session.stop is not None and not session.stop.provisional:
         # The first one holds.  A retry says the same; people should see one that does not.
@@ -183,7 +183,7 @@ def stopped(session: Session, event: TransactionStopped) -> Turn:
         quiet = same or not session.closed or session.disputed
         flags = session.flags | {DUPLICATE_STOP}
         session = attrs.evolve(session, flags=flags, disputed=session.disputed or not same)
-        return Turn(session, Then.NOTHING if quiet else Then.SETTLE)
+        return Transition(session, NextStep.NOTHING if quiet else NextStep.SETTLE)
     if session.closed:
         flags |= {STOP_LATE}
     session = with_readings(session, event.timed_readings(), event.received_at, at_stop=True)
@@ -195,37 +195,37 @@ def stopped(session: Session, event: TransactionStopped) -> Turn:
         newest=max(session.newest, stop.at),
         flags=session.flags | flags,
     )
-    return Turn(session, Then.PROGRESS if waits and out is None else Then.SETTLE)
+    return Transition(session, NextStep.PROGRESS if waits and out is None else NextStep.SETTLE)
 
 
-def status_changed(session: Session, event: ConnectorStatusChanged) -> Turn:
+def status_changed(session: Session, event: ConnectorStatusChanged) -> Transition:
     """A status that is told in the session but stamped before it counts from when it was told."""
     status, (when, source) = event.status, event.instant()
     at = microseconds(when)
     if at < session.opening.start:
-        told = microseconds(event.received_at)
-        if told > session.opening.start:
-            at, source = told, TimeSource.RECEIPT
+        received = microseconds(event.received_at)
+        if received > session.opening.start:
+            at, source = received, TimeSource.RECEIPT
     session = with_status(session, status, at)
     if source is not TimeSource.OWN:
         session = attrs.evolve(session, flags=session.flags | TIME_FLAGS[source])
     if session.stop is not None and status == "Available":
         return _unplugged_at(session, max(at, session.stop.at))
-    return Turn(session, Then.PROGRESS)
+    return Transition(session, NextStep.PROGRESS)
 
 
-def unplugged(session: Session, at: int) -> Turn:
+def unplugged(session: Session, at: int) -> Transition:
     """The charge point says when the cable came out.  at: us."""
     stop = session.stop
     if stop is None:
-        return Turn(attrs.evolve(session, unplugged=at), Then.NOTHING)
+        return Transition(attrs.evolve(session, unplugged=at), NextStep.NOTHING)
     at = max(at, stop.at)
     if (
         stop.inferred
         or not session.opening.terms.policy.post_stop_parking
         or (session.closed and (stop.unplugged is None or at >= stop.unplugged))
     ):
-        return Turn(session, Then.NOTHING)
+        return Transition(session, NextStep.NOTHING)
     return _unplugged_at(session, at)
 
 
@@ -233,7 +233,7 @@ def ended(session: Session, reason: str) -> Session:
     """The session as far as there is evidence of it, nobody having told its end."""
     stop = session.stop
     if stop is None:
-        at = session.course.decided(None).last.at
+        at = session.curve.decided(None).last.at
         stop = Stop(at=at, register=None, reason=reason, inferred=True)
         return attrs.evolve(session, stop=stop)
     at = stop.at
@@ -252,15 +252,15 @@ def _gap(before: Session | None, meter_start: int | None, tolerance: int) -> int
         return None
     register, began = before.stop.register, before.opening.meter_start
     from_zero = began is not None and max(began, meter_start) <= tolerance
-    if register is None or from_zero or before.course.relative:
+    if register is None or from_zero or before.curve.relative:
         return None
     return meter_start - register
 
 
-def _unplugged_at(session: Session, at: int) -> Turn:
+def _unplugged_at(session: Session, at: int) -> Transition:
     assert session.stop is not None  # noqa: S101  callers have seen the stop
     stop = attrs.evolve(session.stop, unplugged=at)
-    return Turn(attrs.evolve(session, stop=stop), Then.SETTLE)
+    return Transition(attrs.evolve(session, stop=stop), NextStep.SETTLE)
 
 
 def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozenset[str]]:
@@ -285,7 +285,7 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
         at=at,
         register=register,
         reason=event.reason or ("Remote" if event.remote else "Local"),
-        told_at=None if event.timestamp is None else microseconds(event.timestamp),
+        reported_at=None if event.timestamp is None else microseconds(event.timestamp),
         timed=source is not TimeSource.RECEIPT,
         misnamed=event.transaction_id != session.opening.transaction_id,
     )
@@ -295,14 +295,14 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
 def _too_early(session: Session, register: int | None, at: int, received_at: datetime) -> bool:
     """Whether a stop at its start, told later, cannot have been so early: its register had not
     the time to get there, but had it until the stop was told."""
-    opening, told = session.opening, microseconds(received_at)
+    opening, received = session.opening, microseconds(received_at)
     if register is None or opening.meter_start is None or at > opening.start + BEFORE:
         return False
     metered, policy = register - opening.meter_start, session.metering_policy
     return (
-        told - at > BEFORE
+        received - at > BEFORE
         and not policy.plausible(metered, at - opening.start)
-        and policy.plausible(metered, told - opening.start)
+        and policy.plausible(metered, received - opening.start)
     )
 
 
@@ -315,14 +315,14 @@ def _time_flags(source: TimeSource) -> frozenset[str]:
 def _same_stop(one: Stop, other: Stop) -> bool:
     """Whether a repeated StopTransaction says the same: some charge points write the time anew,
     with or without its milliseconds, and leave the reason out."""
-    if one.told_at is None or other.told_at is None:
-        return one.told_at == other.told_at and one.register == other.register
-    return abs(one.told_at - other.told_at) < SECOND and one.register == other.register
+    if one.reported_at is None or other.reported_at is None:
+        return one.reported_at == other.reported_at and one.register == other.register
+    return abs(one.reported_at - other.reported_at) < SECOND and one.register == other.register
 
 
-def _register(told: str | None, scale: Decimal | None) -> int | None:
+def _register(text: str | None, scale: Decimal | None) -> int | None:
     """meterStart or meterStop in nWh; None where there is none that can be read."""
-    register = None if told is None else scaled(told, 9)
+    register = None if text is None else scaled(text, 9)
     return None if register is None else times(register, scale)
 
 

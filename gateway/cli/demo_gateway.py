@@ -34,7 +34,7 @@ async def start_gateway(
         pricing=Pricing(time_zone="Europe/Amsterdam", tariffs=str(prices)),
         admin=Admin(listen=Address("127.0.0.1", 0)),
     )
-    say, said = trio.open_memory_channel[str](1)
-    nursery.start_soon(partial(serve, config, say.send_nowait, wait_stop=trio.sleep_forever))
-    _, ocpp, *_ = (await said.receive()).split()
+    send_ready, ready = trio.open_memory_channel[str](1)
+    nursery.start_soon(partial(serve, config, send_ready.send_nowait, wait_stop=trio.sleep_forever))
+    _, ocpp, *_ = (await ready.receive()).split()
     return int(ocpp.rpartition(":")[2])

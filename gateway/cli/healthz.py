@@ -9,7 +9,7 @@ from ..config.values import Address
 _WITHIN = 4.0  # seconds for each step: health checks give 5 s in all
 
 
-def ask(listen: Address, path: str) -> tuple[bool, str]:
+def ask_health(listen: Address, path: str) -> tuple[bool, str]:
     """(whether all is well, what was said)
 
     listen: where the gateway's admin port is.  path: `/healthz` or `/readyz`.

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from .. import __version__
-from ..config.load import ConfigError, Fault, judge, load
+from ..config.load import ConfigError, Fault, load, load_with_faults
 from ..config.values import Address
 from ..config.values import address as read_address
 
@@ -33,20 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(arguments.command(arguments))
         sys.stdout.flush()  # here, where a reader that has left is no fault
     except ConfigError as exc:
-        _tell(exc.faults)
+        _print_faults(exc.faults)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `ocpp-gateway sessions | head`
-        return _unheard()
+        return _stdout_closed()
     except BaseExceptionGroup as group:  # `ocpp-gateway demo --json | head`
         if group.split(BrokenPipeError)[1] is not None:
             raise
-        return _unheard()
+        return _stdout_closed()
     return status
 
 
-def _unheard() -> int:
+def _stdout_closed() -> int:
     """Who reads what we print has left, which is no fault."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -168,7 +168,7 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError("must be a whole number from 1 on")
 
 
-def _tell(faults: Sequence[Fault]) -> None:
+def _print_faults(faults: Sequence[Fault]) -> None:
     for fault in faults:
         warning = "" if fault.fatal else "warning: "
         print(f"{fault.where}: {warning}{fault.what}", file=sys.stderr)
@@ -184,7 +184,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     configure(arguments.log_level)
     config, warnings = load(arguments.config, os.environ)
-    _tell(warnings)
+    _print_faults(warnings)
 
     def ready(line: str) -> None:
         print(line, flush=True)
@@ -192,14 +192,14 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         trio.run(serve, config, ready)
     except BaseExceptionGroup as group:
-        return _fell(group)
+        return _status_of_crash(group)
     except (JournalError, OSError) as exc:
         print(f"ocpp-gateway: {exc}", file=sys.stderr)
         return 1
     return 0
 
 
-def _fell(group: BaseExceptionGroup[BaseException]) -> int:
+def _status_of_crash(group: BaseExceptionGroup[BaseException]) -> int:
     """The last line of a house that fell says why, in one line where the why is outside."""
     from ..journal import JournalError
 
@@ -216,12 +216,12 @@ def _fell(group: BaseExceptionGroup[BaseException]) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from ..config.tariffs import open_book
+    from ..config.tariffs import load_tariff_book
     from ..export.party import party_of, says_anything
 
-    config, faults = judge(arguments.config, os.environ)
+    config, faults = load_with_faults(arguments.config, os.environ)
     try:
-        faults += open_book(config)[1]
+        faults += load_tariff_book(config)[1]
     except ConfigError as exc:
         faults += exc.faults
     if says_anything(config.party):
@@ -229,7 +229,7 @@ def _check(arguments: argparse.Namespace) -> int:
             party_of(config.party)
         except ValueError as exc:
             faults.append(Fault(f"{arguments.config}: party", str(exc)))
-    _tell(faults)
+    _print_faults(faults)
     if any(fault.fatal for fault in faults):
         return 2
     print("configuration and tariffs are fine")
@@ -237,11 +237,13 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _healthz(arguments: argparse.Namespace) -> int:
-    from .healthz import ask
+    from .healthz import ask_health
 
-    config, _ = judge(arguments.config, os.environ)  # a fault elsewhere says nothing of its health
-    well, told = ask(config.admin.listen, "/readyz" if arguments.ready else "/healthz")
-    print(told, file=sys.stdout if well else sys.stderr)
+    config, _ = load_with_faults(
+        arguments.config, os.environ
+    )  # a fault elsewhere says nothing of its health
+    well, answer = ask_health(config.admin.listen, "/readyz" if arguments.ready else "/healthz")
+    print(answer, file=sys.stdout if well else sys.stderr)
     return 0 if well else 1
 
 
@@ -292,8 +294,8 @@ def _tail(arguments: argparse.Namespace) -> int:
         print("[admin] listen names no port: say by --admin what `run` showed", file=sys.stderr)
         return 2
 
-    def show(told: dict[str, Any]) -> None:
-        print(json.dumps(told) if arguments.json else as_text(told), flush=True)
+    def show(frame: dict[str, Any]) -> None:
+        print(json.dumps(frame) if arguments.json else as_text(frame), flush=True)
 
     try:
         trio.run(tail, admin, arguments.charge_points, show)

@@ -16,10 +16,10 @@ from typing import Any, TextIO
 
 import attrs
 
-from ..billing.bill import ADJUSTMENT, text
+from ..billing.bill import ADJUSTMENT, decimal_text
 from ..billing.ledger import Ledger
 from ..billing.session import Session
-from ..billing.settlement import Outcome, final, so_far
+from ..billing.settlement import Settlement, final, so_far
 from ..config.values import ENERGY_SCALE
 from ..domain.charge_point_clock import ChargePointClock
 from ..domain.clock import parse_timestamp
@@ -133,9 +133,9 @@ def _found(example: Any, policy: Mapping[str, Any]) -> dict[str, Any]:
 class _Replayed:
     """A ledger that is fed like the gateway's, and what came of it."""
 
-    def __init__(self, book: TariffBook, energy_scale: Decimal | None = None) -> None:
+    def __init__(self, tariff_book: TariffBook, energy_scale: Decimal | None = None) -> None:
         self._scale = energy_scale
-        self._ledger = Ledger(book)
+        self._ledger = Ledger(tariff_book)
         self._journal: list[Event] = []
         self._known: dict[int, Session] = {}
         self.orphans: list[str] = []
@@ -150,9 +150,9 @@ class _Replayed:
             self.errors.append(f"{type(event).__name__} not accounted for: {exc!r}")
 
     def _take(self, event: Event) -> None:
-        lacking = self._ledger.lacks(event)
+        lacking = self._ledger.missing_transaction(event)
         if lacking is not None:
-            scratch = Ledger(self._ledger.book)
+            scratch = Ledger(self._ledger.tariff_book)
             for past in self._journal:
                 scratch.restore(past)
             self._ledger.adopt(scratch, lacking)
@@ -180,7 +180,7 @@ class _Replayed:
         return max(self._known.values(), key=lambda s: s.opening.start, default=None)
 
     def _session(self, transaction_id: int) -> Session:
-        return self._ledger.account(transaction_id) or self._known[transaction_id]
+        return self._ledger.session(transaction_id) or self._known[transaction_id]
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -218,11 +218,11 @@ def _book(example: Mapping[str, Any], default_policy: Mapping[str, Any]) -> Tari
         raise ExampleFault("policy must be an object")
     tariffs = tariff if isinstance(tariff, list) else [] if tariff is None else [tariff]
     document = {"tariffs": tariffs, "policy": {**default_policy, **policy}}
-    book, faults = read_tariffs(document, default_time_zone=example.get("tz"))
+    tariff_book, faults = read_tariffs(document, default_time_zone=example.get("tz"))
     fatal = "; ".join(f"{fault.where}: {fault.what}" for fault in faults if fault.fatal)
     if fatal:
         raise ExampleFault(fatal)
-    return book
+    return tariff_book
 
 
 def _energy_scale(example: Mapping[str, Any]) -> Decimal | None:
@@ -300,41 +300,41 @@ def _live(at: datetime, ledger: _Replayed) -> dict[str, Any]:
     session = ledger.newest()
     if session is None:
         return {"at": at.isoformat()}
-    outcome = final(session) if session.closed else so_far(session)
+    settlement = final(session) if session.closed else so_far(session)
     return {
         "at": at.isoformat(),
-        "energy_wh": str(watt_hours(outcome.nwh)),
-        "duration_s": text(ratio(outcome.end - session.opening.start, SECOND)),
-        "idle_s": text(ratio(outcome.run.idle, SECOND)),
-        **_totals(outcome),
+        "energy_wh": str(watt_hours(settlement.nwh)),
+        "duration_s": decimal_text(ratio(settlement.end - session.opening.start, SECOND)),
+        "idle_s": decimal_text(ratio(settlement.pricing.idle, SECOND)),
+        **_totals(settlement),
     }
 
 
-def _session(outcome: Outcome) -> dict[str, Any]:
-    session, run, bill = outcome.session, outcome.run, outcome.bill
+def _session(settlement: Settlement) -> dict[str, Any]:
+    session, run, bill = settlement.session, settlement.pricing, settlement.bill
     opening, stop = session.opening, session.stop
     tariff = opening.terms.tariff
     exact = (None, None) if bill is None else (bill.units(bill.excl), bill.units(bill.incl))
     return {
         "transaction_id": opening.transaction_id,
         "tariff_id": None if tariff is None else tariff.id,
-        "energy_wh": str(watt_hours(outcome.nwh)),
-        "duration_s": text(ratio(outcome.end - opening.start, SECOND)),
-        "charging_s": text(ratio(run.charging, SECOND)),
-        "idle_s": text(ratio(run.idle, SECOND)),
+        "energy_wh": str(watt_hours(settlement.nwh)),
+        "duration_s": decimal_text(ratio(settlement.end - opening.start, SECOND)),
+        "charging_s": decimal_text(ratio(run.charging, SECOND)),
+        "idle_s": decimal_text(ratio(run.idle, SECOND)),
         "stop_reason": None if stop is None else stop.reason,
         "currency": None if tariff is None else tariff.currency,
-        "lines": list(_lines(outcome)),
-        "exact_excl_vat": None if exact[0] is None else text(exact[0], 12),
-        "exact_incl_vat": None if exact[1] is None else text(exact[1], 12),
-        **_totals(outcome),
-        "flags": list(outcome.flags),
+        "lines": list(_lines(settlement)),
+        "exact_excl_vat": None if exact[0] is None else decimal_text(exact[0], 12),
+        "exact_incl_vat": None if exact[1] is None else decimal_text(exact[1], 12),
+        **_totals(settlement),
+        "flags": list(settlement.flags),
         "signed_values": len(session.signed),
     }
 
 
-def _lines(outcome: Outcome) -> Iterable[dict[str, Any]]:
-    bill = outcome.bill
+def _lines(settlement: Settlement) -> Iterable[dict[str, Any]]:
+    bill = settlement.bill
     if bill is None:
         return
     for line in bill.lines():
@@ -345,16 +345,16 @@ def _lines(outcome: Outcome) -> Iterable[dict[str, Any]]:
             "unit_price": None if component is None else str(component.price),
             "vat": None if vat is None else str(vat),
             "step_size": None if component is None else component.step_size,
-            "quantity": text(line.quantity),
-            "billed_quantity": text(line.billed_quantity),
+            "quantity": decimal_text(line.quantity),
+            "billed_quantity": decimal_text(line.billed_quantity),
             "unit": "session" if line.dimension == ADJUSTMENT else UNITS[line.dimension],
-            "cost_excl_vat": text(line.excl),
-            "cost_incl_vat": text(line.incl),
+            "cost_excl_vat": decimal_text(line.excl),
+            "cost_incl_vat": decimal_text(line.incl),
         }
 
 
-def _totals(outcome: Outcome) -> dict[str, str | None]:
-    bill = outcome.bill
+def _totals(settlement: Settlement) -> dict[str, str | None]:
+    bill = settlement.bill
     if bill is None:
         return {"total_excl_vat": None, "total_incl_vat": None}
     return {

@@ -6,28 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
-from ..accountant import END, beginnings, fold
+from ..accountant import END, first_entries, restore_entries
 from ..billing.ledger import Ledger
 from ..billing.receipt import receipt_of
 from ..billing.session import Session
 from ..billing.settlement import so_far
 from ..bus import Entry
 from ..config.model import Config
-from ..config.tariffs import open_book
-from ..journal.sqlite import reading
+from ..config.tariffs import load_tariff_book
+from ..journal.sqlite import open_read_only
 
 Receipt = Mapping[str, Any]
 
 
 def receipts(config: Config) -> Sequence[Receipt]:
     """The newest version of every receipt, oldest session first.  Raises JournalError."""
-    with reading(config.storage.url) as store:
+    with open_read_only(config.storage.url) as store:
         return store.receipts()
 
 
 def receipt_versions(config: Config) -> Sequence[Receipt]:
     """Every version of every receipt, oldest first.  Raises JournalError."""
-    with reading(config.storage.url) as store:
+    with open_read_only(config.storage.url) as store:
         return store.receipt_versions()
 
 
@@ -41,14 +41,14 @@ def open_sessions(config: Config, fault: Callable[[str], None]) -> Sequence[Rece
         event = entry.event
         fault(f"{event.charge_point_id}: entry {entry.seq} cannot be accounted for: {exc!r}")
 
-    book, _ = open_book(config)
-    ledger = Ledger(book)
-    with reading(config.storage.url) as store:
-        for charge_point_id, first in beginnings(store.open_transactions(), END).items():
-            fold(ledger, store.read_account(charge_point_id, first, END), END, refused)
+    tariff_book, _ = load_tariff_book(config)
+    ledger = Ledger(tariff_book)
+    with open_read_only(config.storage.url) as store:
+        for charge_point_id, first in first_entries(store.open_transactions(), END).items():
+            restore_entries(ledger, store.read_account(charge_point_id, first, END), END, refused)
     found: list[Receipt] = []
     for tx in ledger.open_transactions():
-        session = ledger.account(tx.transaction_id)
+        session = ledger.session(tx.transaction_id)
         try:
             if session is not None:
                 found.append(_receipt_so_far(session))

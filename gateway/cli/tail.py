@@ -68,16 +68,16 @@ async def _read(stream: trio.SocketStream, connection: h11.Connection, show: Sho
             raise TailError("the gateway has ended the connection")
 
 
-def as_text(told: dict[str, Any]) -> str:
+def as_text(frame: dict[str, Any]) -> str:
     """A line for people, which no terminal obeys."""
-    if "way" in told:
-        what = f"{told['way']:<3}  {told['frame']}"
-        if "cut_from" in told:
-            what += f"... ({told['cut_from']} characters)"
-        if "reason" in told:
-            what += f"  <- {told['reason']}"
+    if "way" in frame:
+        what = f"{frame['way']:<3}  {frame['frame']}"
+        if "cut_from" in frame:
+            what += f"... ({frame['cut_from']} characters)"
+        if "reason" in frame:
+            what += f"  <- {frame['reason']}"
     else:
-        what = f"--   {told['event']}: {told.get('reason', '')}"
-    if "missed" in told:
-        what = f"({told['missed']} missed)  {what}"
-    return printable(f"{told['at']}  {told['charge_point'] or '?'}  {what}")
+        what = f"--   {frame['event']}: {frame.get('reason', '')}"
+    if "missed" in frame:
+        what = f"({frame['missed']} missed)  {what}"
+    return printable(f"{frame['at']}  {frame['charge_point'] or '?'}  {what}")

@@ -57,13 +57,15 @@ def load(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, lis
 
     path: None for the defaults and the environment alone.  The environment beats the file.
     """
-    config, faults = judge(path, environment)
+    config, faults = load_with_faults(path, environment)
     if any(fault.fatal for fault in faults):
         raise ConfigError(faults)
     return config, faults
 
 
-def judge(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, list[Fault]]:
+def load_with_faults(
+    path: Path | None, environment: Mapping[str, str]
+) -> tuple[Config, list[Fault]]:
     """The configuration, and all that is wrong with it; a key at fault has its default.
 
     Raises ConfigError where there is nothing to read.
@@ -72,17 +74,19 @@ def judge(path: Path | None, environment: Mapping[str, str]) -> tuple[Config, li
     reader = _Reader(name, Path() if path is None else path.parent, environment)
     for table in document:
         if table not in (*_SECTIONS, *_TABLES, "party"):
-            reader.fault(table, "no such table" + _meant(table, [*_SECTIONS, *_TABLES, "party"]))
+            reader.fault(
+                table, "no such table" + _suggestion(table, [*_SECTIONS, *_TABLES, "party"])
+            )
     parts: dict[str, Any] = {
         section: reader.section(section, kind, document.get(section, {}))
         for section, kind in _SECTIONS.items()
     }
     for table, kind in _TABLES.items():
-        parts[table] = reader.named(table, kind, document.get(table, {}))
+        parts[table] = reader.tables_by_name(table, kind, document.get(table, {}))
     parts["party"] = reader.table("party", document.get("party", {}))
-    reader.strangers()
+    reader.warn_of_unknown_variables()
     config = Config(**parts)
-    _judge(config, reader)
+    _check_across_keys(config, reader)
     return config, reader.faults
 
 
@@ -118,18 +122,18 @@ class _Reader:
         if not isinstance(given, dict):
             self.fault(section, "must be a table")
             given = {}
-        told = self._located(kind, given)
-        whence: dict[str, str] = {}
-        for key in _spellings(kind):
+        found = self._with_paths(kind, given)
+        variables: dict[str, str] = {}
+        for key in _keys_of(kind):
             name = f"{ENVIRONMENT}{section}_{key}".upper()
             self._names.append(name)
             if name in self._environment:
                 for other in (key.removesuffix("_file"), key.removesuffix("_file") + "_file"):
-                    if other not in whence:
-                        told.pop(other, None)
-                told[key] = self._environment[name]
-                whence[key] = name
-        return self._read(section, kind, told, whence)
+                    if other not in variables:
+                        found.pop(other, None)
+                found[key] = self._environment[name]
+                variables[key] = name
+        return self._read(section, kind, found, variables)
 
     def table(self, name: str, given: object) -> dict[str, Any]:
         """A table of the file that somebody else judges."""
@@ -138,25 +142,25 @@ class _Reader:
             return {}
         return given
 
-    def named(self, table: str, kind: type[T], given: object) -> dict[str, T]:
+    def tables_by_name(self, table: str, kind: type[T], given: object) -> dict[str, T]:
         """A table of tables, by a name each: for the file only."""
         if not isinstance(given, dict) or not all(isinstance(one, dict) for one in given.values()):
             self.fault(table, f'must hold tables, like [{table}."NAME"]')
             return {}
         return {
-            name: self._read(f'{table}."{name}"', kind, self._located(kind, one), {})
+            name: self._read(f'{table}."{name}"', kind, self._with_paths(kind, one), {})
             for name, one in given.items()
         }
 
-    def strangers(self) -> None:
+    def warn_of_unknown_variables(self) -> None:
         """Warn of variables that mean nothing.  (Kubernetes makes some of a service's name.)"""
         for name in sorted(self._environment.keys() - set(self._names)):
-            what = "no such key" + _meant(name, self._names)
+            what = "no such key" + _suggestion(name, self._names)
             self.faults.append(Fault(f"environment: {name}", what, fatal=False))
 
-    def _located(self, kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    def _with_paths(self, kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
         """The names of files in a file count from its own folder."""
-        files = {key for key, field in _spellings(kind).items()
+        files = {key for key, field in _keys_of(kind).items()
                  if key != field.name or field.metadata["read"] is values.file}  # fmt: skip
         return {
             key: str(self._folder / value)
@@ -166,30 +170,30 @@ class _Reader:
         }
 
     def _read(
-        self, where: str, kind: type[T], given: dict[str, Any], whence: Mapping[str, str]
+        self, where: str, kind: type[T], given: dict[str, Any], variables: Mapping[str, str]
     ) -> T:
-        """whence: keys that the environment gave -> the variable's name."""
-        fields = _spellings(kind)
+        """variables: keys that the environment gave -> the variable's name."""
+        fields = _keys_of(kind)
         read: dict[str, Any] = {}
         for key, value in given.items():
             try:
                 field = fields.get(key)
                 if field is None:
-                    raise ValueError("no such key" + _meant(key, list(fields)))
+                    raise ValueError("no such key" + _suggestion(key, list(fields)))
                 if field.name in read:
                     raise ValueError(f"{field.name} is given already")
                 if key != field.name:
                     value = Path(values.file(value)).read_text("utf-8").strip()
                 read[field.name] = field.metadata["read"](value)
             except (ValueError, OSError) as exc:
-                if key in whence:
-                    self.faults.append(Fault(f"environment: {whence[key]}", str(exc)))
+                if key in variables:
+                    self.faults.append(Fault(f"environment: {variables[key]}", str(exc)))
                 else:
                     self.fault(f"{where}.{key}", str(exc))
         return kind(**read)
 
 
-def _spellings(kind: type[Any]) -> dict[str, attrs.Attribute[Any]]:
+def _keys_of(kind: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     """What a table's keys may be called: a secret may also lie in a file, `<key>_file`."""
     keys: dict[str, attrs.Attribute[Any]] = {}
     for field in attrs.fields(kind):
@@ -199,17 +203,17 @@ def _spellings(kind: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     return keys
 
 
-def _meant(word: str, words: list[str]) -> str:
+def _suggestion(word: str, words: list[str]) -> str:
     close = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _judge(config: Config, reader: _Reader) -> None:
+def _check_across_keys(config: Config, reader: _Reader) -> None:
     """What no single key can show."""
     ocpp = config.ocpp
     if (ocpp.tls_cert is None) != (ocpp.tls_key is None):
         reader.fault("ocpp.tls_cert", "tls_cert and tls_key belong together")
-    _judge_certificates(config, reader)
+    _check_certificates(config, reader)
     if ocpp.listen_tls is not None and ocpp.tls_cert is None:
         reader.fault("ocpp.listen_tls", "needs tls_cert and tls_key")
     if ocpp.client_ca is not None and ocpp.tls_cert is None:
@@ -245,7 +249,7 @@ def _judge(config: Config, reader: _Reader) -> None:
             reader.fault(f'id_tags."{name}"', "an id tag has 1 to 20 characters")
 
 
-def _judge_certificates(config: Config, reader: _Reader) -> None:
+def _check_certificates(config: Config, reader: _Reader) -> None:
     ocpp = config.ocpp
     if ocpp.tls_cert is not None and ocpp.tls_key is not None:
         try:

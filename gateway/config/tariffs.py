@@ -15,7 +15,7 @@ from .load import ConfigError, Fault
 from .model import Config
 
 
-def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
+def load_tariff_book(config: Config) -> tuple[TariffBook, list[Fault]]:
     """The tariffs and the warnings about them.  Raises ConfigError with every fault."""
     path = config.pricing.tariffs
     document: Any = {}  # no prices: time zones and greatest powers hold all the same
@@ -27,7 +27,7 @@ def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
         except (OSError, ValueError, RecursionError) as exc:  # UnicodeDecodeError, DecodeError
             raise ConfigError([Fault(path, f"not readable as JSON: {exc}")]) from exc
     known = config.charge_points.items()
-    book, found = read_tariffs(
+    tariff_book, found = read_tariffs(
         document,
         default_time_zone=config.pricing.time_zone,
         zones={name: cp.time_zone for name, cp in known if cp.time_zone},
@@ -39,6 +39,8 @@ def open_book(config: Config) -> tuple[TariffBook, list[Fault]]:
     if any(fault.fatal for fault in faults):
         raise ConfigError(faults)
     without = [name for name, charge_point in known if charge_point.max_power_kw is None]
-    if path is not None and book.assignments:
-        faults += [Fault(path, warning, False) for warning in warn_of_power(book.policy, without)]
-    return book, faults
+    if path is not None and tariff_book.assignments:
+        faults += [
+            Fault(path, warning, False) for warning in warn_of_power(tariff_book.policy, without)
+        ]
+    return tariff_book, faults

@@ -32,7 +32,7 @@ class Address:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
 
 
-def text(value: object) -> str:
+def nonempty_text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text in quotes")
     if not value:
@@ -40,8 +40,8 @@ def text(value: object) -> str:
     return value
 
 
-def perhaps(value: object) -> str:
-    return text(value) if value != "" else ""
+def optional_text(value: object) -> str:
+    return nonempty_text(value) if value != "" else ""
 
 
 def flag(value: object) -> bool:
@@ -52,7 +52,7 @@ def flag(value: object) -> bool:
     return value
 
 
-def number(least: float, most: float, kind: type[int] | type[float] = int) -> Any:
+def number_between(least: float, most: float, kind: type[int] | type[float] = int) -> Any:
     def read(value: object) -> float:
         if isinstance(value, str):
             if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", value):
@@ -90,25 +90,27 @@ def exact(least: str, most: str) -> Any:
 ENERGY_SCALE = exact("0.001", "1000")
 
 
-def one_of(*words: str) -> Any:
+def choice(*words: str) -> Any:
     def read(value: object) -> str:
         if value not in words:
-            told = ", ".join(repr(word) for word in words)
-            raise ValueError(f"must be one of {told}")
+            listed = ", ".join(repr(word) for word in words)
+            raise ValueError(f"must be one of {listed}")
         return str(value)
 
     return read
 
 
 def address(value: object) -> Address:
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})", text(value))
+    found = re.fullmatch(
+        r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})", nonempty_text(value)
+    )
     if found is None or int(found[3]) > 65535:
         raise ValueError('must be "host:port", like "0.0.0.0:9000" or "[::]:9000"')
     return Address(found[1] or found[2] or "0.0.0.0", int(found[3]))  # noqa: S104  the operator's word
 
 
 def file(value: object) -> str:
-    path = Path(text(value))
+    path = Path(nonempty_text(value))
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if not os.access(path, os.R_OK):
@@ -118,7 +120,7 @@ def file(value: object) -> str:
 
 def zone(value: object) -> str:
     try:
-        ZoneInfo(text(value))
+        ZoneInfo(nonempty_text(value))
     except (OSError, KeyError, ValueError):
         raise ValueError(
             f'{value!r} is no time zone; it is written like "Europe/Amsterdam"'
@@ -127,7 +129,7 @@ def zone(value: object) -> str:
 
 
 def store(value: object) -> Path:
-    url = text(value)
+    url = nonempty_text(value)
     parts = urlsplit(url)
     if parts.scheme in ("postgresql", "postgres"):
         raise ValueError("PostgreSQL comes with a later version; use sqlite:///path/to/gateway.db")
@@ -138,14 +140,14 @@ def store(value: object) -> Path:
 
 
 def argon2(value: object) -> str:
-    if not text(value).startswith("$argon2"):
+    if not nonempty_text(value).startswith("$argon2"):
         raise ValueError("must be an argon2 hash; `ocpp-gateway hash-password` makes one")
     return str(value)
 
 
 def instant(value: object) -> datetime:
     try:
-        at = value if isinstance(value, datetime) else datetime.fromisoformat(text(value))
+        at = value if isinstance(value, datetime) else datetime.fromisoformat(nonempty_text(value))
     except ValueError:
         raise ValueError("must be a date and time, like 2027-01-01T00:00:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -60,4 +60,4 @@ class Failed:
         return {"error": error}
 
 
-Outcome = Done | Failed
+CommandOutcome = Done | Failed

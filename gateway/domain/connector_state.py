@@ -34,7 +34,7 @@ from .events import (
     TransactionStarted,
     TransactionStopped,
 )
-from .fleet import MOST_CONNECTORS, Fleet, device_name, known_key
+from .fleet import MAX_CONNECTORS, Fleet, device_name, known_key
 from .measurands import CURRENTS, REGISTERS, instantaneous, lasting_keys
 
 NO_FLOW = frozenset({"Available", "Finishing", "SuspendedEV", "SuspendedEVSE"})
@@ -116,7 +116,7 @@ def _sampled(event: MeterSampled, fleet: Fleet) -> MeterSampled:
             event = attrs.evolve(event, transaction_connector_id=connector)
     if not _is_connector(connector):
         return event
-    known = fleet.about(device_name(name, connector))
+    known = fleet.state_of(device_name(name, connector))
     running = is_running(known)
     first = _first_keys(event, known)
     if first:
@@ -151,7 +151,7 @@ def _first_keys(event: MeterSampled, known: Known) -> tuple[str, ...]:
 
 def _status(event: ConnectorStatusChanged, fleet: Fleet) -> ConnectorStatusChanged:
     device = device_name(event.charge_point_id, event.connector_id)
-    known = fleet.about(device)
+    known = fleet.state_of(device)
     at = milliseconds(event.at)
     # Who speaks is there: so a connector that was not is known to be, too.
     event = attrs.evolve(
@@ -176,7 +176,7 @@ def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
         return event
     connector = fleet.connector_of(name, named)
     device = device_name(name, connector)
-    known = fleet.about(device)
+    known = fleet.state_of(device)
     newest_id = known.get("tx") or known.get("last_tx")
     if not connector or newest_id is None or newest_id == known.get("stopped_tx"):
         return event
@@ -197,10 +197,10 @@ def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
 def _settled(event: TransactionSettled, fleet: Fleet) -> TransactionSettled:
     """An end that nobody told has its zeros here; one that was told had them at the stop."""
     device = device_name(event.charge_point_id, event.connector_id)
-    known = fleet.about(device)
+    known = fleet.state_of(device)
     at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
-    told = known.get("stopped_tx") == event.transaction_id
-    late = at <= newest and not told and _is_newest(event.transaction_id, known)
+    reported = known.get("stopped_tx") == event.transaction_id
+    late = at <= newest and not reported and _is_newest(event.transaction_id, known)
     return attrs.evolve(event, zeros=_zeros(known), zeros_ms=newest + 1 if late else 0)
 
 
@@ -217,11 +217,11 @@ def _is_newest(transaction_id: int, known: Known) -> bool:
 
 
 def _is_connector(connector_id: int) -> bool:
-    return 0 < connector_id <= MOST_CONNECTORS
+    return 0 < connector_id <= MAX_CONNECTORS
 
 
 def _about(fleet: Fleet, event: Event, connector_id: int) -> Known:
-    return fleet.about(device_name(event.charge_point_id, connector_id))
+    return fleet.state_of(device_name(event.charge_point_id, connector_id))
 
 
 def _source(known: Known) -> str | None:

@@ -18,7 +18,7 @@ from .events import Event
 from .fixed_point import scaled
 from .redaction import shortened
 
-MOST_CONNECTORS = 256
+MAX_CONNECTORS = 256
 """A connector beyond this is accounted for, but gets no device: no charge point has so many."""
 
 Patch = tuple[str, Mapping[str, Any]]
@@ -86,14 +86,16 @@ def patches(event: Event) -> tuple[Patch, ...]:
                 hardware |= dict.fromkeys(SERIALS)
             return ((name, hardware | serials_of(event)),)
         case events.ConnectorStatusChanged(connector_id=connector):
-            told = {
+            found = {
                 "status": shortened(event.status),
                 "error_code": shortened(event.error_code),
                 "since_ms": max(milliseconds(event.at), event.status_ms),
                 "status_source": "reported",
             }
             # Who speaks is there: so a connector that is new is known to be, too.
-            return _of_connector(name, connector, told | ({"connected": True} if connector else {}))
+            return _of_connector(
+                name, connector, found | ({"connected": True} if connector else {})
+            )
         case events.StatusInferred(connector_id=connector):
             assumed = {
                 "status": event.status,
@@ -140,7 +142,7 @@ def patches(event: Event) -> tuple[Patch, ...]:
 
 
 def _of_connector(name: str, connector_id: int, patch: Mapping[str, Any]) -> tuple[Patch, ...]:
-    if not 0 <= connector_id <= MOST_CONNECTORS:
+    if not 0 <= connector_id <= MAX_CONNECTORS:
         return ()
     return ((device_name(name, connector_id), patch),)
 
@@ -151,7 +153,7 @@ def _each(name: str, connectors: Iterable[int], patch: Mapping[str, Any]) -> Ite
 
 def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
     """What BootNotification told of the hardware, without what it did not tell."""
-    told = {
+    found = {
         "vendor": event.vendor,
         "model": event.model,
         "serial": event.serial_number,
@@ -161,7 +163,7 @@ def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
         "meter_type": event.meter_type,
         "meter_serial": event.meter_serial_number,
     }
-    return {key: shortened(text) for key, text in told.items() if text}
+    return {key: shortened(text) for key, text in found.items() if text}
 
 
 def known_key(key: str) -> str:
@@ -237,7 +239,7 @@ class Fleet:
     def knows(self, device: str) -> bool:
         return device in self.devices
 
-    def about(self, device: str) -> Mapping[str, Any]:
+    def state_of(self, device: str) -> Mapping[str, Any]:
         """What is known of a device; empty for one that is not."""
         return self.devices.get(device, {})
 
@@ -247,7 +249,7 @@ class Fleet:
     def connectors(self, charge_point_id: str) -> tuple[int, ...]:
         """Connectors seen of a charge point, ascending."""
         # Asked at every connection: by name, for a walk over a whole fleet would be dear.
-        numbers = range(1, MOST_CONNECTORS + 1)
+        numbers = range(1, MAX_CONNECTORS + 1)
         return tuple(n for n in numbers if self.knows(device_name(charge_point_id, n)))
 
     def busy_tags(self, *, but: str) -> set[str]:
@@ -267,7 +269,7 @@ class Fleet:
         """
         open_here = []
         for connector in self.connectors(charge_point_id):
-            known = self.about(device_name(charge_point_id, connector))
+            known = self.state_of(device_name(charge_point_id, connector))
             if transaction_id in (known.get("tx"), known.get("last_tx")):
                 return connector
             if known.get("tx") is not None and known["tx"] != known.get("stopped_tx"):
@@ -282,7 +284,7 @@ class Fleet:
         if self.knows(device):
             return True
         charge_point_id, connector = split_name(device) or ("", 0)
-        connected = self.about(charge_point_id).get("connected", False)
+        connected = self.state_of(charge_point_id).get("connected", False)
         return connector == 1 and connected and not self.connectors(charge_point_id)
 
     def energy_scale(
@@ -299,7 +301,7 @@ class Fleet:
         """
         among = [connector_id] if connector_id else self.connectors(charge_point_id)
         for connector in among:
-            state = self.about(device_name(charge_point_id, connector))
+            state = self.state_of(device_name(charge_point_id, connector))
             tx = state.get("tx")
             if tx is not None and (connector_id or tx == transaction_id):
                 told = state.get("tx_energy_scale")
@@ -307,5 +309,5 @@ class Fleet:
         return configured
 
     def open_transaction(self, charge_point_id: str, connector_id: int) -> int | None:
-        tx = self.about(device_name(charge_point_id, connector_id)).get("tx")
+        tx = self.state_of(device_name(charge_point_id, connector_id)).get("tx")
         return tx if isinstance(tx, int) else None

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-HIDDEN = "***"
+REDACTED = "***"
 LONGEST_TEXT = 255
 """Characters of one text of a charge point that ThingsBoard is told: OCPP 1.6 allows no more
 anywhere but in data, and the longest rows made of such texts fit a message."""
@@ -57,10 +57,10 @@ def without_secrets(text: str) -> str:
     """Words in which what looks like a secret is hidden: `password=...`, `ftp://user:...@host`."""
     if not _hints_at_secrets(text):
         return text
-    text = _beside.sub(rf"\1{HIDDEN}", text)
-    text = _scheme.sub(rf"\1 {HIDDEN}", text)
-    text = _in_url.sub(rf"\1:{HIDDEN}@", text)
-    return _pem.sub(rf"\1{HIDDEN}\2", text)
+    text = _beside.sub(rf"\1{REDACTED}", text)
+    text = _scheme.sub(rf"\1 {REDACTED}", text)
+    text = _in_url.sub(rf"\1:{REDACTED}@", text)
+    return _pem.sub(rf"\1{REDACTED}\2", text)
 
 
 def frame_without_secrets(text: str) -> str:
@@ -76,7 +76,7 @@ def frame_without_secrets(text: str) -> str:
         return json.dumps(value_without_secrets(read), separators=(",", ":"))
     except (ValueError, RecursionError):
         found = _doubtful.search(text)
-        return text[: found.end()] + HIDDEN if found else text
+        return text[: found.end()] + REDACTED if found else text
 
 
 def _hints_at_secrets(text: str) -> bool:
@@ -109,7 +109,7 @@ def _masked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for name, value in pairs
     )
     return {
-        name: HIDDEN
+        name: REDACTED
         if value is not None and (is_secret(name) or (keyed and name.lower() == "value"))
         else value_without_secrets(value)
         for name, value in pairs

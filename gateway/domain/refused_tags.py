@@ -11,7 +11,7 @@ TAGS_REFUSED = "IdTagsRefused"
 TAG_ACCEPTED = "IdTagAccepted"
 
 
-def heard(refused: int, status: str) -> tuple[int, str | None]:
+def count_refused(refused: int, status: str) -> tuple[int, str | None]:
     """The new number of refusals in a row, and the security event that says so, if one does.
 
     refused: the number before.  status: what the charge point was answered about an id tag.

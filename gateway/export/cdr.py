@@ -36,7 +36,7 @@ import attrs
 from ..billing.bill import ADJUSTMENT
 from ..billing.settlement import NEEDS_REVIEW
 from ..tariffs.dimensions import ENERGY, FLAT, PARKING_TIME, TIME
-from .ocpi import date_time, identifier, instant_of, is_string, number, present, price, string
+from .ocpi import date_time, identifier, instant_of, is_string, ocpi_number, present, price, string
 from .ocpi_tariff import tariff_of
 from .party import Party
 from .signed_records import Record, records
@@ -131,7 +131,7 @@ def cdr(receipt: Receipt, *, party: Party, public_key: str | None = None) -> dic
     tariff = tariff_of(receipt["tariff"], party, at=started)
     signed, left_out = _signed_data(records(receipt, public_key=public_key))
     duration = Decimal((stopped - started) // _MICROSECOND) / (_HOUR // _MICROSECOND)
-    volumes = Volumes.of(receipt, number(duration))
+    volumes = Volumes.of(receipt, ocpi_number(duration))
     return present(
         country_code=party.country_code,
         party_id=party.party_id,
@@ -148,7 +148,7 @@ def cdr(receipt: Receipt, *, party: Party, public_key: str | None = None) -> dic
         signed_data=signed,
         total_cost=price(Decimal(receipt["total_excl_vat"]), Decimal(receipt["total_incl_vat"])),
         total_energy=sum(volumes.energy, _NOTHING),
-        total_time=number(duration),
+        total_time=ocpi_number(duration),
         total_parking_time=sum(volumes.parking, _NOTHING) or None,
         **_costs(receipt),
         remark=_remark(receipt, left_out),
@@ -235,7 +235,7 @@ def _parts(receipt: Receipt, side: str) -> dict[str, Decimal]:
     if adjustment > 0:  # min_price
         parts[_COSTS[FLAT]] = parts.get(_COSTS[FLAT], _NOTHING) + adjustment
     elif adjustment < 0 and (whole := sum(parts.values(), _NOTHING)):  # max_price
-        parts = {field: number(cost * total / whole) for field, cost in parts.items()}
+        parts = {field: ocpi_number(cost * total / whole) for field, cost in parts.items()}
     rest = total - sum(parts.values(), _NOTHING)
     for field in sorted(parts, key=parts.__getitem__, reverse=True):
         taken = max(rest, -parts[field])  # no part falls below zero for a rounding

@@ -47,7 +47,7 @@ _FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _SURROGATES = re.compile("[\ud800-\udfff\0]")
 
 
-def rows(receipts: Iterable[Receipt]) -> Iterator[list[str]]:
+def csv_rows(receipts: Iterable[Receipt]) -> Iterator[list[str]]:
     """The header, then one row a receipt; empty cells for what it does not have.
 
     Times are ISO 8601, in UTC and in the session's time zone (UTC where it has none).  Amounts
@@ -61,7 +61,7 @@ def rows(receipts: Iterable[Receipt]) -> Iterator[list[str]]:
 
 def write(receipts: Iterable[Receipt], out: TextIO) -> None:
     """As CSV (RFC 4180).  out: opened with newline=""."""
-    csv.writer(out).writerows(rows(receipts))
+    csv.writer(out).writerows(csv_rows(receipts))
 
 
 def write_header(out: TextIO) -> None:

@@ -67,13 +67,13 @@ def instant_of(text: str) -> datetime:
     return at
 
 
-def number(value: Decimal) -> Decimal:
+def ocpi_number(value: Decimal) -> Decimal:
     """To four decimals, halves away from zero, without trailing zeros."""
     return trimmed(value.quantize(_STEP, ROUND_HALF_UP))
 
 
 def price(excl: Decimal, incl: Decimal) -> dict[str, Decimal]:
-    return {"excl_vat": number(excl), "incl_vat": number(incl)}
+    return {"excl_vat": ocpi_number(excl), "incl_vat": ocpi_number(incl)}
 
 
 def present(**members: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from ..domain.clock import parse_timestamp
 from ..tariffs import fields as parts
 from ..tariffs.fields import Faults, Node
-from .ocpi import date_time, identifier, is_string, number, present
+from .ocpi import date_time, identifier, is_string, ocpi_number, present
 from .party import Party
 
 _TYPES = ("AD_HOC_PAYMENT", "PROFILE_CHEAP", "PROFILE_FAST", "PROFILE_GREEN", "REGULAR")
@@ -45,7 +45,7 @@ def tariff_of(snapshot: Mapping[str, Any], party: Party, *, at: datetime) -> dic
         party_id=_owner(snapshot, "party_id", "[A-Z0-9]{3}") or party.party_id,
         id=identifier(snapshot["id"]),
         currency=snapshot["currency"],
-        type=node.get("type", parts.one_of(*_TYPES)),
+        type=node.get("type", parts.read_choice(*_TYPES)),
         tariff_alt_text=_alt_texts(snapshot.get("tariff_alt_text")) or None,
         tariff_alt_url=_text(snapshot.get("tariff_alt_url"), 255),
         min_price=_limit(snapshot.get("min_price"), vat),
@@ -104,14 +104,14 @@ def _element(node: Node, including: bool) -> dict[str, Any]:
 
 
 def _component(node: Node, including: bool) -> dict[str, Any]:
-    price, vat = node.get("price", parts.number), node.get("vat", parts.number)
+    price, vat = node.get("price", parts.read_number), node.get("vat", parts.read_number)
     if including and vat is not None:
         price = _without(price, vat)
-    step = node.get("step_size", parts.whole_number)
+    step = node.get("step_size", parts.read_whole_number)
     return present(
         type=node.value["type"],
-        price=number(price),
-        vat=None if vat is None else number(vat),
+        price=ocpi_number(price),
+        vat=None if vat is None else ocpi_number(vat),
         step_size=1 if step is None else step,
     )
 
@@ -121,11 +121,11 @@ def _without(price: Decimal, vat: Decimal) -> Decimal:
 
 
 def _restrictions(node: Node) -> dict[str, Any]:
-    numbers = {name: node.get(name, parts.number) for name in _NUMBERS}
+    numbers = {name: node.get(name, parts.read_number) for name in _NUMBERS}
     return present(
-        **{name: node.get(name, parts.text) for name in _TEXTS},
-        **{name: None if value is None else number(value) for name, value in numbers.items()},
-        **{name: node.get(name, parts.whole_number) for name in _DURATIONS},
+        **{name: node.get(name, parts.read_text) for name in _TEXTS},
+        **{name: None if value is None else ocpi_number(value) for name, value in numbers.items()},
+        **{name: node.get(name, parts.read_whole_number) for name in _DURATIONS},
         day_of_week=node.value.get("day_of_week") or None,
         reservation=node.value.get("reservation"),
     )
@@ -141,12 +141,12 @@ def _limit(value: Any, vat: Any) -> dict[str, Decimal] | None:
         value = {"excl_vat": value}
     node = Node(value, faults)
     excl, incl = (
-        node.get(old if value.get(old) is not None else new, parts.number)
+        node.get(old if value.get(old) is not None else new, parts.read_number)
         for old, new in (("excl_vat", "before_taxes"), ("incl_vat", "after_taxes"))
     )
     if excl is None and incl is not None:
         excl = _without(incl, Decimal(0) if vat is None else Decimal(str(vat)))
     return present(
-        excl_vat=None if excl is None else number(excl),
-        incl_vat=None if incl is None else number(incl),
+        excl_vat=None if excl is None else ocpi_number(excl),
+        incl_vat=None if incl is None else ocpi_number(incl),
     )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from ..tariffs.fields import shown
+from ..tariffs.fields import quoted
 from .ocpi import CONNECTOR_FORMATS, CONNECTOR_TYPES, POWER_TYPES, identifier, is_string
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ _NO_ALNUM = re.compile(r"[^A-Z0-9]")
 def _matching(pattern: str, like: str) -> Callable[[Any, Any, Any], None]:
     def check(owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise ValueError(f"{attribute.name} must be like {like}, not {shown(value)}")
+            raise ValueError(f"{attribute.name} must be like {like}, not {quoted(value)}")
 
     return check
 
@@ -36,7 +36,7 @@ def _text(most: int, *, ascii_only: bool = False) -> Callable[[Any, Any, Any], N
     return check
 
 
-def _one_of(names: frozenset[str]) -> Callable[[Any, Any, Any], None]:
+def _member_of(names: frozenset[str]) -> Callable[[Any, Any, Any], None]:
     def check(owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not isinstance(value, str) or value not in names:
             raise ValueError(f"{attribute.name} must be one of {', '.join(sorted(names))}")
@@ -51,7 +51,7 @@ def _degrees(value: Any, most: int) -> str:
     except InvalidOperation:
         degrees = Decimal("NaN")
     if not degrees.is_finite() or abs(degrees) > most:
-        raise ValueError(f"{shown(value)} is no degrees from -{most} to {most}")
+        raise ValueError(f"{quoted(value)} is no degrees from -{most} to {most}")
     return f"{degrees:.6f}"
 
 
@@ -85,10 +85,10 @@ class Location:
     state: str | None = attrs.field(default=None, validator=_optional(_text(20)))
     evse_id: str | None = attrs.field(default=None, validator=_optional(_text(48, ascii_only=True)))
     connector_standard: str = attrs.field(
-        default="IEC_62196_T2", validator=_one_of(CONNECTOR_TYPES)
+        default="IEC_62196_T2", validator=_member_of(CONNECTOR_TYPES)
     )
-    connector_format: str = attrs.field(default="SOCKET", validator=_one_of(CONNECTOR_FORMATS))
-    connector_power_type: str = attrs.field(default="AC_3_PHASE", validator=_one_of(POWER_TYPES))
+    connector_format: str = attrs.field(default="SOCKET", validator=_member_of(CONNECTOR_FORMATS))
+    connector_power_type: str = attrs.field(default="AC_3_PHASE", validator=_member_of(POWER_TYPES))
 
 
 _country = _matching("[A-Z]{2}", "NL")
@@ -171,5 +171,5 @@ def _made(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
 
 def _table(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"must be a table, not {shown(value)}")
+        raise ValueError(f"must be a table, not {quoted(value)}")
     return value

@@ -36,7 +36,7 @@ _LEAST_ENCODED = 24  # characters; shorter ones may be words
 
 
 @attrs.frozen
-class Key:
+class PublicKey:
     """A public key.  encoding: hex, base64 or base32."""
 
     encoding: str
@@ -58,7 +58,7 @@ class Record:
     format: str
     encoding: str
     text: str
-    key: Key | None = None
+    key: PublicKey | None = None
     context: str = "Sample.Periodic"
 
     @property
@@ -103,7 +103,7 @@ def _opened(value: str) -> Iterator[Record]:
     yield from _unwrapped(value)
 
 
-def _wrapper(value: str) -> tuple[str, str, Key | None] | None:
+def _wrapper(value: str) -> tuple[str, str, PublicKey | None] | None:
     """Data, method and key of the application note's JSON; be.ENERGISED spells it otherwise."""
     try:
         found = json.loads(value)
@@ -147,7 +147,7 @@ def _texts(text: str) -> list[Record]:
     if begin.startswith("AP;"):
         fields = begin.split(";")
         key = fields[3] if len(fields) > 3 and _decoded("base32", fields[3]) else None
-        held = None if key is None else Key("base32", key)
+        held = None if key is None else PublicKey("base32", key)
         return [Record(format="ALFEN", encoding="plain", text=text, key=held)]
     if begin.startswith("<"):
         return list(_xml(text))
@@ -195,23 +195,23 @@ def _value_records(value: ElementTree.Element) -> Iterator[Record]:
     )
 
 
-def _key(text: object, encoding: str = "") -> Key | None:
+def _key(text: object, encoding: str = "") -> PublicKey | None:
     """None where it is none, or cannot be read."""
     if not isinstance(text, str) or not text.strip():
         return None
     text = text.strip()
     encoding = encoding.strip().lower()
     if _decoded(encoding, text):
-        return Key(encoding, text)
+        return PublicKey(encoding, text)
     if text.lower().startswith(_HEX_KEY):
         text = text[len(_HEX_KEY) :]
     if _decoded("hex", text):
-        return Key("hex", text)
+        return PublicKey("hex", text)
     octets = _decoded("base64", text)
     if not octets:
         return None
     inner = _as_text(octets)
-    return _key(inner) if inner.lower().startswith(_HEX_KEY) else Key("base64", text)
+    return _key(inner) if inner.lower().startswith(_HEX_KEY) else PublicKey("base64", text)
 
 
 def _sml(octets: bytes) -> str:

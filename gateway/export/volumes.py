@@ -16,7 +16,7 @@ import attrs
 
 from ..billing.bill import WAIVED
 from ..tariffs.dimensions import ENERGY, PARKING_TIME, TIME
-from .ocpi import date_time, instant_of, number
+from .ocpi import date_time, instant_of, ocpi_number
 
 Receipt = Mapping[str, Any]
 
@@ -47,7 +47,7 @@ class Volumes:
             for name in ("energy_kwh", "time_h", "parking_time_h")
         }
         time, parking = (
-            number(sum(exact[name], _NOTHING)) for name in ("time_h", "parking_time_h")
+            ocpi_number(sum(exact[name], _NOTHING)) for name in ("time_h", "parking_time_h")
         )
         # "total_charging_time = total_time - total_parking_time" (mod_cdrs), but for free time
         if abs(duration - time - parking) <= _CLOSE:
@@ -56,7 +56,7 @@ class Volumes:
             elif parking:
                 parking = duration - time
         return cls(
-            energy=_shares(exact["energy_kwh"], number(Decimal(receipt["energy_wh"]) / 1000)),
+            energy=_shares(exact["energy_kwh"], ocpi_number(Decimal(receipt["energy_wh"]) / 1000)),
             charging=_shares(exact["time_h"], time),
             parking=_shares(exact["parking_time_h"], parking),
         )
@@ -93,9 +93,9 @@ class Volumes:
 def _dimensions(
     volumes: Mapping[str, Decimal], extents: Mapping[str, Decimal]
 ) -> list[dict[str, Any]]:
-    told = {name: volume for name, volume in volumes.items() if volume} or {ENERGY: _NOTHING}
-    told |= {name: number(volume) for name, volume in extents.items()}
-    return [{"type": name, "volume": volume} for name, volume in told.items()]
+    shared = {name: volume for name, volume in volumes.items() if volume} or {ENERGY: _NOTHING}
+    shared |= {name: ocpi_number(volume) for name, volume in extents.items()}
+    return [{"type": name, "volume": volume} for name, volume in shared.items()]
 
 
 def _shares(volumes: Sequence[Decimal], total: Decimal | None = None) -> list[Decimal]:
@@ -104,12 +104,12 @@ def _shares(volumes: Sequence[Decimal], total: Decimal | None = None) -> list[De
     It is the sums so far that are rounded, so no volume is off by more than one unit.
     """
     if total is None:
-        total = number(sum(volumes, _NOTHING))
+        total = ocpi_number(sum(volumes, _NOTHING))
     last = max((i for i, volume in enumerate(volumes) if volume), default=len(volumes) - 1)
-    found, told, so_far = [], _NOTHING, _NOTHING
+    found, shared, so_far = [], _NOTHING, _NOTHING
     for index, volume in enumerate(volumes):
         so_far += volume
-        reached = total if index >= last else min(number(so_far), total)
-        found.append(reached - told)
-        told = reached
+        reached = total if index >= last else min(ocpi_number(so_far), total)
+        found.append(reached - shared)
+        shared = reached
     return found

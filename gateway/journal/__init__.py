@@ -18,7 +18,7 @@ import attrs
 from ..domain.events import Event
 from ..domain.histogram import Histogram
 
-ENTRIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+ENTRY_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 
 
 class JournalError(Exception):
@@ -34,7 +34,7 @@ class Entry:
 
 
 @attrs.frozen
-class Aside:
+class DeadLetter:
     """An entry that a reader gave up on, and why: kept for people."""
 
     seq: int
@@ -46,21 +46,21 @@ Span = tuple[int, int]
 
 
 @attrs.frozen
-class Bookmark:
+class Checkpoint:
     """A reader's place: every entry up to `seq` is dealt with.
 
     ahead: runs of entries beyond `seq` that are dealt with too, ascending.
-    aside: entries given up with this step; the journal keeps those of earlier steps.
+    dead_letters: entries given up with this step; the journal keeps those of earlier steps.
     """
 
     reader: str
     seq: int = 0
     ahead: tuple[Span, ...] = ()
-    aside: tuple[Aside, ...] = ()
+    dead_letters: tuple[DeadLetter, ...] = ()
 
 
 @attrs.frozen
-class OpenTransaction:
+class JournaledTransaction:
     """seq: of the entry that started it."""
 
     transaction_id: int
@@ -69,7 +69,7 @@ class OpenTransaction:
 
 
 @attrs.frozen
-class Statistics:
+class JournalStatistics:
     """What a journal has done since it was opened.
 
     entries, commits: how many; waiting: appends not yet durable.
@@ -84,20 +84,22 @@ class Statistics:
     last_seq: int
     failure: str | None = None
     writing_s: float = 0.0
-    commit_entries: Histogram = attrs.field(factory=lambda: Histogram(ENTRIES))
+    commit_entries: Histogram = attrs.field(factory=lambda: Histogram(ENTRY_BUCKETS))
     commit_seconds: Histogram = attrs.field(factory=Histogram)
 
 
-Hear = Callable[[Sequence[Entry]], None]
+OnDurable = Callable[[Sequence[Entry]], None]
 
 
 class Journal(Protocol):
     """Every method raises JournalError when the store fails."""
 
-    hear: Hear
+    on_durable: OnDurable
     """Called with what each commit made durable, in order, before those who wait are woken."""
 
-    async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
+    async def append(
+        self, *events: Event, checkpoint: Checkpoint | None = None
+    ) -> tuple[Entry, ...]:
         """Make events, and a reader's bookmark, durable together or not at all.
 
         The entries carry the events completed: a TransactionStarted has its transaction_id
@@ -105,7 +107,7 @@ class Journal(Protocol):
         began one before), a TransactionSettled its published_ms.
         """
 
-    def append_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
+    def append_soon(self, *events: Event, checkpoint: Checkpoint | None = None) -> None:
         """Append without waiting: for what nobody was promised.  Order is kept."""
 
     async def read(self, *, after: int, limit: int) -> tuple[Entry, ...]:
@@ -116,16 +118,16 @@ class Journal(Protocol):
     ) -> tuple[Entry, ...]:
         """What concerns the accounts of a charge point, from entry `first` to `last`."""
 
-    async def bookmark(self, reader: str) -> Bookmark:
-        """Where the reader is; at 0 for one that never was.  `aside` is empty."""
+    async def checkpoint(self, reader: str) -> Checkpoint:
+        """Where the reader is; at 0 for one that never was.  `dead_letters` is empty."""
 
-    async def asides(self, reader: str) -> tuple[Aside, ...]:
+    async def dead_letters(self, reader: str) -> tuple[DeadLetter, ...]:
         """All that the reader has given up on."""
 
-    async def open_transactions(self) -> tuple[OpenTransaction, ...]:
+    async def open_transactions(self) -> tuple[JournaledTransaction, ...]:
         """Transactions that have no receipt, oldest first."""
 
-    async def transaction(self, transaction_id: int) -> OpenTransaction | None:
+    async def transaction(self, transaction_id: int) -> JournaledTransaction | None:
         """Where a transaction began, settled or not; None where the id was never given."""
 
     async def devices(self) -> Mapping[str, Mapping[str, Any]]:
@@ -134,13 +136,13 @@ class Journal(Protocol):
     async def receipts(self) -> tuple[Mapping[str, Any], ...]:
         """The newest version of every receipt, in the order in which they were published."""
 
-    async def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+    async def trim(self, before: datetime, readers: Sequence[str], limit: int) -> int:
         """Forget what was heard of before an instant; returns how many entries went.
 
-        At most `most` of the oldest entries go at a time, so that nobody waits long; 0 means
+        At most `limit` of the oldest entries go at a time, so that nobody waits long; 0 means
         that there is nothing left to forget.  Kept whatever its age: what a reader has not
         dealt with, and all since an open transaction began.  With its entries goes a
         transaction's receipt, once that is older than `before` too.
         """
 
-    def statistics(self) -> Statistics: ...
+    def statistics(self) -> JournalStatistics: ...

@@ -20,14 +20,23 @@ import trio
 
 from ..domain.events import Event
 from ..domain.histogram import Histogram
-from . import ENTRIES, Aside, Bookmark, Entry, Hear, JournalError, OpenTransaction, Statistics
+from . import (
+    ENTRY_BUCKETS,
+    Checkpoint,
+    DeadLetter,
+    Entry,
+    JournaledTransaction,
+    JournalError,
+    JournalStatistics,
+    OnDurable,
+)
 from .codec import dump
 from .sqlite import Append, SqliteStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_APART = 0.002  # seconds from one commit to the next: under load they would do nothing else
+_MIN_INTERVAL = 0.002  # seconds from one commit to the next: under load they would do nothing else
 
 
 @attrs.define(eq=False)
@@ -57,7 +66,7 @@ class GroupCommitJournal:
     """Keeps the contract of `gateway.journal.Journal`.  Owns: the store, and what has gathered."""
 
     def __init__(self, store: SqliteStore) -> None:
-        self.hear: Hear = lambda _: None
+        self.on_durable: OnDurable = lambda _: None
         self._store = store
         self._gathered: list[_Waiting] = []
         self._something = trio.Event()
@@ -67,28 +76,30 @@ class GroupCommitJournal:
         self._one_reader = trio.CapacityLimiter(1)
         self._entries = self._commits = 0
         self._last_seq = store.last_seq
-        self._commit_entries = Histogram(ENTRIES)
+        self._commit_entries = Histogram(ENTRY_BUCKETS)
         self._commit_seconds = Histogram()
         self._committed_at = -math.inf
         self._committing_since: float | None = None
 
-    async def append(self, *events: Event, bookmark: Bookmark | None = None) -> tuple[Entry, ...]:
+    async def append(
+        self, *events: Event, checkpoint: Checkpoint | None = None
+    ) -> tuple[Entry, ...]:
         durable = trio.Event()
-        waiting = self._gather(events, bookmark, durable)
+        waiting = self._gather(events, checkpoint, durable)
         await durable.wait()
         if waiting.failure is not None:
             raise waiting.failure
         return waiting.entries
 
-    def append_soon(self, *events: Event, bookmark: Bookmark | None = None) -> None:
-        self._gather(events, bookmark, None)
+    def append_soon(self, *events: Event, checkpoint: Checkpoint | None = None) -> None:
+        self._gather(events, checkpoint, None)
 
     def _gather(
-        self, events: tuple[Event, ...], bookmark: Bookmark | None, durable: trio.Event | None
+        self, events: tuple[Event, ...], checkpoint: Checkpoint | None, durable: trio.Event | None
     ) -> _Waiting:
         if self._failure is not None:
             raise self._failure
-        waiting = _Waiting(events, [dump(event) for event in events], bookmark, durable=durable)
+        waiting = _Waiting(events, [dump(event) for event in events], checkpoint, durable=durable)
         self._gathered.append(waiting)
         self._something.set()
         return waiting
@@ -101,7 +112,7 @@ class GroupCommitJournal:
         with trio.CancelScope(shield=True):
             while not self._closing or self._gathered:
                 await self._something.wait()  # for one round at least, in which more may gather
-                await trio.sleep_until(self._committed_at + _APART)
+                await trio.sleep_until(self._committed_at + _MIN_INTERVAL)
                 self._something = trio.Event()
                 batch, self._gathered = self._gathered, []
                 if batch:
@@ -127,22 +138,22 @@ class GroupCommitJournal:
         self._commits += 1
         self._committed_at = trio.current_time()
         self._commit_seconds.add(time.perf_counter() - began)
-        self._tell(batch)
+        self._announce_durable(batch)
 
-    def _tell(self, batch: list[_Waiting]) -> None:
-        heard = [entry for waiting in batch for entry in waiting.entries]
-        if heard and self._failure is None:
-            self._commit_entries.add(len(heard))
-            self._entries += len(heard)
-            self._last_seq = heard[-1].seq
-            self.hear(heard)
+    def _announce_durable(self, batch: list[_Waiting]) -> None:
+        entries = [entry for waiting in batch for entry in waiting.entries]
+        if entries and self._failure is None:
+            self._commit_entries.add(len(entries))
+            self._entries += len(entries)
+            self._last_seq = entries[-1].seq
+            self.on_durable(entries)
         for waiting in batch:
             if waiting.durable is not None:
                 waiting.durable.set()
 
-    async def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+    async def trim(self, before: datetime, readers: Sequence[str], limit: int) -> int:
         return await trio.to_thread.run_sync(
-            self._store.trim, before, readers, most, limiter=self._one_writer
+            self._store.trim, before, readers, limit, limiter=self._one_writer
         )
 
     # --- reading -------------------------------------------------------------------------------
@@ -161,16 +172,16 @@ class GroupCommitJournal:
     ) -> tuple[Entry, ...]:
         return await self._read(self._store.read_account, charge_point_id, first, last)
 
-    async def bookmark(self, reader: str) -> Bookmark:
-        return await self._read(self._store.bookmark, reader)
+    async def checkpoint(self, reader: str) -> Checkpoint:
+        return await self._read(self._store.checkpoint, reader)
 
-    async def asides(self, reader: str) -> tuple[Aside, ...]:
-        return await self._read(self._store.asides, reader)
+    async def dead_letters(self, reader: str) -> tuple[DeadLetter, ...]:
+        return await self._read(self._store.dead_letters, reader)
 
-    async def open_transactions(self) -> tuple[OpenTransaction, ...]:
+    async def open_transactions(self) -> tuple[JournaledTransaction, ...]:
         return await self._read(self._store.open_transactions)
 
-    async def transaction(self, transaction_id: int) -> OpenTransaction | None:
+    async def transaction(self, transaction_id: int) -> JournaledTransaction | None:
         return await self._read(self._store.transaction, transaction_id)
 
     async def devices(self) -> Mapping[str, Mapping[str, Any]]:
@@ -179,9 +190,9 @@ class GroupCommitJournal:
     async def receipts(self) -> tuple[Mapping[str, Any], ...]:
         return await self._read(self._store.receipts)
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> JournalStatistics:
         since = self._committing_since
-        return Statistics(
+        return JournalStatistics(
             entries=self._entries,
             commits=self._commits,
             waiting=len(self._gathered),

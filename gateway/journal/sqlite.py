@@ -20,10 +20,18 @@ import attrs
 from ..domain.clock import milliseconds
 from ..domain.events import ACCOUNTED, Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import patches
-from . import Aside, Bookmark, Entry, JournalError, OpenTransaction
+from . import Checkpoint, DeadLetter, Entry, JournaledTransaction, JournalError
 from .codec import dump, dump_object, load, load_object
 from .rules import is_retry, receipt_key, retired, start_key
-from .sqlite_file import SCHEMA_VERSION, check_sound, check_version, connect, locked, migrate, told
+from .sqlite_file import (
+    SCHEMA_VERSION,
+    check_sound,
+    check_version,
+    connect,
+    locked,
+    migrate,
+    store_error,
+)
 
 
 @attrs.define(eq=False)
@@ -36,7 +44,7 @@ class Append:
 
     events: tuple[Event, ...]
     bodies: list[tuple[str, str]]
-    bookmark: Bookmark | None
+    checkpoint: Checkpoint | None
     entries: tuple[Entry, ...] = ()
 
 
@@ -74,7 +82,7 @@ class SqliteStore:
                 connection.close()
             lock.close()
             if isinstance(exc, sqlite3.Error):
-                raise told(exc, path) from exc  # noqa: ASYNC104  an error of the store
+                raise store_error(exc, path) from exc  # noqa: ASYNC104  an error of the store
             raise
         return cls(path, writer, reader, lock, last, known)
 
@@ -94,8 +102,8 @@ class SqliteStore:
                 rows: list[tuple[int, str, str | None, str]] = []
                 for append in appends:
                     seq = self._number(append, seq, rows)
-                    if append.bookmark is not None:
-                        _save_bookmark(db, append.bookmark)
+                    if append.checkpoint is not None:
+                        _save_checkpoint(db, append.checkpoint)
                 db.executemany("insert into entry values (?, ?, ?, ?)", rows)
                 db.execute("commit")
             except BaseException:
@@ -104,7 +112,7 @@ class SqliteStore:
                 self._known = {name for (name,) in db.execute("select name from device")}
                 raise
         except sqlite3.Error as exc:
-            raise told(exc, self.path) from exc
+            raise store_error(exc, self.path) from exc
         self.last_seq = seq
 
     def _number(
@@ -116,10 +124,10 @@ class SqliteStore:
             event, body = given, dumped
             match event:
                 case TransactionStarted(transaction_id=0):
-                    event = _begun(self._writer, event, seq)
+                    event = _with_transaction_id(self._writer, event, seq)
                     body = dump(event)[1]
                 case TransactionSettled():
-                    event = _published(self._writer, event, seq)
+                    event = _with_published_ms(self._writer, event, seq)
                     body = dump(event)[1]
             self._remember_devices(event)
             account = event.charge_point_id if isinstance(event, ACCOUNTED) else None
@@ -141,11 +149,11 @@ class SqliteStore:
                     update = f"update device set state = json_set(state, {keys}) where name = ?"  # noqa: S608
                     self._writer.execute(update, (*values, name))
 
-    def trim(self, before: datetime, readers: Sequence[str], most: int) -> int:
+    def trim(self, before: datetime, readers: Sequence[str], limit: int) -> int:
         """See `Journal.trim`.  Rows that go leave room in the file for those that come."""
         db = self._writer
         try:
-            upto = self._needless(readers, most)
+            upto = self._last_unneeded(readers, limit)
             found = db.execute("select kind, body from entry where seq = ?", (upto,)).fetchone()
             if found is None or load(*found).received_at >= before:
                 return 0
@@ -164,11 +172,11 @@ class SqliteStore:
                     db.execute("rollback")
                 raise
         except sqlite3.Error as exc:
-            raise told(exc, self.path) from exc
+            raise store_error(exc, self.path) from exc
         return gone
 
-    def _needless(self, readers: Sequence[str], most: int) -> int:
-        """The last of the oldest `most` entries, or an earlier one where others are needed yet.
+    def _last_unneeded(self, readers: Sequence[str], limit: int) -> int:
+        """The last of the oldest `limit` entries, or an earlier one where others are needed yet.
 
         The newest entry stays in any case: entries are numbered on from it.
         """
@@ -176,7 +184,7 @@ class SqliteStore:
             "select min(first + ? - 1, last - 1, (select coalesce(min(seq) - 1, last) from tx"
             " where settled = 0)) from (select min(seq) as first, max(seq) as last from entry)"
         )
-        (upto,) = self._writer.execute(sql, (most,)).fetchone()
+        (upto,) = self._writer.execute(sql, (limit,)).fetchone()
         places: dict[str, int] = dict(self._writer.execute("select reader, seq from bookmark"))
         return min(int(upto or 0), *(places.get(reader, 0) for reader in readers))
 
@@ -193,24 +201,26 @@ class SqliteStore:
         )
         return self._entries(sql, (charge_point_id, first, last))
 
-    def bookmark(self, reader: str) -> Bookmark:
+    def checkpoint(self, reader: str) -> Checkpoint:
         rows = self._rows("select seq, ahead from bookmark where reader = ?", (reader,))
         for seq, ahead in rows:
-            return Bookmark(reader, seq, tuple((first, last) for first, last in load_object(ahead)))
-        return Bookmark(reader)
+            return Checkpoint(
+                reader, seq, tuple((first, last) for first, last in load_object(ahead))
+            )
+        return Checkpoint(reader)
 
-    def asides(self, reader: str) -> tuple[Aside, ...]:
+    def dead_letters(self, reader: str) -> tuple[DeadLetter, ...]:
         rows = self._rows("select seq, why from aside where reader = ? order by seq", (reader,))
-        return tuple(Aside(seq, why) for seq, why in rows)
+        return tuple(DeadLetter(seq, why) for seq, why in rows)
 
-    def open_transactions(self) -> tuple[OpenTransaction, ...]:
+    def open_transactions(self) -> tuple[JournaledTransaction, ...]:
         rows = self._rows("select id, charge_point, seq from tx where settled = 0 order by id")
-        return tuple(OpenTransaction(*row) for row in rows)
+        return tuple(JournaledTransaction(*row) for row in rows)
 
-    def transaction(self, transaction_id: int) -> OpenTransaction | None:
+    def transaction(self, transaction_id: int) -> JournaledTransaction | None:
         sql = "select id, charge_point, seq from tx where id = ?"
         for row in self._rows(sql, (transaction_id,)):
-            return OpenTransaction(*row)
+            return JournaledTransaction(*row)
         return None
 
     def devices(self) -> Mapping[str, Mapping[str, Any]]:
@@ -235,11 +245,11 @@ class SqliteStore:
         try:
             return self._reader.execute(sql, given).fetchall()
         except sqlite3.Error as exc:
-            raise told(exc, self.path) from exc
+            raise store_error(exc, self.path) from exc
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[SqliteStore]:
+def open_read_only(path: Path) -> Iterator[SqliteStore]:
     """The store of a gateway that may be running, for reading only.  Raises JournalError."""
     if not path.exists():
         raise JournalError(f"{path}: there is no such store; has the gateway ever run?")
@@ -249,22 +259,24 @@ def reading(path: Path) -> Iterator[SqliteStore]:
             check_version(db, path)
             yield SqliteStore(path, db, db, nothing, 0, set())
     except sqlite3.Error as exc:
-        raise told(exc, path) from exc
+        raise store_error(exc, path) from exc
 
 
-def _save_bookmark(db: sqlite3.Connection, bookmark: Bookmark) -> None:
+def _save_checkpoint(db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
     db.execute(
         "insert into bookmark values (?, ?, ?) on conflict (reader)"
         " do update set seq = excluded.seq, ahead = excluded.ahead",
-        (bookmark.reader, bookmark.seq, dump_object(bookmark.ahead)),
+        (checkpoint.reader, checkpoint.seq, dump_object(checkpoint.ahead)),
     )
     db.executemany(
         "insert or replace into aside values (?, ?, ?)",
-        [(bookmark.reader, aside.seq, aside.why) for aside in bookmark.aside],
+        [(checkpoint.reader, letter.seq, letter.why) for letter in checkpoint.dead_letters],
     )
 
 
-def _begun(db: sqlite3.Connection, event: TransactionStarted, seq: int) -> TransactionStarted:
+def _with_transaction_id(
+    db: sqlite3.Connection, event: TransactionStarted, seq: int
+) -> TransactionStarted:
     key = start_key(event)
     where = "(charge_point, connector, id_tag, started, meter_start) = (?, ?, ?, ?, ?)"
     found = db.execute(f"select id, settled from tx where {where}", key).fetchone()  # noqa: S608
@@ -283,7 +295,9 @@ def _begun(db: sqlite3.Connection, event: TransactionStarted, seq: int) -> Trans
     return attrs.evolve(event, transaction_id=given)
 
 
-def _published(db: sqlite3.Connection, event: TransactionSettled, seq: int) -> TransactionSettled:
+def _with_published_ms(
+    db: sqlite3.Connection, event: TransactionSettled, seq: int
+) -> TransactionSettled:
     key = receipt_key(event)
     found = db.execute("select published_ms from receipt where receipt_id = ?", (key,)).fetchone()
     if found is not None:

@@ -51,7 +51,7 @@ _CHECKED_WHOLE = 64 * 2**20  # bytes; a larger store would keep chargers waiting
 _SMALL_TABLES = ("bookmark", "aside", "tx", "device")
 
 
-def told(exc: sqlite3.Error, path: Path) -> JournalError:
+def store_error(exc: sqlite3.Error, path: Path) -> JournalError:
     """A fault of the store in an operator's words, with what to do about it."""
     advice = _ADVICE.get(getattr(exc, "sqlite_errorcode", 0) & 0xFF)
     return JournalError(f"{path}: {exc}" + (f"; {advice}" if advice else ""))

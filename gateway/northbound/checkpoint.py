@@ -11,16 +11,16 @@ from collections.abc import Collection, Iterable
 from ..journal import Span
 
 
-class Place:
+class CheckpointTracker:
     """seq: every entry up to it is dealt with.  ahead: runs beyond it that are too, ascending."""
 
     def __init__(self, seq: int, ahead: Iterable[Span] = ()) -> None:
         self.seq = seq
         self.ahead: tuple[Span, ...] = ()
         for first, last in ahead:
-            self.done(first, last)
+            self.mark_done(first, last)
 
-    def done(self, first: int, last: int) -> None:
+    def mark_done(self, first: int, last: int) -> None:
         """Note that the entries from `first` to `last` are dealt with."""
         runs: list[Span] = []
         for begin, end in sorted([*self.ahead, (first, last)]):
@@ -32,23 +32,23 @@ class Place:
                 runs.append((begin, end))
         self.ahead = tuple(runs)
 
-    def done_but(self, first: int, last: int, undone: Collection[int]) -> None:
+    def mark_done_except(self, first: int, last: int, undone: Collection[int]) -> None:
         """Note that the entries from `first` to `last` are dealt with, except some."""
         for seq in sorted(undone):
             if first < seq:
-                self.done(first, seq - 1)
+                self.mark_done(first, seq - 1)
             first = seq + 1
         if first <= last:
-            self.done(first, last)
+            self.mark_done(first, last)
 
     def is_overtaken(self, seq: int) -> bool:
         """Whether a later entry is dealt with."""
         return bool(self.ahead) and seq < self.ahead[-1][1]
 
-    def has(self, seq: int) -> bool:
+    def is_done(self, seq: int) -> bool:
         return seq <= self.seq or any(first <= seq <= last for first, last in self.ahead)
 
-    def left(self, upto: int) -> list[Span]:
+    def remaining(self, upto: int) -> list[Span]:
         """The runs up to and with `upto` that are not dealt with, ascending."""
         runs = []
         begin = self.seq + 1
@@ -58,6 +58,6 @@ class Place:
             begin = max(begin, last + 1)
         return runs
 
-    def behind(self, upto: int) -> int:
+    def count_remaining(self, upto: int) -> int:
         """How many entries up to and with `upto` are not dealt with."""
-        return sum(last - first + 1 for first, last in self.left(upto))
+        return sum(last - first + 1 for first, last in self.remaining(upto))

@@ -17,13 +17,13 @@ from ..domain.clock import milliseconds
 from ..domain.events import Event
 from ..domain.measurands import instantaneous
 from ..domain.redaction import shortened
-from .rpc_messages import Rpc
-from .telemetry import Row
+from .rpc_messages import RpcRequest
+from .telemetry import TelemetryRow
 
 METHOD, CONNECTOR = "settest", 1
 
 
-def alias(rpc: Rpc) -> Rpc:
+def map_rpc(rpc: RpcRequest) -> RpcRequest:
     """The prototype's one RPC, `settest` true or false on a charge point, is its connector 1's."""
     if rpc.method == METHOD and "/" not in rpc.device:
         return attrs.evolve(rpc, device=f"{rpc.device}/{CONNECTOR}", method="setCharging")
@@ -50,7 +50,7 @@ class _Charge:
     stopped: bool = False
 
 
-class Prototype:
+class PrototypeKeys:
     """Owns: the last transaction of each connector, for what only the summary at stop tells.
 
     It is forgotten when the next one starts, and not when it is told: that may be repeated.
@@ -59,20 +59,20 @@ class Prototype:
     def __init__(self) -> None:
         self._charges: dict[str, dict[int, _Charge]] = {}  # by charge point, then connector
 
-    def rows(self, entry: Entry) -> tuple[Row, ...]:
+    def rows(self, entry: Entry) -> tuple[TelemetryRow, ...]:
         """What the prototype told of an event, on the charge point's device."""
         event = entry.event
         values: dict[str, Any] = {}
         if action := _ACTIONS.get(type(event)):
             values = {"Charge Box Id": event.charge_point_id, "Command": action}
-        for told in self._told(event):
-            values |= told
+        for more in self._values_of(event):
+            values |= more
         if not values:
             return ()
         values = {k: shortened(v) if isinstance(v, str) else v for k, v in values.items()}
-        return (Row(event.charge_point_id, milliseconds(event.at), values),)
+        return (TelemetryRow(event.charge_point_id, milliseconds(event.at), values),)
 
-    def _told(self, event: Event) -> Iterator[Mapping[str, Any]]:
+    def _values_of(self, event: Event) -> Iterator[Mapping[str, Any]]:
         match event:
             case events.ChargePointConnected():
                 yield {"Charge Box Id": event.charge_point_id, "Connection": "ONLINE"}
@@ -116,10 +116,10 @@ class Prototype:
             if (register := measured.get("meter_wh")) is not None:
                 yield {"Energy Active Import Register": register}
             if (soc := measured.get("soc_percent")) is not None:
-                self._note(event, soc)
+                self._note_soc(event, soc)
                 yield {"SoC": soc}
 
-    def _note(self, event: events.MeterSampled, soc: float) -> None:
+    def _note_soc(self, event: events.MeterSampled, soc: float) -> None:
         charges, tx = self._charges_of(event), event.transaction_id
         charge = charges.get(event.connector_id)
         if charge is None and tx is not None:  # begun before this process
@@ -136,7 +136,7 @@ class Prototype:
         if charge is not None and charge.tx != event.transaction_id:
             charge = None
         meter_stop = _register(receipt.get("meter_stop_wh"))
-        told = {
+        summary = {
             "Charge Box Id": event.charge_point_id,
             "Status": "Available",
             "Remote-Start": "false",
@@ -151,7 +151,7 @@ class Prototype:
             "SoC Final": None if charge is None else charge.soc,
             "Energy Active Import Register": 0,
         }
-        return {key: value for key, value in told.items() if value is not None}
+        return {key: value for key, value in summary.items() if value is not None}
 
 
 def _register(shown: int | str | None) -> float | None:

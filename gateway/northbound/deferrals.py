@@ -12,52 +12,52 @@ from __future__ import annotations
 import attrs
 import trio
 
-from .checkpoint import Place
+from .checkpoint import CheckpointTracker
 
-MINUTE = 60.0  # seconds for which something is put off
-_TIMES = 3
-_AT_ONCE = 20  # put off on one link, until it is asked at once whether it is the server
+DEFERRAL_S = 60.0  # seconds for which something is put off
+_MAX_DEFERRALS = 3
+_MAX_AT_ONCE = 20  # put off on one link, until it is asked at once whether it is the server
 
 Key = int | str  # an entry, or a device
 
 
 @attrs.define
-class _PutOff:
+class _Deferral:
     times: int = 0
-    counted_at: float = -MINUTE
+    counted_at: float = -DEFERRAL_S
 
 
-class Patience:
+class DeferralCounts:
     """Owns: how often what was put off, over all links."""
 
     def __init__(self) -> None:
-        self._put_off: dict[Key, _PutOff] = {}
+        self._deferrals: dict[Key, _Deferral] = {}
 
-    def is_over(self, key: Key) -> bool:
+    def is_exhausted(self, key: Key) -> bool:
         """Whether it was put off as often as anything is."""
-        return key in self._put_off and self._put_off[key].times >= _TIMES
+        return key in self._deferrals and self._deferrals[key].times >= _MAX_DEFERRALS
 
     def count(self, key: Key) -> None:
         """It was put off on a link whose server is well; counts once in a minute."""
         now = trio.current_time()
-        put_off = self._put_off.setdefault(key, _PutOff())
-        if now - put_off.counted_at >= MINUTE / 2:
-            put_off.times, put_off.counted_at = put_off.times + 1, now
+        deferral = self._deferrals.setdefault(key, _Deferral())
+        if now - deferral.counted_at >= DEFERRAL_S / 2:
+            deferral.times, deferral.counted_at = deferral.times + 1, now
 
-    def taken(self, device: str) -> None:
+    def admitted(self, device: str) -> None:
         """It was let in."""
-        self._put_off.pop(device, None)
+        self._deferrals.pop(device, None)
 
-    def forget(self, place: Place) -> None:
+    def forget_done(self, tracker: CheckpointTracker) -> None:
         """Entries that are dealt with."""
-        self._put_off = {
-            key: put_off
-            for key, put_off in self._put_off.items()
-            if isinstance(key, str) or not place.has(key)
+        self._deferrals = {
+            key: deferral
+            for key, deferral in self._deferrals.items()
+            if isinstance(key, str) or not tracker.is_done(key)
         }
 
 
-class PutOff:
+class LinkDeferrals:
     """What is put off on one link, and since when."""
 
     def __init__(self) -> None:
@@ -73,4 +73,4 @@ class PutOff:
     def is_due(self) -> bool:
         """Whether it is time to give the link up for a new one."""
         waited = trio.current_time() - self._since
-        return len(self.keys) >= _AT_ONCE or (bool(self.keys) and waited >= MINUTE)
+        return len(self.keys) >= _MAX_AT_ONCE or (bool(self.keys) and waited >= DEFERRAL_S)

@@ -7,87 +7,93 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from .batching import connect
-from .deferrals import Patience
-from .mqtt import REFUSED, Delivery, acknowledged, no_puback
-from .poison import Watched
-from .rate_limits import Pace
+from .batching import connect_message
+from .deferrals import DeferralCounts
+from .mqtt import REFUSED, Delivery, no_puback, wait_acknowledged
+from .poison import WatchedLink
+from .rate_limits import RateLimiter
 
-_AT_ONCE = 20
-_MOST_UNANSWERED = 20  # on one link: each holds a place among the messages under way
+_MAX_AT_ONCE = 20
+_MAX_UNANSWERED = 20  # on one link: each holds a place among the messages under way
 
 log = structlog.get_logger(__name__)
 
 
-class Admission:
+class DeviceSessions:
     """Owns: which devices are let in on this link, and which are kept out."""
 
-    def __init__(self, link: Watched, pace: Pace, patience: Patience, session_log: str) -> None:
+    def __init__(
+        self,
+        link: WatchedLink,
+        rate_limiter: RateLimiter,
+        deferral_counts: DeferralCounts,
+        session_log: str,
+    ) -> None:
         self._link = link
-        self._pace = pace
-        self._patience = patience
+        self._rate_limiter = rate_limiter
+        self._deferral_counts = deferral_counts
         self._session_log = session_log
         self._unanswered = 0
-        self.let_in: set[str] = set()
-        self.kept_out: set[str] = set()
+        self.admitted: set[str] = set()
+        self.rejected: set[str] = set()
 
     @property
     def is_full(self) -> bool:
         """Whether more `connect`s are unanswered than a link can bear."""
-        return self._unanswered > _MOST_UNANSWERED
+        return self._unanswered > _MAX_UNANSWERED
 
-    def keeps_out(self, device: str) -> bool:
+    def is_rejected(self, device: str) -> bool:
         """Whether it was kept out, on this link or until now on all of them."""
-        return device in self.kept_out or self._patience.is_over(device)
+        return device in self.rejected or self._deferral_counts.is_exhausted(device)
 
-    async def announce(self, devices: Iterable[str], *, again: bool = False) -> None:
+    async def announce(self, devices: Iterable[str], *, retry_rejected: bool = False) -> None:
         """Have devices let in that are not yet, as long as the link is not full.
 
-        again: also some of those that were kept out until now.  A server before 4.2.1.1 says
-            nothing, ever, to one that it does not let in (section 9), and only so many may be
+        retry_rejected: also some of those that were kept out until now.  A server before 4.2.1.1
+            says nothing, ever, to one that it does not let in (section 9), and only so many may be
             waited for.
         Raises LinkLost, also where it is the server that lets nobody in.
         """
-        devices = [device for device in devices if device not in self.let_in]
-        new = [device for device in devices if not self.keeps_out(device)]
-        if again and len(new) < len(devices):
-            kept_out = [device for device in devices if self.keeps_out(device)]
-            room = max(0, _MOST_UNANSWERED // 2 - self._unanswered)
-            new += random.sample(kept_out, min(room, len(kept_out)))  # each has its turn
-        for first in range(0, len(new), _AT_ONCE):
+        devices = [device for device in devices if device not in self.admitted]
+        new = [device for device in devices if not self.is_rejected(device)]
+        if retry_rejected and len(new) < len(devices):
+            rejected = [device for device in devices if self.is_rejected(device)]
+            room = max(0, _MAX_UNANSWERED // 2 - self._unanswered)
+            new += random.sample(rejected, min(room, len(rejected)))  # each has its turn
+        for first in range(0, len(new), _MAX_AT_ONCE):
             if not self.is_full:
-                await self.connect(new[first : first + _AT_ONCE])
+                await self.connect(new[first : first + _MAX_AT_ONCE])
 
     async def connect(self, devices: Sequence[str]) -> None:
         """Announce devices, whether they are let in already or not.  Raises LinkLost."""
         sent = []
         for device in devices:
-            await self._pace.call()
-            sent.append((device, await self._link.send(connect(device, self._session_log))))
-        await acknowledged([delivery for _, delivery in sent])
-        out = {device for device, delivery in sent if not _is_taken(delivery)}
-        if out:
-            await self._ask_whether_it_is_the_server()
-            out.discard(self._session_log)  # which is let in by now
-            if news := [device for device in out if not self.keeps_out(device)]:
-                log.warning("ThingsBoard does not let devices in", devices=sorted(news))
+            await self._rate_limiter.wait_to_send()
+            sent.append((device, await self._link.send(connect_message(device, self._session_log))))
+        await wait_acknowledged([delivery for _, delivery in sent])
+        rejected = {device for device, delivery in sent if not _is_admitted(delivery)}
+        if rejected:
+            await self._check_server()
+            rejected.discard(self._session_log)  # which is let in by now
+            if newly_rejected := [device for device in rejected if not self.is_rejected(device)]:
+                log.warning("ThingsBoard does not let devices in", devices=sorted(newly_rejected))
         for device, delivery in sent:
-            if device in out:
-                self.let_in.discard(device)
-                self.kept_out.add(device)
+            if device in rejected:
+                self.admitted.discard(device)
+                self.rejected.add(device)
                 self._unanswered += delivery.code is None
             else:
-                self.let_in.add(device)
-                self.kept_out.discard(device)
-                self._patience.taken(device)
+                self.admitted.add(device)
+                self.rejected.discard(device)
+                self._deferral_counts.admitted(device)
 
-    async def _ask_whether_it_is_the_server(self) -> None:
-        ours = await self._link.send(connect(self._session_log, self._session_log))
-        if not await acknowledged([ours]):
-            raise self._link.give_up(str(no_puback()))
-        if not _is_taken(ours):
-            raise self._link.give_up(f"ThingsBoard lets nobody in (0x{ours.code:02x})")
+    async def _check_server(self) -> None:
+        delivery = await self._link.send(connect_message(self._session_log, self._session_log))
+        if not await wait_acknowledged([delivery]):
+            raise self._link.end_error(str(no_puback()))
+        if not _is_admitted(delivery):
+            raise self._link.end_error(f"ThingsBoard lets nobody in (0x{delivery.code:02x})")
 
 
-def _is_taken(delivery: Delivery) -> bool:
+def _is_admitted(delivery: Delivery) -> bool:
     return delivery.code is not None and delivery.code < REFUSED

@@ -10,39 +10,41 @@ from __future__ import annotations
 import trio
 
 from ..domain.clock import milliseconds
-from ..observability.frame_tap import Traced, Watch
-from .delivery import Teller
-from .telemetry import Row
+from ..observability.frame_tap import FrameSubscription, TappedFrame
+from .delivery import TelemetrySender
+from .telemetry import TelemetryRow
 
-_AT_ONCE = 100  # frames a second in all, that a flood leaves room for what counts
+_MAX_BATCH = 100  # frames a second in all, that a flood leaves room for what counts
 _ATTEMPTS = 2
-_GATHER = 1.0  # seconds between two messages
-MOST_CHARACTERS = 4_096  # of a frame: escaped it still fits into a message
+_BATCH_INTERVAL = 1.0  # seconds between two messages
+MAX_CHARACTERS = 4_096  # of a frame: escaped it still fits into a message
 
 
-class Traces:
+class FrameTraces:
     """Owns: rows that are not acknowledged yet, and the last instant of each device."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self._rows: list[Row] = []
+    def __init__(self, subscription: FrameSubscription) -> None:
+        self._subscription = subscription
+        self._rows: list[TelemetryRow] = []
         self._attempts = 0
         self._last_ts: dict[str, int] = {}
 
-    async def tell(self, teller: Teller) -> None:
+    async def publish(self, sender: TelemetrySender) -> None:
         """Tell until cancelled.  Raises LinkLost."""
         while True:
             if not self._rows or self._attempts >= _ATTEMPTS:
-                self._rows = [self._row(traced) for traced in await self._watch.gathered(_AT_ONCE)]
+                self._rows = [
+                    self._row(traced) for traced in await self._subscription.take_batch(_MAX_BATCH)
+                ]
                 self._attempts = 0
             self._attempts += 1
-            await teller.tell(self._rows)
+            await sender.send_unjournaled(self._rows)
             self._rows = []
-            await trio.sleep(_GATHER)
+            await trio.sleep(_BATCH_INTERVAL)
 
-    def _row(self, traced: Traced) -> Row:
+    def _row(self, traced: TappedFrame) -> TelemetryRow:
         """At an instant of its own: ThingsBoard keeps one value for each."""
         device = traced.charge_point_id
         ts = max(milliseconds(traced.at), self._last_ts.get(device, 0) + 1)
         self._last_ts[device] = ts
-        return Row(device, ts, {"trace": traced.told(MOST_CHARACTERS)})
+        return TelemetryRow(device, ts, {"trace": traced.as_json(MAX_CHARACTERS)})

@@ -11,43 +11,43 @@ from __future__ import annotations
 
 import structlog
 
-from .statistics import Statistics
+from .statistics import DeliveryStatistics
 
 log = structlog.get_logger(__name__)
 
 
-class Trouble:
+class LinkStatus:
     """Owns: `connected` and `why` of the statistics."""
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, statistics: DeliveryStatistics) -> None:
         self._statistics = statistics
-        self._known = ""  # the trouble that was told, until a link has held
+        self._logged_problem = ""  # the trouble that was told, until a link has held
 
     def link_up(self) -> None:
         self._statistics.connected = True
-        if self._known:
-            log.debug("link up", after=self._known)
+        if self._logged_problem:
+            log.debug("link up", after=self._logged_problem)
         else:
-            self._told_up()
+            self._log_up()
 
     def link_holds(self) -> None:
         """It has lasted longer than one that comes to nothing."""
-        if self._known:
-            self._told_up()
+        if self._logged_problem:
+            self._log_up()
 
     def link_down(self, why: str) -> None:
         """why: in an operator's words, and what is to be done where there is anything."""
         self._statistics.connected, self._statistics.why = False, why
-        if why == self._known:
+        if why == self._logged_problem:
             log.debug("link lost again", why=why)
         else:
             log.warning("link lost", why=why)
-            self._known = why
+            self._logged_problem = why
 
     def link_ended(self) -> None:
         """By our own will."""
         self._statistics.connected, self._statistics.why = False, "the gateway stops"
 
-    def _told_up(self) -> None:
+    def _log_up(self) -> None:
         log.info("link up")
-        self._known = self._statistics.why = ""
+        self._logged_problem = self._statistics.why = ""

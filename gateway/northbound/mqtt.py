@@ -21,20 +21,20 @@ from paho.mqtt.client import error_string
 from paho.mqtt.reasoncodes import ReasonCode
 from trio_asyncio import aio_as_trio
 
-from .reason_codes import NO_PUBACK, ended, refused
+from .reason_codes import NO_PUBACK, connack_reason, disconnect_reason
 
 CONNECT_TIMEOUT = 10.0  # seconds for CONNACK and SUBACK
 PUBACK_TIMEOUT = 20.0  # seconds; ThingsBoard takes 10 to refuse a bad device name
 KEEP_ALIVE = 30  # seconds between pings on an idle link
 IN_FLIGHT = 50  # publishes without a PUBACK; ThingsBoard closes beyond 100
 REFUSED = 0x80  # a PUBACK reason code from here on (MQTT 5 §3.4.2.1)
-FAILED = 0x80  # the PUBACK of a server that could not, whatever the message
-QUOTA = 0x97  # the PUBACK to what exceeds a limit
+UNSPECIFIED_ERROR = 0x80  # the PUBACK of a server that could not, whatever the message
+QUOTA_EXCEEDED = 0x97  # the PUBACK to what exceeds a limit
 
 
-def tells_of_server(code: int) -> bool:
+def is_server_state(code: int) -> bool:
     """Whether a PUBACK tells of the server's state, and not of the message."""
-    return code in (FAILED, QUOTA)
+    return code in (UNSPECIFIED_ERROR, QUOTA_EXCEEDED)
 
 
 class LinkLost(Exception):
@@ -78,7 +78,7 @@ class Link(Sender, Protocol):
         """What comes on the subscribed topics.  Raises LinkLost when the connection ends."""
 
 
-async def acknowledged(deliveries: Sequence[Delivery]) -> bool:
+async def wait_acknowledged(deliveries: Sequence[Delivery]) -> bool:
     """Whether all were in good time; returns as soon as they are."""
     with trio.move_on_after(PUBACK_TIMEOUT):
         for delivery in deliveries:
@@ -88,9 +88,9 @@ async def acknowledged(deliveries: Sequence[Delivery]) -> bool:
     return False
 
 
-async def confirmed(deliveries: Sequence[Delivery]) -> list[int]:
+async def puback_codes(deliveries: Sequence[Delivery]) -> list[int]:
     """The reason code of each PUBACK, once all have come.  Raises LinkLost if one does not."""
-    if not await acknowledged(deliveries):
+    if not await wait_acknowledged(deliveries):
         raise no_puback()
     return [delivery.code for delivery in deliveries if delivery.code is not None]
 
@@ -101,7 +101,7 @@ def no_puback() -> LinkLost:
 
 async def publish(link: Sender, publications: Iterable[Publication]) -> list[int]:
     """Send all and wait for all; the reason code of each PUBACK.  Raises LinkLost."""
-    return await confirmed([await link.send(publication) for publication in publications])
+    return await puback_codes([await link.send(publication) for publication in publications])
 
 
 @attrs.frozen(kw_only=True)
@@ -146,11 +146,11 @@ class _Client(aiomqtt.Client):
         if self._disconnected.done() and not self._disconnected.cancelled():
             exc = self._disconnected.exception() or exc
         if isinstance(exc, aiomqtt.MqttCodeError) and isinstance(exc.rc, ReasonCode):
-            worded = refused if isinstance(exc, MqttConnectError) else ended
+            worded = connack_reason if isinstance(exc, MqttConnectError) else disconnect_reason
             return worded(int(exc.rc.value), str(exc.rc))
         return str(exc)
 
-    def look_away(self) -> None:
+    def ignore_end(self) -> None:
         """Nobody asks any more why it ended; asyncio complains of answers that nobody fetches."""
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()
@@ -222,13 +222,13 @@ async def open_link(broker: Broker, topics: Sequence[str]) -> AsyncIterator[Link
                 yield _AioLink(client)
     except* (aiomqtt.MqttError, OSError) as group:
         # OSError: EBADF, out of the loop's own tasks, where paho has closed the socket already.
-        raise LinkLost(_words(group, client)) from group
+        raise LinkLost(_reason_of(group, client)) from group
     finally:
         if client is not None:
-            client.look_away()
+            client.ignore_end()
 
 
-def _words(group: BaseExceptionGroup[BaseException], client: _Client | None) -> str:
+def _reason_of(group: BaseExceptionGroup[BaseException], client: _Client | None) -> str:
     first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]

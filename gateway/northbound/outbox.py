@@ -15,32 +15,32 @@ import structlog
 import trio
 
 from ..bus import Entry, EventBus, Subscription
-from ..journal import Bookmark
-from .checkpoint import Place
-from .delivery import Batch, Teller
-from .telemetry import Row
+from ..journal import Checkpoint
+from .checkpoint import CheckpointTracker
+from .delivery import Batch, TelemetrySender
+from .telemetry import TelemetryRow
 
 READER = "thingsboard"
-_MOST_AT_ONCE = 1_000  # entries packed together
-_AT_A_STRETCH = 50  # entries translated without letting others run
+_MAX_BATCH = 1_000  # entries packed together
+_ROWS_PER_CHECKPOINT = 50  # entries translated without letting others run
 # Seconds in which new entries gather: a sample and what it costs, which the accountant says a
 # moment later, are then one object in one message, and each object costs ThingsBoard.
-_GATHER = 0.05
-_REST = 0.05  # seconds between two batches of a backlog, so that others have their turn
-_MOST_BATCHES = 20  # batches of new entries on their way
-_MOST_OLD_BATCHES = 2  # and of a backlog, so that what is new never waits long behind it
+_BATCH_INTERVAL = 0.05
+_BACKLOG_PAUSE = 0.05  # seconds between two batches of a backlog, so that others have their turn
+_MAX_BATCHES = 20  # batches of new entries on their way
+_MAX_BACKLOG_BATCHES = 2  # and of a backlog, so that what is new never waits long behind it
 
 log = structlog.get_logger(__name__)
 
-Translate = Callable[[Entry], Sequence[Row]]
-Gathered = Callable[[int], Awaitable[Sequence[Entry]]]
+Translate = Callable[[Entry], Sequence[TelemetryRow]]
+ReadBatch = Callable[[int], Awaitable[Sequence[Entry]]]
 
 
 class Outbox:
     """Owns: the place in the journal.
 
     entries: a view of all that is published, read by nobody else.
-    in_order: how many entries may be told before those that come now; a longer backlog is
+    max_in_order: how many entries may be told before those that come now; a longer backlog is
         overtaken.  None: everything is told in order, however long it takes.
     """
 
@@ -48,97 +48,108 @@ class Outbox:
         self,
         bus: EventBus,
         entries: Subscription,
-        place: Place,
+        tracker: CheckpointTracker,
         translate: Translate,
-        in_order: int | None,
+        max_in_order: int | None,
     ) -> None:
         self._bus = bus
         self._entries = entries
-        self._place = place
+        self._tracker = tracker
         self._translate = translate
-        self._in_order = in_order
+        self._max_in_order = max_in_order
 
-    def rest(self) -> None:
+    def disconnected(self) -> None:
         """There is no link: what comes is in the journal, and memory need not hold it."""
-        self._entries.rewind(self._place.seq)
+        self._entries.rewind(self._tracker.seq)
 
-    async def tell(self, teller: Teller, newest: int) -> None:
+    async def publish_all(self, sender: TelemetrySender, newest_seq: int) -> None:
         """Tell until nothing more will be published; returns when all of it is acknowledged.
 
-        newest: the entry up to which all that is not told yet is a backlog.
+        newest_seq: the entry up to which all that is not told yet is a backlog.
         """
-        overtake = self._in_order is not None and self._place.behind(newest) > self._in_order
-        start = newest if overtake else self._place.seq
+        overtake = (
+            self._max_in_order is not None
+            and self._tracker.count_remaining(newest_seq) > self._max_in_order
+        )
+        start = newest_seq if overtake else self._tracker.seq
         self._entries.rewind(start)
         async with trio.open_nursery() as nursery:
             if overtake:
-                nursery.start_soon(self._tell_backlog, teller, newest)
-            await self._tell(teller, partial(self._entries.gathered, within=_GATHER), start + 1)
+                nursery.start_soon(self._publish_backlog, sender, newest_seq)
+            await self._publish(
+                sender, partial(self._entries.take_batch, within=_BATCH_INTERVAL), start + 1
+            )
 
-    async def _tell_backlog(self, teller: Teller, newest: int) -> None:
-        log.info("telling a backlog beside new values", entries=self._place.behind(newest))
-        for first, last in self._place.left(newest):
-            await self._tell(teller, self._stretch(first, last), first, old=True)
+    async def _publish_backlog(self, sender: TelemetrySender, newest_seq: int) -> None:
+        log.info(
+            "telling a backlog beside new values", entries=self._tracker.count_remaining(newest_seq)
+        )
+        for first, last in self._tracker.remaining(newest_seq):
+            await self._publish(sender, self._journal_range(first, last), first, backlog=True)
         # What each device was told last was not what is true of it now.
-        teller.show_again()
+        sender.keep_alive_soon()
         log.info("backlog told")
 
-    def _stretch(self, first: int, last: int) -> Gathered:
+    def _journal_range(self, first: int, last: int) -> ReadBatch:
         """The entries from `first` to `last`, from the journal."""
         after = first - 1
 
-        async def gathered(most: int) -> Sequence[Entry]:
+        async def read_batch(limit: int) -> Sequence[Entry]:
             nonlocal after
-            page = await self._bus.journal.read(after=after, limit=min(most, last - after))
+            page = await self._bus.journal.read(after=after, limit=min(limit, last - after))
             after = page[-1].seq if page else last
             return page
 
-        return gathered
+        return read_batch
 
-    async def _tell(
-        self, teller: Teller, gathered: Gathered, first: int, *, old: bool = False
+    async def _publish(
+        self, sender: TelemetrySender, read_batch: ReadBatch, first: int, *, backlog: bool = False
     ) -> None:
         """Tell what is gathered, which begins with entry `first`, until there is no more.
 
         Messages leave while earlier ones are not acknowledged yet; the place moves when they
         are.  So what is told is bounded by the server, and not by the way to it and back.
         """
-        most = _MOST_OLD_BATCHES if old else _MOST_BATCHES
-        on_their_way, told = trio.open_memory_channel[Batch](most)
+        max_batches = _MAX_BACKLOG_BATCHES if backlog else _MAX_BATCHES
+        send_sent, sent = trio.open_memory_channel[Batch](max_batches)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._settle, teller, told)
-            async with on_their_way:
-                while entries := await gathered(_MOST_AT_ONCE):
+            nursery.start_soon(self._settle, sender, sent)
+            async with send_sent:
+                while entries := await read_batch(_MAX_BATCH):
                     last = entries[-1].seq
                     rows = await self._rows(entries)
-                    await on_their_way.send(await teller.send((first, last), rows, old=old))
+                    await send_sent.send(
+                        await sender.send_batch((first, last), rows, backlog=backlog)
+                    )
                     first = last + 1
-                    if old:
-                        await trio.sleep(_REST)
+                    if backlog:
+                        await trio.sleep(_BACKLOG_PAUSE)
 
-    async def _settle(self, teller: Teller, told: trio.MemoryReceiveChannel[Batch]) -> None:
+    async def _settle(
+        self, sender: TelemetrySender, sent: trio.MemoryReceiveChannel[Batch]
+    ) -> None:
         """Move the place over what is acknowledged, and aside what is refused.
 
         What is put off stays undone behind it, and is told on the next link.
         """
-        async for batch in told:
-            settled = await teller.settle(batch)
-            place = self._place
-            place.done_but(*batch.span, settled.put_off)
+        async for batch in sent:
+            settled = await sender.settle(batch)
+            tracker = self._tracker
+            tracker.mark_done_except(*batch.span, settled.deferred)
             if not batch.is_empty:  # a step past what nobody is told is saved with the next that is
-                bookmark = Bookmark(READER, place.seq, place.ahead, settled.aside)
-                self._bus.publish_soon(bookmark=bookmark)
+                checkpoint = Checkpoint(READER, tracker.seq, tracker.ahead, settled.dead_letters)
+                self._bus.publish_soon(checkpoint=checkpoint)
 
-    async def _rows(self, entries: Sequence[Entry]) -> list[tuple[int, Row]]:
-        told: list[tuple[int, Row]] = []
+    async def _rows(self, entries: Sequence[Entry]) -> list[tuple[int, TelemetryRow]]:
+        entry_rows: list[tuple[int, TelemetryRow]] = []
         for count, entry in enumerate(entries, 1):
-            if not self._place.has(entry.seq):
-                told.extend([(entry.seq, row) for row in self._rows_of(entry)])
-            if count % _AT_A_STRETCH == 0:
+            if not self._tracker.is_done(entry.seq):
+                entry_rows.extend([(entry.seq, row) for row in self._rows_of(entry)])
+            if count % _ROWS_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
-        return told
+        return entry_rows
 
-    def _rows_of(self, entry: Entry) -> Sequence[Row]:
+    def _rows_of(self, entry: Entry) -> Sequence[TelemetryRow]:
         try:
             return self._translate(entry)
         except Exception:

@@ -22,200 +22,226 @@ import attrs
 import structlog
 import trio
 
-from .batching import Parcel, Told
-from .checkpoint import Place
-from .deferrals import Patience
+from .batching import RowPart, TelemetryMessage
+from .checkpoint import CheckpointTracker
+from .deferrals import DeferralCounts
 from .mqtt import (
-    FAILED,
-    QUOTA,
+    QUOTA_EXCEEDED,
     REFUSED,
+    UNSPECIFIED_ERROR,
     Delivery,
     Link,
     LinkLost,
     Publication,
-    confirmed,
-    tells_of_server,
+    is_server_state,
+    puback_codes,
 )
-from .rate_limits import Pace
-from .telemetry import Row
+from .rate_limits import RateLimiter
+from .telemetry import TelemetryRow
 
 ATTEMPTS = 3  # at an entry that is refused, or lost alone, before it is set aside
-_JUST_ARRIVED = 5  # messages acknowledged before the end, the last of which may have been its cause
-_AFTERMATH = 0.3  # seconds in which a server that refuses and closes has closed
+_LAST_ACKNOWLEDGED = (
+    5  # messages acknowledged before the end, the last of which may have been its cause
+)
+_CLOSE_WAIT_S = 0.3  # seconds in which a server that refuses and closes has closed
 _REMEMBERED = 100  # messages on their way or just arrived
 
 log = structlog.get_logger(__name__)
 
 
-class Suspects:
+class PoisonDetector:
     """Owns: the doubts, over all links.  What it remembers is bounded by what flew at a loss."""
 
-    def __init__(self, pace: Pace, patience: Patience) -> None:
-        self._pace = pace
-        self._patience = patience
-        self._doubted: set[int] = set()  # entries
-        self._alone: set[int] = set()  # of which no two share a message
-        self._arrived: dict[tuple[str, int | None, int], set[str]] = {}  # keys of a row
-        self._lost: Counter[Told] = Counter()
-        self._last: Watched | None = None
+    def __init__(self, rate_limiter: RateLimiter, deferral_counts: DeferralCounts) -> None:
+        self._rate_limiter = rate_limiter
+        self._deferral_counts = deferral_counts
+        self._suspected: set[int] = set()  # entries
+        self._isolated: set[int] = set()  # of which no two share a message
+        self._delivered: dict[tuple[str, int | None, int], set[str]] = {}  # keys of a row
+        self._losses: Counter[RowPart] = Counter()
+        self._last_link: WatchedLink | None = None
 
-    def watch(self, link: Link, place: Place) -> Watched:
-        """A new link; what the one before left unsaid is judged.  place: what is dealt with."""
-        if self._last is not None:
-            self._judge(self._last)
-        self._forget(place)
-        self._last = Watched(link, self)
-        return self._last
+    def watch_link(self, link: Link, tracker: CheckpointTracker) -> WatchedLink:
+        """A new link; what the one before left unsaid is judged.  tracker: what is dealt with."""
+        if self._last_link is not None:
+            self._examine(self._last_link)
+        self._forget(tracker)
+        self._last_link = WatchedLink(link, self)
+        return self._last_link
 
-    def _judge(self, last: Watched) -> None:
-        lonely = last.lonely
-        if lonely is not None and not last.given_up and _at_fault(last.flying[-1][1]):
-            self._alone |= lonely.seqs
-            if len(lonely.seqs) == 1 and last.alive.is_set():
-                (seq,) = lonely.seqs
-                if last.flying[-1][1].code == FAILED:  # it may be the server, so that takes longer
-                    self._patience.count(seq)
+    def _examine(self, link: WatchedLink) -> None:
+        alone = link.sent_alone
+        if (
+            alone is not None
+            and not link.ended_by_us
+            and _may_have_ended_link(link.in_flight[-1][1])
+        ):
+            self._isolated |= alone.seqs
+            if len(alone.seqs) == 1 and link.server_alive.is_set():
+                (seq,) = alone.seqs
+                if (
+                    link.in_flight[-1][1].code == UNSPECIFIED_ERROR
+                ):  # it may be the server, so that takes longer
+                    self._deferral_counts.count(seq)
                 else:
-                    self._lost.update(lonely.told)
+                    self._losses.update(alone.parts)
                 log.info("the link ended at a message", seq=seq)
-        arrived = [seqs for seqs, delivery in last.flying if seqs and delivery.code is not None]
-        for seqs, delivery in last.flying:
+        acknowledged = [
+            seqs for seqs, delivery in link.in_flight if seqs and delivery.code is not None
+        ]
+        for seqs, delivery in link.in_flight:
             if delivery.code is None:
-                self._doubted |= seqs
-            elif delivery.code == QUOTA:
-                self._pace.hit()
-            elif delivery.code >= REFUSED and not tells_of_server(delivery.code):
-                self._alone |= seqs
-        self._doubted.update(*arrived[-_JUST_ARRIVED:])
+                self._suspected |= seqs
+            elif delivery.code == QUOTA_EXCEEDED:
+                self._rate_limiter.limit_exceeded()
+            elif delivery.code >= REFUSED and not is_server_state(delivery.code):
+                self._isolated |= seqs
+        self._suspected.update(*acknowledged[-_LAST_ACKNOWLEDGED:])
 
-    def _forget(self, place: Place) -> None:
-        self._doubted = {seq for seq in self._doubted if not place.has(seq)}
-        self._alone = {seq for seq in self._alone if not place.has(seq)}
-        self._arrived = {row: keys for row, keys in self._arrived.items() if not place.has(row[2])}
-        self._lost = Counter({told: n for told, n in self._lost.items() if not place.has(told[2])})
+    def _forget(self, tracker: CheckpointTracker) -> None:
+        self._suspected = {seq for seq in self._suspected if not tracker.is_done(seq)}
+        self._isolated = {seq for seq in self._isolated if not tracker.is_done(seq)}
+        self._delivered = {
+            row: keys for row, keys in self._delivered.items() if not tracker.is_done(row[2])
+        }
+        self._losses = Counter(
+            {part: n for part, n in self._losses.items() if not tracker.is_done(part[2])}
+        )
 
-    def untold(self, told: Iterable[tuple[int, Row]]) -> list[tuple[int, Row]]:
+    def undelivered(
+        self, entry_rows: Iterable[tuple[int, TelemetryRow]]
+    ) -> list[tuple[int, TelemetryRow]]:
         """Without what has arrived already."""
-        if not self._arrived:
-            return list(told)
+        if not self._delivered:
+            return list(entry_rows)
         left = []
-        for seq, row in told:
-            arrived = self._arrived.get((row.device, row.ts, seq), ())
-            values = {key: value for key, value in row.values.items() if key not in arrived}
+        for seq, row in entry_rows:
+            delivered = self._delivered.get((row.device, row.ts, seq), ())
+            values = {key: value for key, value in row.values.items() if key not in delivered}
             if values:
                 left.append((seq, attrs.evolve(row, values=values)))
         return left
 
-    def apart(self, told: Sequence[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    def split_suspected(
+        self, entry_rows: Sequence[tuple[int, TelemetryRow]]
+    ) -> Iterator[list[tuple[int, TelemetryRow]]]:
         """In order, cut where what is doubted begins or ends."""
-        if not self._doubted and not self._alone:
-            yield list(told)
+        if not self._suspected and not self._isolated:
+            yield list(entry_rows)
             return
-        for _, some in groupby(told, lambda item: self._doubt(item[0])):
+        for _, some in groupby(entry_rows, lambda item: self._group_of(item[0])):
             yield list(some)
 
-    def _doubt(self, seq: int) -> int:
+    def _group_of(self, seq: int) -> int:
         """0 for none, -1 for a doubted entry, its number for one that goes alone."""
-        if seq in self._alone:
+        if seq in self._isolated:
             return seq
-        return -1 if seq in self._doubted else 0
+        return -1 if seq in self._suspected else 0
 
-    def doubts(self, parcel: Parcel) -> bool:
-        return not (self._doubted.isdisjoint(parcel.seqs) and self._alone.isdisjoint(parcel.seqs))
+    def is_suspected(self, message: TelemetryMessage) -> bool:
+        return not (
+            self._suspected.isdisjoint(message.seqs) and self._isolated.isdisjoint(message.seqs)
+        )
 
-    def has_lost(self, parcel: Parcel) -> bool:
-        return not self._alone.isdisjoint(parcel.seqs)
+    def must_go_alone(self, message: TelemetryMessage) -> bool:
+        return not self._isolated.isdisjoint(message.seqs)
 
-    def condemned(self, parcel: Parcel) -> bool:
-        return any(self._lost[told] >= ATTEMPTS for told in parcel.told)
+    def is_poison(self, message: TelemetryMessage) -> bool:
+        return any(self._losses[part] >= ATTEMPTS for part in message.parts)
 
-    def acquit(self, parcel: Parcel) -> None:
-        for device, ts, seq, keys in parcel.told:
-            self._arrived.setdefault((device, ts, seq), set()).update(keys)
-            self._lost.pop((device, ts, seq, keys), None)
+    def note_delivered(self, message: TelemetryMessage) -> None:
+        for device, ts, seq, keys in message.parts:
+            self._delivered.setdefault((device, ts, seq), set()).update(keys)
+            self._losses.pop((device, ts, seq, keys), None)
 
 
-class Watched:
+class WatchedLink:
     """A link on which every message is seen, and some fly alone."""
 
-    def __init__(self, link: Link, suspects: Suspects) -> None:
+    def __init__(self, link: Link, detector: PoisonDetector) -> None:
         self._link = link
-        self._suspects = suspects
-        self._over: trio.Event | None = None  # set when the message that flies alone has arrived
-        self.flying: list[tuple[frozenset[int], Delivery]] = []
-        self.lonely: Parcel | None = None  # the last message, where it flew alone
-        self.alive = trio.Event()  # the server has acknowledged signs of life
-        self.given_up = False  # by us: no message made it end
+        self._detector = detector
+        self._alone_done: trio.Event | None = (
+            None  # set when the message that flies alone has arrived
+        )
+        self.in_flight: list[tuple[frozenset[int], Delivery]] = []
+        self.sent_alone: TelemetryMessage | None = None  # the last message, where it flew alone
+        self.server_alive = trio.Event()  # the server has acknowledged signs of life
+        self.ended_by_us = False  # by us: no message made it end
 
-    def give_up(self, why: str) -> LinkLost:
+    def end_error(self, why: str) -> LinkLost:
         """To be raised by who ends the link."""
-        self.given_up = True
+        self.ended_by_us = True
         return LinkLost(why)
 
-    def untold(self, told: Iterable[tuple[int, Row]]) -> list[tuple[int, Row]]:
+    def undelivered(
+        self, entry_rows: Iterable[tuple[int, TelemetryRow]]
+    ) -> list[tuple[int, TelemetryRow]]:
         """Without what has arrived already."""
-        return self._suspects.untold(told)
+        return self._detector.undelivered(entry_rows)
 
-    def apart(self, told: Iterable[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    def split_suspected(
+        self, entry_rows: Iterable[tuple[int, TelemetryRow]]
+    ) -> Iterator[list[tuple[int, TelemetryRow]]]:
         """What may share messages, in order."""
-        return self._suspects.apart(list(told))
+        return self._detector.split_suspected(list(entry_rows))
 
     async def send(self, publication: Publication) -> Delivery:
         """What is no entry's.  Raises LinkLost."""
-        return await self._sent(publication, frozenset())
+        return await self._send(publication, frozenset())
 
-    async def send_parcel(self, parcel: Parcel) -> Delivery:
+    async def send_message(self, message: TelemetryMessage) -> Delivery:
         """Raises LinkLost."""
-        if not self._suspects.doubts(parcel):
-            return await self._sent(parcel.publication, parcel.seqs)
-        if self._suspects.condemned(parcel):
-            return refusal(f"the connection ended {ATTEMPTS} times when it was told")
-        if self._suspects.has_lost(parcel):
-            await self.alive.wait()
-        return await self._sent_alone(parcel)
+        if not self._detector.is_suspected(message):
+            return await self._send(message.publication, message.seqs)
+        if self._detector.is_poison(message):
+            return refused_delivery(f"the connection ended {ATTEMPTS} times when it was told")
+        if self._detector.must_go_alone(message):
+            await self.server_alive.wait()
+        return await self._send_alone(message)
 
-    async def _sent(self, publication: Publication, seqs: frozenset[int]) -> Delivery:
-        while self._over is not None:
-            await self._over.wait()
-        self.lonely = None
+    async def _send(self, publication: Publication, seqs: frozenset[int]) -> Delivery:
+        while self._alone_done is not None:
+            await self._alone_done.wait()
+        self.sent_alone = None
         delivery = await self._link.send(publication)
         self._remember(seqs, delivery)
         return delivery
 
-    async def _sent_alone(self, parcel: Parcel) -> Delivery:
-        while self._over is not None:
-            await self._over.wait()
-        self._over = trio.Event()
+    async def _send_alone(self, message: TelemetryMessage) -> Delivery:
+        while self._alone_done is not None:
+            await self._alone_done.wait()
+        self._alone_done = trio.Event()
         try:
             # Not for a `connect`: some servers never answer one (thingsboard-contract section 9).
-            await confirmed([delivery for seqs, delivery in self.flying if seqs])
-            delivery = await self._link.send(parcel.publication)
-            self._remember(parcel.seqs, delivery)
-            self.lonely = parcel
-            (code,) = await confirmed([delivery])
+            await puback_codes([delivery for seqs, delivery in self.in_flight if seqs])
+            delivery = await self._link.send(message.publication)
+            self._remember(message.seqs, delivery)
+            self.sent_alone = message
+            (code,) = await puback_codes([delivery])
             if code < REFUSED:
-                self._suspects.acquit(parcel)
+                self._detector.note_delivered(message)
             else:
-                await trio.sleep(_AFTERMATH)
+                await trio.sleep(_CLOSE_WAIT_S)
             return delivery
         finally:
-            self._over.set()
-            self._over = None
+            self._alone_done.set()
+            self._alone_done = None
 
     def _remember(self, seqs: frozenset[int], delivery: Delivery) -> None:
-        self.flying.append((seqs, delivery))
-        if len(self.flying) > _REMEMBERED:
-            last = self.flying[-_JUST_ARRIVED:]
-            before = self.flying[:-_JUST_ARRIVED]
-            self.flying = [item for item in before if item[1].code is None] + last
+        self.in_flight.append((seqs, delivery))
+        if len(self.in_flight) > _REMEMBERED:
+            last = self.in_flight[-_LAST_ACKNOWLEDGED:]
+            before = self.in_flight[:-_LAST_ACKNOWLEDGED]
+            self.in_flight = [item for item in before if item[1].code is None] + last
 
 
-def _at_fault(delivery: Delivery) -> bool:
+def _may_have_ended_link(delivery: Delivery) -> bool:
     """Whether the end of the link that followed may be laid at the message's door."""
-    return delivery.code is None or (delivery.code >= REFUSED and delivery.code != QUOTA)
+    return delivery.code is None or (delivery.code >= REFUSED and delivery.code != QUOTA_EXCEEDED)
 
 
-def refusal(why: str) -> Delivery:
+def refused_delivery(why: str) -> Delivery:
     """As a server's that would have none of it."""
     delivery = Delivery(REFUSED, why=why)
     delivery.acknowledged.set()

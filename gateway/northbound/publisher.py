@@ -1,6 +1,6 @@
 """The north door: tells ThingsBoard what the journal holds, and takes its orders.
 
-The link may come and go; what is outside `_with_link` does not notice.
+The link may come and go; what is outside `_serve_link` does not notice.
 """
 
 from __future__ import annotations
@@ -16,53 +16,53 @@ import structlog
 import trio
 
 from ..bus import Entry, EventBus, JournalError, Overflow
-from ..domain.commands import Command, Failed, Outcome
-from ..observability.frame_tap import Watch
-from .checkpoint import Place
-from .deferrals import Patience
-from .delivery import Teller
-from .frame_traces import Traces
-from .link_status import Trouble
+from ..domain.commands import Command, CommandOutcome, Failed
+from ..observability.frame_tap import FrameSubscription
+from .checkpoint import CheckpointTracker
+from .deferrals import DeferralCounts
+from .delivery import TelemetrySender
+from .frame_traces import FrameTraces
+from .link_status import LinkStatus
 from .mqtt import Link, LinkLost, Publication
 from .outbox import READER, Outbox, Translate
-from .poison import ATTEMPTS, Suspects
-from .rate_limits import ANSWER, ANSWERS, Pace
-from .rpc_messages import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
-from .statistics import Statistics
-from .telemetry import Row, rows
+from .poison import ATTEMPTS, PoisonDetector
+from .rate_limits import LIMITS_RESPONSE, LIMITS_RESPONSE_TOPIC, RateLimiter
+from .rpc_messages import RPC_TOPIC, RpcError, RpcRequest, command_of, read_rpc, response_message
+from .statistics import DeliveryStatistics
+from .telemetry import TelemetryRow, telemetry_rows
 
-TOPICS = (RPC_TOPIC, ANSWERS)
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts to connect
-_LASTED = 25.0  # seconds after which a link holds: one that is never acknowledged lasts 20
-_MOST_ORDERS = 200  # RPCs under way at once
-_NEARLY = 0.8  # of the grace; in what remains, the store is closed and the process ends
-_REPEATED_WITHIN = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
+TOPICS = (RPC_TOPIC, LIMITS_RESPONSE_TOPIC)
+_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0  # seconds between attempts to connect
+_STABLE_AFTER = 25.0  # seconds after which a link holds: one that is never acknowledged lasts 20
+_MAX_COMMANDS = 200  # RPCs under way at once
+_SHARE_OF_GRACE = 0.8  # of the grace; in what remains, the store is closed and the process ends
+_REMEMBERED_S = 30.0  # seconds in which an equal RPC is a repetition (thingsboard-contract R8)
 
 log = structlog.get_logger(__name__)
 
 OpenLink = Callable[[], AbstractAsyncContextManager[Link]]
-CarryOut = Callable[[Command], Awaitable[Outcome]]
+CarryOut = Callable[[Command], Awaitable[CommandOutcome]]
 
 
 @attrs.frozen(kw_only=True)
-class NorthSettings:
+class NorthboundSettings:
     """session_log: name of the session log's device.
 
-    many_devices: see `batching`.  also: rows beyond the product's own, as for the prototype's
-    dashboards.  method: what an RPC's method is to be taken for, likewise.
-    in_order: see `outbox.Outbox`.
+    batch_devices: see `batching`.  extra_rows: rows beyond the product's own, as for the
+    prototype's dashboards.  method: what an RPC's method is to be taken for, likewise.
+    max_in_order: see `outbox.TransactionQueue`.
     """
 
     session_log: str = "ocpp-gateway sessions"
-    many_devices: bool = False
-    grace: float = 10.0
-    in_order: int | None = 2_000
-    also: Translate = lambda _: ()
-    alias: Callable[[Rpc], Rpc] = lambda rpc: rpc
+    batch_devices: bool = False
+    grace_s: float = 10.0
+    max_in_order: int | None = 2_000
+    extra_rows: Translate = lambda _: ()
+    map_rpc: Callable[[RpcRequest], RpcRequest] = lambda rpc: rpc
 
 
 @attrs.define
-class Closing:
+class Shutdown:
     """When the house began to close, in Trio's time: the grace is one for all who leave."""
 
     since: float = math.inf
@@ -72,15 +72,15 @@ class Closing:
 
 
 @asynccontextmanager
-async def open_north(
+async def open_publisher(
     open_link: OpenLink,
     bus: EventBus,
     carry_out: CarryOut,
     now: Callable[[], datetime],
-    settings: NorthSettings,
-    closing: Closing | None = None,
-    frames: Watch | None = None,
-) -> AsyncIterator[Statistics]:
+    settings: NorthboundSettings,
+    shutdown: Shutdown | None = None,
+    frames: FrameSubscription | None = None,
+) -> AsyncIterator[DeliveryStatistics]:
     """Forward all that is published; on leaving the block, what is left.
 
     That takes until nearly `grace` seconds after the house began to close (after the end of the
@@ -88,190 +88,194 @@ async def open_north(
     start.
     frames: of charge points that are traced.
     """
-    bookmark = await bus.journal.bookmark(READER)
-    await _note_oldest(bus, bookmark.seq, now)
-    place = Place(bookmark.seq, bookmark.ahead)
-    statistics = Statistics(place)
-    traces = None if frames is None else Traces(frames)
+    checkpoint = await bus.journal.checkpoint(READER)
+    await _note_oldest(bus, checkpoint.seq, now)
+    tracker = CheckpointTracker(checkpoint.seq, checkpoint.ahead)
+    statistics = DeliveryStatistics(tracker)
+    frame_traces = None if frames is None else FrameTraces(frames)
 
-    def translate(entry: Entry) -> Sequence[Row]:
-        return *rows(entry.event, settings.session_log), *settings.also(entry)
+    def translate(entry: Entry) -> Sequence[TelemetryRow]:
+        return *telemetry_rows(entry.event, settings.session_log), *settings.extra_rows(entry)
 
     async with trio.open_nursery() as nursery:
-        with bus.subscribe(overflow=Overflow.REREAD, after=place.seq, capacity=8_000) as entries:
-            outbox = Outbox(bus, entries, place, translate, settings.in_order)
-            north = _North(bus, outbox, statistics, carry_out, now, settings, nursery, traces)
-            nursery.start_soon(north.run, open_link)
+        with bus.subscribe(overflow=Overflow.REREAD, after=tracker.seq, capacity=8_000) as entries:
+            outbox = Outbox(bus, entries, tracker, translate, settings.max_in_order)
+            publisher = _Publisher(
+                bus, outbox, statistics, carry_out, now, settings, nursery, frame_traces
+            )
+            nursery.start_soon(publisher.run, open_link)
             yield statistics
-            north.closing = True
-        began = min(closing.since if closing else math.inf, trio.current_time())
-        nursery.cancel_scope.deadline = began + _NEARLY * settings.grace
-        north.wake()
+            publisher.stopping = True
+        began = min(shutdown.since if shutdown else math.inf, trio.current_time())
+        nursery.cancel_scope.deadline = began + _SHARE_OF_GRACE * settings.grace_s
+        publisher.retry_now()
 
 
-async def _note_oldest(bus: EventBus, place: int, now: Callable[[], datetime]) -> None:
-    """Since when a house that just starts is behind (see `bus.timeline`)."""
-    for entry in await bus.journal.read(after=place, limit=1):
+async def _note_oldest(bus: EventBus, checkpoint: int, now: Callable[[], datetime]) -> None:
+    """Since when a house that just starts is behind (see `bus.lag_clock`)."""
+    for entry in await bus.journal.read(after=checkpoint, limit=1):
         age = (now() - entry.event.received_at).total_seconds()
-        bus.timeline.note(entry.seq, trio.current_time() - max(0.0, age))
+        bus.lag_clock.mark(entry.seq, trio.current_time() - max(0.0, age))
 
 
-_Answer = tuple[str, Publication]  # a device, and what is told in its name
+_Response = tuple[str, Publication]  # a device, and what is told in its name
 
 
 @attrs.define
-class _Order:
+class _RecentRpc:
     """One RPC under way or done, for as long as it may be repeated."""
 
     until: float
-    outcome: Outcome | None = None
+    outcome: CommandOutcome | None = None
 
 
-class _North:
+class _Publisher:
     """Owns: the answers that wait for a link, and what was asked lately."""
 
     def __init__(
         self,
         bus: EventBus,
         outbox: Outbox,
-        statistics: Statistics,
+        statistics: DeliveryStatistics,
         carry_out: CarryOut,
         now: Callable[[], datetime],
-        settings: NorthSettings,
-        orders: trio.Nursery,
-        traces: Traces | None,
+        settings: NorthboundSettings,
+        commands: trio.Nursery,
+        frame_traces: FrameTraces | None,
     ) -> None:
         self._bus = bus
         self._outbox = outbox
         self._carry_out = carry_out
         self._now = now
         self._settings = settings
-        self._orders = orders
-        self._traces = traces
-        self._asked: dict[tuple[str, int, str, bytes], _Order] = {}
+        self._commands = commands
+        self._frame_traces = frame_traces
+        self._recent: dict[tuple[str, int, str, bytes], _RecentRpc] = {}
         self._under_way = 0
-        self._reply, self._replies = trio.open_memory_channel[_Answer](_MOST_ORDERS)
-        self._unsaid: _Answer | None = None  # given, but not acknowledged
-        self._said = 0  # on so many links
-        self._pausing = trio.CancelScope()
-        self.closing = False
+        self._send_response, self._responses = trio.open_memory_channel[_Response](_MAX_COMMANDS)
+        self._unacknowledged: _Response | None = None  # given, but not acknowledged
+        self._attempts = 0  # on so many links
+        self._pause = trio.CancelScope()
+        self.stopping = False
         self.statistics = statistics
-        self._trouble = Trouble(statistics)
-        self._pace = Pace()
-        self._patience = Patience()
-        self._suspects = Suspects(self._pace, self._patience)
+        self._link_status = LinkStatus(statistics)
+        self._rate_limiter = RateLimiter()
+        self._deferral_counts = DeferralCounts()
+        self._poison = PoisonDetector(self._rate_limiter, self._deferral_counts)
 
     # --- the link ------------------------------------------------------------------------------
 
     async def run(self, open_link: OpenLink) -> None:
         """Keep a link, and carry out what comes by it, until the house closes."""
-        await self._keep_link(open_link)
-        self._orders.cancel_scope.cancel()  # nobody can be told how they end
+        await self._keep_connected(open_link)
+        self._commands.cancel_scope.cancel()  # nobody can be told how they end
 
-    async def _keep_link(self, open_link: OpenLink) -> None:
+    async def _keep_connected(self, open_link: OpenLink) -> None:
         """Hold a link until the outbox has ended and is empty, or the house closes without one.
 
         The guard of the MQTT side: whatever one attempt throws out of aiomqtt, paho or
         trio-asyncio ends that attempt and is followed by another.
         """
-        pause, done = _FIRST_PAUSE, False
+        pause, done = _FIRST_RETRY_DELAY, False
         while True:
             why, up_at = "ended", math.inf
             try:
                 async with open_link() as link:
                     up_at = trio.current_time()
-                    self._trouble.link_up()
-                    await self._with_link(link)
+                    self._link_status.link_up()
+                    await self._serve_link(link)
                     done = True
             except* JournalError:
                 raise
             except* LinkLost as group:
-                why = _first(group)
+                why = _first_cause(group)
             except* Exception as group:
-                why = f"unexpected: {_first(group)}"
+                why = f"unexpected: {_first_cause(group)}"
                 log.debug("link broke", exc_info=group)
-            self._outbox.rest()
+            self._outbox.disconnected()
             if done:
-                self._trouble.link_ended()
+                self._link_status.link_ended()
                 return
-            self._trouble.link_down(why)
-            if self.closing:
+            self._link_status.link_down(why)
+            if self.stopping:
                 return
-            if trio.current_time() - up_at >= _LASTED:
-                pause = _FIRST_PAUSE
-            with trio.CancelScope() as self._pausing:
+            if trio.current_time() - up_at >= _STABLE_AFTER:
+                pause = _FIRST_RETRY_DELAY
+            with trio.CancelScope() as self._pause:
                 await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, _MAX_RETRY_DELAY)
 
-    def wake(self) -> None:
+    def retry_now(self) -> None:
         """End a pause between two attempts."""
-        self._pausing.cancel()
+        self._pause.cancel()
 
-    async def _with_link(self, link: Link) -> None:
+    async def _serve_link(self, link: Link) -> None:
         settings = self._settings
         newest = self._bus.journal.statistics().last_seq
-        self._patience.forget(self.statistics.told)
-        teller = Teller(
-            self._suspects.watch(link, self.statistics.told),
+        self._deferral_counts.forget_done(self.statistics.tracker)
+        sender = TelemetrySender(
+            self._poison.watch_link(link, self.statistics.tracker),
             self._bus.fleet,
             self._now,
             self.statistics,
-            self._pace,
-            self._patience,
+            self._rate_limiter,
+            self._deferral_counts,
             session_log=settings.session_log,
-            many_devices=settings.many_devices,
+            batch_devices=settings.batch_devices,
         )
         async with trio.open_nursery() as nursery:  # the first to lose the link ends them all
-            nursery.start_soon(self._take_orders, link)
+            nursery.start_soon(self._receive_rpcs, link)
             nursery.start_soon(self._wait_holding)
-            await teller.ask_limits()
-            nursery.start_soon(teller.keep_alive)
-            if self._traces is not None:
-                nursery.start_soon(self._traces.tell, teller)
-            async with trio.open_nursery() as telling:
-                telling.start_soon(self._send_replies, teller)
-                await self._outbox.tell(teller, newest)
-                self._reply.close()  # the house closes: what is answered by now is told still
+            await sender.request_limits()
+            nursery.start_soon(sender.keep_alive)
+            if self._frame_traces is not None:
+                nursery.start_soon(self._frame_traces.publish, sender)
+            async with trio.open_nursery() as publishing:
+                publishing.start_soon(self._send_responses, sender)
+                await self._outbox.publish_all(sender, newest)
+                self._send_response.close()  # the house closes: what is answered by now is told still
             nursery.cancel_scope.cancel()
 
     async def _wait_holding(self) -> None:
-        await trio.sleep(_LASTED)
-        self._trouble.link_holds()
+        await trio.sleep(_STABLE_AFTER)
+        self._link_status.link_holds()
 
     # --- orders --------------------------------------------------------------------------------
 
-    async def _send_replies(self, teller: Teller) -> None:
+    async def _send_responses(self, sender: TelemetrySender) -> None:
         """Answer in turn; what is not acknowledged is said again on the next link."""
         while True:
-            if self._unsaid is None:
+            if self._unacknowledged is None:
                 try:
-                    self._unsaid = await self._replies.receive()
+                    self._unacknowledged = await self._responses.receive()
                 except trio.EndOfChannel:
                     return
-                self._said = 0
-            if self._said < ATTEMPTS:
-                self._said += 1
-                await teller.reply(*self._unsaid)
+                self._attempts = 0
+            if self._attempts < ATTEMPTS:
+                self._attempts += 1
+                await sender.send_response(*self._unacknowledged)
             else:
-                log.warning("RPC answer dropped: each link ended at it", device=self._unsaid[0])
-            self._unsaid = None
+                log.warning(
+                    "RPC answer dropped: each link ended at it", device=self._unacknowledged[0]
+                )
+            self._unacknowledged = None
 
-    async def _take_orders(self, link: Link) -> None:
+    async def _receive_rpcs(self, link: Link) -> None:
         async with aclosing(link.messages()) as messages:
             async for message in messages:
                 if message.topic == RPC_TOPIC:
                     # An order outlives the link that brought it: the charge point may act on it.
-                    self._orders.start_soon(self._serve, message.payload)
-                elif message.topic == ANSWER:
-                    self._pace.learn(message.payload)
+                    self._commands.start_soon(self._serve_rpc, message.payload)
+                elif message.topic == LIMITS_RESPONSE:
+                    self._rate_limiter.apply_limits(message.payload)
         raise LinkLost("the subscription ended")
 
-    async def _serve(self, payload: bytes) -> None:
+    async def _serve_rpc(self, payload: bytes) -> None:
         """One order.  The firewall of the north door: no payload can fell the house."""
         try:
             rpc = read_rpc(payload)
             if rpc is not None:
-                await self._answer(rpc)
+                await self._answer_rpc(rpc)
         except RpcError as exc:
             log.warning("RPC not answered", why=str(exc))
         except trio.WouldBlock:
@@ -283,41 +287,41 @@ class _North:
         except Exception:
             log.exception("RPC dropped")
 
-    async def _answer(self, rpc: Rpc) -> None:
-        command = command_of(self._settings.alias(rpc))
+    async def _answer_rpc(self, rpc: RpcRequest) -> None:
+        command = command_of(self._settings.map_rpc(rpc))
         if command is None or not self._bus.fleet.takes_commands(rpc.device):
             # An answer would create the device in ThingsBoard (thingsboard-contract R1).
             log.warning("RPC for an unknown device", device=rpc.device[:80], method=rpc.method[:80])
             return
         now = trio.current_time()
-        self._asked = {key: order for key, order in self._asked.items() if order.until > now}
-        earlier = self._asked.get(rpc.key)
+        self._recent = {key: recent for key, recent in self._recent.items() if recent.until > now}
+        earlier = self._recent.get(rpc.key)
         if earlier is None:
-            outcome = await self._ordered(rpc, command)
+            outcome = await self._carry_out_once(rpc, command)
         elif earlier.outcome is None:
             return  # it is being carried out, and will be answered then
         else:
             outcome = earlier.outcome
-        reply = answer(rpc, outcome)
-        if len(reply.payload) > self._pace.most_bytes:
-            size = f"an answer of {len(reply.payload)} bytes is more than ThingsBoard takes"
-            reply = answer(rpc, Failed("CallError", size))
-        self._reply.send_nowait((rpc.device, reply))
+        response = response_message(rpc, outcome)
+        if len(response.payload) > self._rate_limiter.max_bytes:
+            size = f"an answer of {len(response.payload)} bytes is more than ThingsBoard takes"
+            response = response_message(rpc, Failed("CallError", size))
+        self._send_response.send_nowait((rpc.device, response))
 
-    async def _ordered(self, rpc: Rpc, command: Command) -> Outcome:
-        if self._under_way >= _MOST_ORDERS:
-            return Failed("Busy", f"{_MOST_ORDERS} commands are under way")
-        order = self._asked[rpc.key] = _Order(float("inf"))
+    async def _carry_out_once(self, rpc: RpcRequest, command: Command) -> CommandOutcome:
+        if self._under_way >= _MAX_COMMANDS:
+            return Failed("Busy", f"{_MAX_COMMANDS} commands are under way")
+        recent = self._recent[rpc.key] = _RecentRpc(float("inf"))
         self._under_way += 1
         try:
-            order.outcome = await self._carry_out(command)
-            return order.outcome
+            recent.outcome = await self._carry_out(command)
+            return recent.outcome
         finally:
             self._under_way -= 1
-            order.until = trio.current_time() + _REPEATED_WITHIN
+            recent.until = trio.current_time() + _REMEMBERED_S
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> str:
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> str:
     """The words of the first real exception in a group of groups."""
     inner = group.exceptions[0]
     while isinstance(inner, BaseExceptionGroup):

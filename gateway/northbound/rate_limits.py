@@ -17,17 +17,19 @@ import trio
 
 from .mqtt import Publication
 
-REQUEST = Publication("v1/devices/me/rpc/request/1", b'{"method":"getSessionLimits","params":{}}')
-ANSWERS = "v1/devices/me/rpc/response/+"
-ANSWER = "v1/devices/me/rpc/response/1"
+LIMITS_REQUEST = Publication(
+    "v1/devices/me/rpc/request/1", b'{"method":"getSessionLimits","params":{}}'
+)
+LIMITS_RESPONSE_TOPIC = "v1/devices/me/rpc/response/+"
+LIMITS_RESPONSE = "v1/devices/me/rpc/response/1"
 
-MOST_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
+MAX_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
 _ANSWER_WITHIN = 5.0  # seconds; then there are no limits but the usual ones
 _ROOM = 5_000  # bytes of a message that are not payload, with a margin
 _SLOWEST, _FASTEST = 5.0, 0.05  # seconds between messages, after a limit that nobody told of
-_RELENTS_AFTER = 60.0  # seconds without a further one
+_SPEED_UP_AFTER = 60.0  # seconds without a further one
 _ROUNDING = 1e-6  # seconds: a bucket is never quite as full as it was computed to be
-_GIVE_WAY = 0.05  # seconds until the patient look again whether nobody urgent waits
+_YIELD_S = 0.05  # seconds until the patient look again whether nobody urgent waits
 _SHARE = 0.8  # of a rate: others may spend from the tenant's, too
 
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -54,19 +56,19 @@ class _Bucket:
 
 
 @attrs.frozen
-class Cost:
+class MessageCost:
     """What a message counts for: entries of devices, and values that have a time."""
 
     devices: int
     values: int
 
 
-class Pace:
-    """Owns: the buckets.  most_bytes, most_values: of one message; None for any number."""
+class RateLimiter:
+    """Owns: the buckets.  max_bytes, max_values: of one message; None for any number."""
 
     def __init__(self) -> None:
-        self.most_bytes = MOST_BYTES
-        self.most_values: int | None = None
+        self.max_bytes = MAX_BYTES
+        self.max_values: int | None = None
         self._calls: list[_Bucket] = []
         self._telemetry: list[_Bucket] = []
         self._values: list[_Bucket] = []
@@ -75,7 +77,7 @@ class Pace:
         self._interval = 0.0  # between messages; nothing tells of a tenant's own limits
         self._hit_at = 0.0
 
-    def hit(self) -> None:
+    def limit_exceeded(self) -> None:
         """The server says that a limit is exceeded: all is spent, also what it has not told of."""
         now = trio.current_time()
         for bucket in (*self._calls, *self._telemetry, *self._values):
@@ -83,42 +85,42 @@ class Pace:
         self._interval = min(_SLOWEST, max(_FASTEST, self._interval * 2))
         self._hit_at = now
 
-    async def wait_known(self) -> None:
+    async def wait_limits_known(self) -> None:
         """Until the server has told its limits, if it does: it is waited for once, not per link."""
         with trio.move_on_after(_ANSWER_WITHIN):
             await self._known.wait()
         self._known.set()
 
-    def learn(self, payload: bytes) -> None:
+    def apply_limits(self, payload: bytes) -> None:
         """Keep to what the server says from now on; what cannot be read changes nothing."""
         try:
-            told = _anything.decode(payload)
+            limits = _anything.decode(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return
-        if not isinstance(told, dict):
+        if not isinstance(limits, dict):
             return
         self._known.set()
-        size = told.get("maxPayloadSize")
+        size = limits.get("maxPayloadSize")
         if isinstance(size, int) and size > 2 * _ROOM:
-            self.most_bytes = min(MOST_BYTES, size - _ROOM)
-        rates = told.get("gatewayRateLimits")
+            self.max_bytes = min(MAX_BYTES, size - _ROOM)
+        rates = limits.get("gatewayRateLimits")
         if not isinstance(rates, dict):
-            rates = told.get("rateLimits")
+            rates = limits.get("rateLimits")
         if isinstance(rates, dict):
             self._calls = _buckets(rates, "messages", self._calls)
             self._telemetry = _buckets(rates, "telemetryMessages", self._telemetry)
             self._values = _buckets(rates, "telemetryDataPoints", self._values)
         sizes = [bucket.size for bucket in self._values]
-        self.most_values = max(1, int(min(sizes))) if sizes else None
+        self.max_values = max(1, int(min(sizes))) if sizes else None
 
-    async def call(self) -> None:
+    async def wait_to_send(self) -> None:
         """Wait until one message that is no telemetry may be sent."""
         await _spend([(bucket, 1) for bucket in self._calls], lambda: True)
 
-    async def telemetry(self, cost: Cost, *, urgent: bool = True) -> None:
+    async def wait_to_send_telemetry(self, cost: MessageCost, *, urgent: bool = True) -> None:
         """Wait until a message of telemetry or attributes may be sent; the urgent go first."""
         if self._interval:
-            await self._brake()
+            await self._slow_down()
         if not self._telemetry and not self._values:
             return
         amounts = [
@@ -133,8 +135,8 @@ class Pace:
             if urgent:
                 self._urgent -= 1
 
-    async def _brake(self) -> None:
-        if trio.current_time() - self._hit_at >= _RELENTS_AFTER:
+    async def _slow_down(self) -> None:
+        if trio.current_time() - self._hit_at >= _SPEED_UP_AFTER:
             self._hit_at = trio.current_time()
             self._interval = self._interval / 2 if self._interval > _FASTEST else 0.0
         await trio.sleep(self._interval)
@@ -146,7 +148,7 @@ async def _spend(amounts: Sequence[tuple[_Bucket, int]], my_turn: Callable[[], b
         wait = max(bucket.wait_for(amount, now) for bucket, amount in amounts)
         if wait < _ROUNDING and my_turn():
             break
-        await trio.sleep(max(wait, _ROUNDING if my_turn() else _GIVE_WAY))
+        await trio.sleep(max(wait, _ROUNDING if my_turn() else _YIELD_S))
     for bucket, amount in amounts:
         bucket.level -= amount
 

@@ -55,12 +55,12 @@ _DISCONNECT: Mapping[int, str] = {
 }
 
 
-def refused(code: int, name: str) -> str:
+def connack_reason(code: int, name: str) -> str:
     """Why a CONNACK let nobody in.  name: the code's in MQTT's own words."""
     return _worded(_CONNACK, code, name)
 
 
-def ended(code: int, name: str) -> str:
+def disconnect_reason(code: int, name: str) -> str:
     """Why a connection is over.  0x80 is also what is said of one that ends without a word."""
     if code == 0x80:
         return CONNECTION_CLOSED
@@ -68,5 +68,5 @@ def ended(code: int, name: str) -> str:
 
 
 def _worded(words: Mapping[int, str], code: int, name: str) -> str:
-    told = f"{name} (0x{code:02x})"
-    return f"{told}: {words[code]}" if code in words else told
+    named = f"{name} (0x{code:02x})"
+    return f"{named}: {words[code]}" if code in words else named

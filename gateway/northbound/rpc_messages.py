@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from ..domain.commands import Command, Outcome
+from ..domain.commands import Command, CommandOutcome
 from ..domain.fleet import split_name
 from .mqtt import Publication
 
@@ -18,7 +18,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @attrs.frozen
-class Rpc:
+class RpcRequest:
     """id: ThingsBoard's, per device, from 0 on; used again after a restart of ThingsBoard."""
 
     device: str
@@ -36,7 +36,7 @@ class RpcError(Exception):
     """A message that asks for nothing that could be answered."""
 
 
-def read_rpc(payload: bytes) -> Rpc | None:
+def read_rpc(payload: bytes) -> RpcRequest | None:
     """The request in a message; None for an echo of our own answer, as a plain broker gives.
 
     Raises RpcError.
@@ -57,10 +57,10 @@ def read_rpc(payload: bytes) -> Rpc | None:
         raise RpcError("no id to answer to")
     if not isinstance(method, str):
         raise RpcError("no method")
-    return Rpc(device, rpc_id, method, data.get("params"))
+    return RpcRequest(device, rpc_id, method, data.get("params"))
 
 
-def command_of(rpc: Rpc) -> Command | None:
+def command_of(rpc: RpcRequest) -> Command | None:
     """What is asked of whom; None for a device that takes no orders."""
     name = split_name(rpc.device)
     if name is None:
@@ -74,6 +74,6 @@ def command_of(rpc: Rpc) -> Command | None:
     )
 
 
-def answer(rpc: Rpc, outcome: Outcome) -> Publication:
+def response_message(rpc: RpcRequest, outcome: CommandOutcome) -> Publication:
     body = {"device": rpc.device, "id": rpc.id, "data": outcome.payload}
     return Publication(RPC_TOPIC, _encoder.encode(body))

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import attrs
 
-from .checkpoint import Place
+from .checkpoint import CheckpointTracker
 
 
 @attrs.define
-class Statistics:
+class DeliveryStatistics:
     """connected: whether there is a link; why: what ended the last one, or kept it from coming.
 
-    published, refused: PUBLISH packets.  aside: entries given up.
+    published, refused: PUBLISH packets.  dead_letters: entries given up.
     """
 
-    told: Place = attrs.field(factory=lambda: Place(0))
+    tracker: CheckpointTracker = attrs.field(factory=lambda: CheckpointTracker(0))
     connected: bool = False
     why: str = "not tried yet"
     published: int = 0
     refused: int = 0
-    aside: int = 0
+    dead_letters: int = 0
 
     @property
-    def place(self) -> int:
+    def delivered_seq(self) -> int:
         """Of the newest entry up to which everything is told."""
-        return self.told.seq
+        return self.tracker.seq

@@ -19,14 +19,14 @@ from ..domain.clock import milliseconds
 from ..domain.connector_state import NO_FLOW
 from ..domain.event_values import Progress, Sample
 from ..domain.events import Event
-from ..domain.fleet import MOST_CONNECTORS, device_name, patches
+from ..domain.fleet import MAX_CONNECTORS, device_name, patches
 from ..domain.measurands import CURRENTS, instantaneous
 from ..domain.redaction import shortened
 
 OCPP_VERSION = "ocpp1.6"
 _FLOWS = frozenset({"power_w", *CURRENTS})
 _AT_END = "Transaction.End"
-_MOST = 2.0**53
+_MAX_DOUBLE = 2.0**53
 _LARGEST_RECEIPT = 50_000  # bytes; with the rest of its row it then fits a message
 _NOT_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})  # and yet read as such by some
 
@@ -36,7 +36,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @attrs.frozen
-class Row:
+class TelemetryRow:
     """ts: ms since 1970; None for client attributes, which have no time."""
 
     device: str
@@ -44,42 +44,42 @@ class Row:
     values: Values
 
 
-def rows(event: Event, session_log: str) -> tuple[Row, ...]:
+def telemetry_rows(event: Event, session_log: str) -> tuple[TelemetryRow, ...]:
     """What is told of an event.  session_log: the name of the session log's device."""
     if isinstance(event, events.TransactionSettled):
-        told: Iterable[Row] = _settled(event, session_log)
+        found: Iterable[TelemetryRow] = _settled(event, session_log)
     else:
-        told = _ROWS.get(type(event), _nothing)(event)
-    return tuple([row for row in told if row.values])
+        found = _ROWS.get(type(event), _nothing)(event)
+    return tuple([row for row in found if row.values])
 
 
-def sign_of_life(device: str, known: Values, now: datetime) -> Row:
+def sign_of_life(device: str, known: Values, now: datetime) -> TelemetryRow:
     """What is told of a device that has nothing new to tell, so that its session lives on."""
-    told = {"connected": known["connected"]} if "connected" in known else {}
-    if "/" in device or not told:
-        told |= _texts(status=known.get("status"))
-    return Row(device, milliseconds(now), told)
+    values = {"connected": known["connected"]} if "connected" in known else {}
+    if "/" in device or not values:
+        values |= _texts(status=known.get("status"))
+    return TelemetryRow(device, milliseconds(now), values)
 
 
-def attributes(device: str, known: Values) -> Row:
+def attributes(device: str, known: Values) -> TelemetryRow:
     """The client attributes of a device as they are now (see `domain.fleet.patches`)."""
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if "remote_address" in known:
-        told["ocpp_version"] = OCPP_VERSION
-        told["security_profile"] = known["security_profile"]
-        told |= _texts(remote_address=known["remote_address"])
+        values["ocpp_version"] = OCPP_VERSION
+        values["security_profile"] = known["security_profile"]
+        values |= _texts(remote_address=known["remote_address"])
     if known.get("charger"):
-        told["charger"] = known["charger"]
-    return Row(device, None, told)
+        values["charger"] = known["charger"]
+    return TelemetryRow(device, None, values)
 
 
-def number(value: Decimal) -> float | None:
+def double(value: Decimal) -> float | None:
     """At most six decimals, as beyond 16 ThingsBoard keeps text; None where no double fits."""
     rounded = round(float(value), 6)
-    return rounded if -_MOST < rounded < _MOST else None
+    return rounded if -_MAX_DOUBLE < rounded < _MAX_DOUBLE else None
 
 
-def text(value: str) -> str:
+def text_that_stays_text(value: str) -> str:
     """Text that stays text: ThingsBoard stores what parses as a number as a number."""
     whole, _, fraction = value.removeprefix("-").partition(".")
     looks_like_one = (whole + fraction).isdigit() and not value.endswith(".")
@@ -89,96 +89,96 @@ def text(value: str) -> str:
 # --- by event ----------------------------------------------------------------------------------
 
 
-def _connected(event: events.ChargePointConnected) -> Iterator[Row]:
+def _connected(event: events.ChargePointConnected) -> Iterator[TelemetryRow]:
     (device, known), *_ = patches(event)
     yield _of_charge_point(event, {"connected": True})
     yield attributes(device, known)
     yield from _of_connectors(event, {"connected": True})
 
 
-def _disconnected(event: events.ChargePointDisconnected) -> Iterator[Row]:
-    told = {"connected": False, **_texts(disconnect_reason=event.reason)}
-    yield _of_charge_point(event, told)
+def _disconnected(event: events.ChargePointDisconnected) -> Iterator[TelemetryRow]:
+    values = {"connected": False, **_texts(disconnect_reason=event.reason)}
+    yield _of_charge_point(event, values)
     yield from _of_connectors(event, {"connected": False})
 
 
 def _of_connectors(
     event: events.ChargePointConnected | events.ChargePointDisconnected, values: Values
-) -> Iterator[Row]:
+) -> Iterator[TelemetryRow]:
     for connector in event.connectors:
         name = device_name(event.charge_point_id, connector)
-        yield Row(name, milliseconds(event.at), values)
+        yield TelemetryRow(name, milliseconds(event.at), values)
 
 
-def _booted(event: events.ChargePointBooted) -> Iterable[Row]:
+def _booted(event: events.ChargePointBooted) -> Iterable[TelemetryRow]:
     ((device, known),) = patches(event)
     return (attributes(device, known),)
 
 
-def _firmware(event: events.FirmwareStatusChanged) -> Iterable[Row]:
+def _firmware(event: events.FirmwareStatusChanged) -> Iterable[TelemetryRow]:
     return (_of_charge_point(event, _texts(firmware_status=event.status)),)
 
 
-def _diagnostics(event: events.DiagnosticsStatusChanged) -> Iterable[Row]:
+def _diagnostics(event: events.DiagnosticsStatusChanged) -> Iterable[TelemetryRow]:
     return (_of_charge_point(event, _texts(diagnostics_status=event.status)),)
 
 
-def _security(event: events.SecurityEventReported) -> Iterable[Row]:
-    told = {"type": shortened(event.type), "tech_info": shortened(event.tech_info or "")}
-    return (_of_charge_point(event, {"security_event": told}),)
+def _security(event: events.SecurityEventReported) -> Iterable[TelemetryRow]:
+    found = {"type": shortened(event.type), "tech_info": shortened(event.tech_info or "")}
+    return (_of_charge_point(event, {"security_event": found}),)
 
 
-def _command(event: events.CommandCarriedOut) -> Iterator[Row]:
-    told = _texts(last_command=event.method, last_command_result=event.result)
-    yield _of_charge_point(event, told)
+def _command(event: events.CommandCarriedOut) -> Iterator[TelemetryRow]:
+    values = _texts(last_command=event.method, last_command_result=event.result)
+    yield _of_charge_point(event, values)
     if event.tx_active is not None:
         # ThingsBoard's switches send one-way and believe that it was done, until told otherwise.
         device = device_name(event.charge_point_id, event.connector_id)
-        yield Row(device, event.tx_active_ms, {"tx_active": event.tx_active})
+        yield TelemetryRow(device, event.tx_active_ms, {"tx_active": event.tx_active})
 
 
-def _rejected(event: events.FramesRejected) -> Iterable[Row]:
+def _rejected(event: events.FramesRejected) -> Iterable[TelemetryRow]:
     return (_of_charge_point(event, {"rejected_frames": event.total}),)
 
 
-def _deviated(event: events.SchemaDeviated) -> Iterable[Row]:
+def _deviated(event: events.SchemaDeviated) -> Iterable[TelemetryRow]:
     return (_of_charge_point(event, {"schema_deviations": event.total}),)
 
 
-def _of_charge_point(event: Event, values: Values) -> Row:
-    return Row(event.charge_point_id, milliseconds(event.at), values)
+def _of_charge_point(event: Event, values: Values) -> TelemetryRow:
+    return TelemetryRow(event.charge_point_id, milliseconds(event.at), values)
 
 
-def _nothing(_: Event) -> Iterable[Row]:
+def _nothing(_: Event) -> Iterable[TelemetryRow]:
     return ()
 
 
-def _status(event: events.ConnectorStatusChanged) -> Iterator[Row]:
+def _status(event: events.ConnectorStatusChanged) -> Iterator[TelemetryRow]:
     yield from _skew(event)
     ts = milliseconds(event.at)
-    told = _texts(status=event.status, error_code=event.error_code)
+    values = _texts(status=event.status, error_code=event.error_code)
     if event.connector_id == 0:
-        told |= _texts(vendor_error_code=event.vendor_error_code, info=event.info)
-        yield Row(event.charge_point_id, ts, told)
-    elif 0 < event.connector_id <= MOST_CONNECTORS:
+        values |= _texts(vendor_error_code=event.vendor_error_code, info=event.info)
+        yield TelemetryRow(event.charge_point_id, ts, values)
+    elif 0 < event.connector_id <= MAX_CONNECTORS:
         device = device_name(event.charge_point_id, event.connector_id)
         if event.first:
-            told["status_source"] = "reported"
+            values["status_source"] = "reported"
         told_at, still_at = max(ts, event.status_ms), max(ts, event.zeros_ms)
         still = _zeros(event.zeros) if event.status in NO_FLOW else {}
         if told_at == still_at:
-            yield Row(device, told_at, {**told, **still})
+            yield TelemetryRow(device, told_at, {**values, **still})
         else:
-            yield Row(device, told_at, told)
-            yield Row(device, still_at, still)
+            yield TelemetryRow(device, told_at, values)
+            yield TelemetryRow(device, still_at, still)
         if event.new:  # of those that were known, its charge point's connecting told
-            yield Row(device, milliseconds(event.received_at), {"connected": True})
+            yield TelemetryRow(device, milliseconds(event.received_at), {"connected": True})
 
 
-def _sampled(event: events.MeterSampled) -> Iterator[Row]:
+def _sampled(event: events.MeterSampled) -> Iterator[TelemetryRow]:
     yield from _skew(event)
     connector = event.connector_id or event.transaction_connector_id
-    if not 0 < connector <= MOST_CONNECTORS:  # 0: the main meter of the charge point
+    if not 0 < connector <= MAX_CONNECTORS:  # 0: the main meter of the charge point
         return
     device = device_name(event.charge_point_id, connector)
     for ts, samples in _instants(event):
@@ -191,7 +191,7 @@ def _sampled(event: events.MeterSampled) -> Iterator[Row]:
                 del values[key]
         if "power_w" in values:
             values["power_source"] = "measured"
-        yield Row(device, ts, values)
+        yield TelemetryRow(device, ts, values)
 
 
 def _instants(event: events.MeterSampled) -> Iterator[tuple[int, Sequence[Sample]]]:
@@ -219,23 +219,23 @@ def _zeros(keys: Iterable[str]) -> Values:
     return {"power_w": 0, **dict.fromkeys(keys, 0)}
 
 
-def _inferred(event: events.StatusInferred) -> Iterator[Row]:
-    if 0 < event.connector_id <= MOST_CONNECTORS:
-        told = {**_texts(status=event.status), "status_source": "inferred"}
+def _inferred(event: events.StatusInferred) -> Iterator[TelemetryRow]:
+    if 0 < event.connector_id <= MAX_CONNECTORS:
+        values = {**_texts(status=event.status), "status_source": "inferred"}
         if event.new:
-            told["connected"] = True
+            values["connected"] = True
         device = device_name(event.charge_point_id, event.connector_id)
-        yield Row(device, event.status_ms, told)
+        yield TelemetryRow(device, event.status_ms, values)
 
 
-def _stopped(event: events.TransactionStopped) -> Iterator[Row]:
+def _stopped(event: events.TransactionStopped) -> Iterator[TelemetryRow]:
     yield from _skew(event)
-    if event.stopped_id is not None and 0 < event.connector_id <= MOST_CONNECTORS:
+    if event.stopped_id is not None and 0 < event.connector_id <= MAX_CONNECTORS:
         device = device_name(event.charge_point_id, event.connector_id)
-        yield Row(device, max(milliseconds(event.at), event.zeros_ms), _zeros(event.zeros))
+        yield TelemetryRow(device, max(milliseconds(event.at), event.zeros_ms), _zeros(event.zeros))
 
 
-def _opened(event: events.TransactionOpened) -> Iterable[Row]:
+def _opened(event: events.TransactionOpened) -> Iterable[TelemetryRow]:
     info = {"id_tag": shortened(event.id_tag)}
     if event.tariff is not None:
         info["tariff_id"] = str(event.tariff.get("id", ""))
@@ -248,11 +248,11 @@ def _opened(event: events.TransactionOpened) -> Iterable[Row]:
     return _of_connector(event, milliseconds(event.at), values | _progress(event.progress))
 
 
-def _progressed(event: events.TransactionProgressed) -> Iterable[Row]:
+def _progressed(event: events.TransactionProgressed) -> Iterable[TelemetryRow]:
     return _of_connector(event, milliseconds(event.at), _progress(event.progress))
 
 
-def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row]:
+def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[TelemetryRow]:
     if event.version == 1:  # a correction says nothing of what the connector does now
         ts, nothing = milliseconds(event.at), {**_zeros(event.zeros), "current_a": 0}
         idle = {"tx_active": False, **nothing}
@@ -276,9 +276,9 @@ def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[Row
         session["session_cost_minor"] = progress.cost_total_minor
     yield from _of_connector(event, event.published_ms, session)
     session = session | {"session_connector": event.connector_id}
-    yield Row(event.charge_point_id, event.published_ms, session)
-    where = {"session_charge_point": text(event.charge_point_id)}
-    yield Row(session_log, event.published_ms, session | where)
+    yield TelemetryRow(event.charge_point_id, event.published_ms, session)
+    where = {"session_charge_point": text_that_stays_text(event.charge_point_id)}
+    yield TelemetryRow(session_log, event.published_ms, session | where)
 
 
 def _receipt(receipt: Mapping[str, Any]) -> Values:
@@ -296,23 +296,23 @@ def _shortened(receipt: Mapping[str, Any], *names: str) -> Values:
     return {name: shortened(receipt[name]) for name in names if receipt.get(name)}
 
 
-def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Iterable[Row]:
-    if not 0 < event.connector_id <= MOST_CONNECTORS:
+def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Iterable[TelemetryRow]:
+    if not 0 < event.connector_id <= MAX_CONNECTORS:
         return ()
-    return (Row(device_name(event.charge_point_id, event.connector_id), ts, values),)
+    return (TelemetryRow(device_name(event.charge_point_id, event.connector_id), ts, values),)
 
 
-def _skew(event: Event) -> Iterator[Row]:
+def _skew(event: Event) -> Iterator[TelemetryRow]:
     """A charge point whose clock is believed no more has it told, at our time."""
     if event.timestamp is None or event.at == event.timestamp:
         return
     skew = (event.timestamp - event.received_at).total_seconds()
     ts = milliseconds(event.received_at)
-    yield Row(event.charge_point_id, ts, {"clock_skew_s": round(skew, 3)})
+    yield TelemetryRow(event.charge_point_id, ts, {"clock_skew_s": round(skew, 3)})
 
 
 def _progress(progress: Progress) -> dict[str, Any]:
-    told = {
+    amounts = {
         "tx_energy_wh": progress.energy_wh,
         "meter_wh": progress.meter_wh,
         "power_w": progress.power_w,
@@ -330,7 +330,7 @@ def _progress(progress: Progress) -> dict[str, Any]:
         "tx_charging_s": progress.charging_s,
         "tx_idle_s": progress.idle_s,
         "tx_flags": progress.flags,
-        **_numbers(told),
+        **_numbers(amounts),
     }
     if progress.power_w is not None:
         values["power_source"] = "derived"
@@ -341,20 +341,20 @@ def _progress(progress: Progress) -> dict[str, Any]:
     return values
 
 
-def _numbers(told: Mapping[str, Decimal | None]) -> dict[str, Any]:
+def _numbers(amounts: Mapping[str, Decimal | None]) -> dict[str, Any]:
     """Numbers that ThingsBoard keeps as numbers; what is unknown is absent."""
     return {
         key: fit
-        for key, value in told.items()
-        if value is not None and (fit := number(value)) is not None
+        for key, value in amounts.items()
+        if value is not None and (fit := double(value)) is not None
     }
 
 
-def _texts(**told: str | None) -> dict[str, Any]:
-    return {key: text(shortened(value)) for key, value in told.items() if value}
+def _texts(**values: str | None) -> dict[str, Any]:
+    return {key: text_that_stays_text(shortened(value)) for key, value in values.items() if value}
 
 
-_ROWS: Mapping[type[Event], Callable[[Any], Iterable[Row]]] = {
+_ROWS: Mapping[type[Event], Callable[[Any], Iterable[TelemetryRow]]] = {
     events.ChargePointConnected: _connected,
     events.ChargePointDisconnected: _disconnected,
     events.ChargePointBooted: _booted,

@@ -9,7 +9,7 @@ import attrs
 
 
 @attrs.frozen
-class Key:
+class TelemetryKey:
     """kind: bool, int, number, text or json."""
 
     name: str
@@ -22,8 +22,8 @@ CONNECTOR_TYPE = "EV connector"
 SESSION_LOG_TYPE = "EV session log"
 
 
-def _table(*rows: tuple[str, str, str]) -> dict[str, Key]:
-    return {name: Key(name, kind, meaning) for name, kind, meaning in rows}
+def _table(*rows: tuple[str, str, str]) -> dict[str, TelemetryKey]:
+    return {name: TelemetryKey(name, kind, meaning) for name, kind, meaning in rows}
 
 
 CHARGE_POINT = _table(

@@ -17,12 +17,12 @@ import trio
 
 from ..domain.redaction import frame_without_secrets, printable, without_secrets
 
-LONGEST = 24 * 3600.0  # seconds that a trace may last
-MOST_TRACED = 20  # charge points traced at a time
-MOST_WATCHES = 8  # who may look on at a time, ThingsBoard not counted
-_MOST_CHARACTERS = 16_384  # of a frame; more is cut
-_MOST_WAITING = 500  # frames that wait for one who looks on
-_MOST_CHARACTERS_WAITING = 1_000_000
+MAX_TRACE_S = 24 * 3600.0  # seconds that a trace may last
+MAX_TRACED = 20  # charge points traced at a time
+MAX_SUBSCRIPTIONS = 8  # who may look on at a time, ThingsBoard not counted
+_MAX_CHARACTERS = 16_384  # of a frame; more is cut
+_MAX_WAITING = 500  # frames that wait for one who looks on
+_MAX_CHARACTERS_WAITING = 1_000_000
 
 IN, OUT = "in", "out"
 CONNECTED, DISCONNECTED, REFUSED = "connected", "disconnected", "refused"
@@ -33,7 +33,7 @@ class TooManyTraces(Exception):
 
 
 @attrs.frozen(kw_only=True)
-class Traced:
+class TappedFrame:
     """One thing that happened on the line of a charge point.
 
     charge_point_id: empty where a handshake named none.
@@ -52,52 +52,52 @@ class Traced:
     reason: str = ""
     missed: int = 0
 
-    def told(self, most: int = _MOST_CHARACTERS) -> dict[str, Any]:
-        """As a JSON object.  most: characters of the frame."""
+    def as_json(self, max_characters: int = _MAX_CHARACTERS) -> dict[str, Any]:
+        """As a JSON object.  max_characters: characters of the frame."""
         if self.what in (IN, OUT):
-            told: dict[str, Any] = {"way": self.what, "frame": self.frame[:most]}
-            if self.cut_from or len(self.frame) > most:
-                told["cut_from"] = self.cut_from or len(self.frame)
+            found: dict[str, Any] = {"way": self.what, "frame": self.frame[:max_characters]}
+            if self.cut_from or len(self.frame) > max_characters:
+                found["cut_from"] = self.cut_from or len(self.frame)
         else:
-            told = {"event": self.what}
+            found = {"event": self.what}
         if self.reason:
-            told["reason"] = self.reason
+            found["reason"] = self.reason
         if self.missed:
-            told["missed"] = self.missed
-        return told
+            found["missed"] = self.missed
+        return found
 
 
-class Watch:
+class FrameSubscription:
     """What one who looks on has not read yet.  Read it from one task only."""
 
     def __init__(self, wants: Callable[[str], bool]) -> None:
         self.wants = wants
-        self._waiting: deque[Traced] = deque()
+        self._waiting: deque[TappedFrame] = deque()
         self._characters = 0
         self._missed: Counter[str] = Counter()
-        self._something = trio.Event()
+        self._arrived = trio.Event()
 
-    def offer(self, traced: Traced) -> None:
+    def offer(self, traced: TappedFrame) -> None:
         self._waiting.append(traced)
         self._characters += len(traced.frame)
-        while len(self._waiting) > _MOST_WAITING or self._characters > _MOST_CHARACTERS_WAITING:
+        while len(self._waiting) > _MAX_WAITING or self._characters > _MAX_CHARACTERS_WAITING:
             dropped = self._take().charge_point_id
             # A stranger may call itself anything: beyond so many names they share one.
-            known = dropped in self._missed or len(self._missed) < _MOST_WAITING
+            known = dropped in self._missed or len(self._missed) < _MAX_WAITING
             self._missed[dropped if known else ""] += 1
-        self._something.set()
+        self._arrived.set()
 
-    def _take(self) -> Traced:
+    def _take(self) -> TappedFrame:
         traced = self._waiting.popleft()
         self._characters -= len(traced.frame)
         return traced
 
-    async def gathered(self, most: int) -> list[Traced]:
+    async def take_batch(self, limit: int) -> list[TappedFrame]:
         """What there is, oldest first, once there is something; at most so many."""
         while not self._waiting:
-            self._something = trio.Event()
-            await self._something.wait()
-        taken = [self._take() for _ in range(min(most, len(self._waiting)))]
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        taken = [self._take() for _ in range(min(limit, len(self._waiting)))]
         return [
             attrs.evolve(traced, missed=missed)
             if (missed := self._missed.pop(traced.charge_point_id, 0))
@@ -106,81 +106,81 @@ class Watch:
         ]
 
 
-class Tap:
+class FrameTap:
     """Owns: who looks on, and which charge points are traced for ThingsBoard, until when.
 
-    looked_at: whether anybody wants anything; who would `note` asks this first.
+    is_watched: whether anybody wants anything; who would `record` asks this first.
     for_thingsboard: what the traces give.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
-        self.looked_at = False
+        self.is_watched = False
         self._now = now
-        self._watches: list[Watch] = []
+        self._subscriptions: list[FrameSubscription] = []
         self._until: dict[str, float] = {}
-        self.for_thingsboard = Watch(self._until.__contains__)
+        self.for_thingsboard = FrameSubscription(self._until.__contains__)
 
-    def note(self, charge_point_id: str, what: str, frame: str = "", reason: str = "") -> None:
+    def record(self, charge_point_id: str, what: str, frame: str = "", reason: str = "") -> None:
         """Show it to whoever wants it."""
-        self._forget_ended()
-        wanting = [
-            watch
-            for watch in (self.for_thingsboard, *self._watches)
-            if watch.wants(charge_point_id)
+        self._end_expired()
+        subscriptions = [
+            subscription
+            for subscription in (self.for_thingsboard, *self._subscriptions)
+            if subscription.wants(charge_point_id)
         ]
-        if wanting:
-            whole = frame_without_secrets(frame)
-            traced = Traced(
+        if subscriptions:
+            redacted = frame_without_secrets(frame)
+            tapped = TappedFrame(
                 charge_point_id=charge_point_id,
                 at=self._now(),
                 what=what,
-                frame=printable(whole[:_MOST_CHARACTERS])[:_MOST_CHARACTERS],
-                cut_from=len(whole) if len(whole) > _MOST_CHARACTERS else 0,
+                frame=printable(redacted[:_MAX_CHARACTERS])[:_MAX_CHARACTERS],
+                cut_from=len(redacted) if len(redacted) > _MAX_CHARACTERS else 0,
                 reason=printable(without_secrets(reason[:500])),
             )
-            for watch in wanting:
-                watch.offer(traced)
+            for subscription in subscriptions:
+                subscription.offer(tapped)
 
-    def trace(self, charge_point_id: str, seconds: float) -> datetime:
+    def start_trace(self, charge_point_id: str, seconds: float) -> datetime:
         """Tell ThingsBoard of a charge point for so long; returns until when.
 
         Instead of how long it was before.  Raises TooManyTraces.
         """
-        self._forget_ended()
-        if charge_point_id not in self._until and len(self._until) >= MOST_TRACED:
-            raise TooManyTraces(f"{MOST_TRACED} charge points are traced already")
+        self._end_expired()
+        if charge_point_id not in self._until and len(self._until) >= MAX_TRACED:
+            raise TooManyTraces(f"{MAX_TRACED} charge points are traced already")
         self._until[charge_point_id] = trio.current_time() + seconds
-        self._judge()
+        self._update_is_watched()
         return self._now() + timedelta(seconds=seconds)
 
     def end_trace(self, charge_point_id: str) -> None:
         self._until.pop(charge_point_id, None)
-        self._judge()
+        self._update_is_watched()
 
-    def traces(self) -> int:
+    def count_traces(self) -> int:
         """How many charge points are traced for ThingsBoard."""
-        self._forget_ended()
+        self._end_expired()
         return len(self._until)
 
     @contextmanager
-    def watch(self, wants: Callable[[str], bool]) -> Iterator[Watch]:
+    def subscribe(self, wants: Callable[[str], bool]) -> Iterator[FrameSubscription]:
         """Look on while the block runs.  wants: charge point id -> bool.  Raises TooManyTraces."""
-        if len(self._watches) >= MOST_WATCHES:
-            raise TooManyTraces(f"{MOST_WATCHES} look on already")
-        watch = Watch(wants)
-        self._watches.append(watch)
-        self._judge()
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise TooManyTraces(f"{MAX_SUBSCRIPTIONS} look on already")
+        subscription = FrameSubscription(wants)
+        self._subscriptions.append(subscription)
+        self._update_is_watched()
         try:
-            yield watch
+            yield subscription
         finally:
-            self._watches.remove(watch)
-            self._judge()
+            self._subscriptions.remove(subscription)
+            self._update_is_watched()
 
-    def _forget_ended(self) -> None:
+    def _end_expired(self) -> None:
         now = trio.current_time()
         ended = [name for name, until in self._until.items() if until <= now]
         for name in ended:
             self.end_trace(name)
 
-    def _judge(self) -> None:
-        self.looked_at = bool(self._watches or self._until)
+    def _update_is_watched(self) -> None:
+        self.is_watched = bool(self._subscriptions or self._until)

@@ -13,11 +13,11 @@ from typing import Any
 
 import structlog
 
-from ..domain.redaction import HIDDEN, is_secret, printable, without_secrets
+from ..domain.redaction import REDACTED, is_secret, printable, without_secrets
 
-_MOST_CHARACTERS = 500  # of a value
-_MOST_OF_A_TRACEBACK = 20_000
-_MOST_ITEMS = 50
+_MAX_CHARACTERS = 500  # of a value
+_MAX_TRACEBACK = 20_000
+_MAX_ITEMS = 50
 
 
 def configure(level: str = "info") -> None:
@@ -35,7 +35,7 @@ def configure(level: str = "info") -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # Here, for the console's own tracebacks show the values of variables, secrets too.
             structlog.processors.format_exc_info,
-            for_eyes,
+            hide_and_cut,
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -46,13 +46,13 @@ def configure(level: str = "info") -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()], force=True)
 
 
-def for_eyes(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def hide_and_cut(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A processor of structlog that hides, escapes and cuts what is to be logged."""
     for key, value in event.items():
         if key == "exception":
             event[key] = _traceback(value)
         elif key not in ("timestamp", "level"):
-            event[key] = HIDDEN if value is not None and is_secret(key) else _shown(value)
+            event[key] = REDACTED if value is not None and is_secret(key) else _shown(value)
     return event
 
 
@@ -63,22 +63,22 @@ def _shown(value: Any, depth: int = 0) -> Any:
         return _text(value)
     if depth < 3 and isinstance(value, Mapping):
         return {
-            (name := _text(str(key))): HIDDEN if is_secret(name) else _shown(item, depth + 1)
-            for key, item in list(value.items())[:_MOST_ITEMS]
+            (name := _text(str(key))): REDACTED if is_secret(name) else _shown(item, depth + 1)
+            for key, item in list(value.items())[:_MAX_ITEMS]
         }
     if depth < 3 and isinstance(value, list | tuple | set | frozenset):
-        return [_shown(item, depth + 1) for item in list(value)[:_MOST_ITEMS]]
+        return [_shown(item, depth + 1) for item in list(value)[:_MAX_ITEMS]]
     return _text(repr(value))
 
 
 def _text(text: str) -> str:
-    told = printable(without_secrets(text[: 2 * _MOST_CHARACTERS]))
-    return told if len(told) <= _MOST_CHARACTERS else told[:_MOST_CHARACTERS] + "..."
+    cleaned = printable(without_secrets(text[: 2 * _MAX_CHARACTERS]))
+    return cleaned if len(cleaned) <= _MAX_CHARACTERS else cleaned[:_MAX_CHARACTERS] + "..."
 
 
 def _traceback(text: str) -> str:
     """Its lines begin with blanks, so that none can pass for another event."""
-    lines = without_secrets(str(text)[:_MOST_OF_A_TRACEBACK]).split("\n")
+    lines = without_secrets(str(text)[:_MAX_TRACEBACK]).split("\n")
     return "\n".join("    " + printable(line) for line in lines)
 
 
@@ -87,10 +87,10 @@ class _FromLibraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger(record.name)
-        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        write = log.error if record.levelno >= logging.ERROR else log.warning
         try:
-            said = record.getMessage()
+            message = record.getMessage()
         except (TypeError, ValueError):  # its own mistake: arguments that do not fit the words
-            said = str(record.msg)
+            message = str(record.msg)
         why = repr(record.exc_info[1]) if record.exc_info else None
-        tell("a library complains", library=record.name, said=said, why=why)
+        write("a library complains", library=record.name, said=message, why=why)

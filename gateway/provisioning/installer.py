@@ -134,9 +134,9 @@ class _Visit:
 
     def _metadata(self, chain: Entity) -> Step:
         what = f"nodes of {rule_chain.NAME!r}"
-        told = self._rest.get(f"/api/ruleChain/{_id(chain)}/metadata")
+        answer = self._rest.get(f"/api/ruleChain/{_id(chain)}/metadata")
         try:
-            there = rule_chain.read(told)
+            there = rule_chain.read(answer)
         except (KeyError, IndexError, TypeError):
             raise ThingsboardError("the rule chain's nodes are not what was expected") from None
         wrong = rule_chain.differences(there)
@@ -144,7 +144,7 @@ class _Visit:
             return Step(what, THERE)
         if not self._change:
             return Step(what, CHANGED if there.nodes else MISSING, _listed(wrong))
-        self._rest.post("/api/ruleChain/metadata", rule_chain.body(chain["id"], told))
+        self._rest.post("/api/ruleChain/metadata", rule_chain.body(chain["id"], answer))
         return Step(
             what, UPDATED if there.nodes else CREATED, _listed(wrong) if there.nodes else ""
         )
@@ -171,11 +171,11 @@ class _Visit:
         file = self._options.token_file
         if device is None or (file is None and not new):
             return
-        told = self._rest.get(f"/api/device/{_id(device)}/credentials")
-        if told["credentialsType"] != "ACCESS_TOKEN":
-            yield Step("access token", NOTE, f"the device has {told['credentialsType']} instead")
+        answer = self._rest.get(f"/api/device/{_id(device)}/credentials")
+        if answer["credentialsType"] != "ACCESS_TOKEN":
+            yield Step("access token", NOTE, f"the device has {answer['credentialsType']} instead")
             return
-        token = str(told["credentialsId"])
+        token = str(answer["credentialsId"])
         if file is None:
             yield Step("access token", NOTE, token)
         elif file.holds(token):

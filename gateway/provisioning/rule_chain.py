@@ -241,32 +241,32 @@ def wanted() -> Metadata:
     )
 
 
-def read(told: Mapping[str, Any]) -> Metadata:
-    """told: as `GET /api/ruleChain/{id}/metadata` answers.  Raises KeyError, IndexError."""
+def read(metadata: Mapping[str, Any]) -> Metadata:
+    """metadata: as `GET /api/ruleChain/{id}/metadata` answers.  Raises KeyError, IndexError."""
     found: dict[str, Mapping[str, Any]] = {}
-    for node in told["nodes"] or []:
+    for node in metadata["nodes"] or []:
         name = str(node["name"])
         while name in found:  # ThingsBoard does not mind two of a name; the later is a stranger
             name += "'"
         found[name] = node
     names = list(found)
-    first = told.get("firstNodeIndex")
+    first = metadata.get("firstNodeIndex")
     return Metadata(
         "" if first is None else names[first],
         found,
         frozenset(
             (names[one["fromIndex"]], str(one["type"]), names[one["toIndex"]])
-            for one in told["connections"] or []
+            for one in metadata["connections"] or []
         ),
     )
 
 
-def body(chain_id: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def body(chain_id: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What to save, so that our nodes are as they should be and the operator's own stay.
 
-    told: the chain's metadata as they are now.
+    metadata: the chain's metadata as they are now.
     """
-    there, ours = read(told), wanted()
+    there, ours = read(metadata), wanted()
     strangers = {name: node for name, node in there.nodes.items() if name not in ours.nodes}
     kept = {one for one in there.connections if {one[0], one[2]} & strangers.keys()}
     everybody = {
@@ -277,7 +277,7 @@ def body(chain_id: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]
     }
     places = {name: index for index, name in enumerate(everybody)}
     return {
-        **{key: told[key] for key in ("version", "notes") if told.get(key) is not None},
+        **{key: metadata[key] for key in ("version", "notes") if metadata.get(key) is not None},
         "ruleChainId": dict(chain_id),
         "firstNodeIndex": places[ours.first],
         "nodes": list(everybody.values()),
@@ -294,26 +294,26 @@ def differences(there: Metadata) -> list[str]:
     ours = wanted()
     if not there.nodes:
         return ["it is empty"]
-    told = [f"node {name!r} is missing" for name in ours.nodes if name not in there.nodes]
+    differences = [f"node {name!r} is missing" for name in ours.nodes if name not in there.nodes]
     for name in ours.nodes.keys() & there.nodes.keys():
         node, found = ours.nodes[name], there.nodes[name]
         same = node["type"] == found.get("type") and _holds(
             found.get("configuration"), node["configuration"]
         )
         if not same:
-            told.append(f"node {name!r} is changed")
+            differences.append(f"node {name!r} is changed")
     among_ours = {one for one in there.connections if {one[0], one[2]} <= ours.nodes.keys()}
-    told += [
+    differences += [
         f"{start!r} no longer leads to {end!r} by {relation}"
         for start, relation, end in ours.connections - among_ours
     ]
-    told += [
+    differences += [
         f"{start!r} leads to {end!r} by {relation}"
         for start, relation, end in among_ours - ours.connections
     ]
     if there.first != ours.first:
-        told.append(f"it begins with {there.first!r}")
-    return sorted(told)
+        differences.append(f"it begins with {there.first!r}")
+    return sorted(differences)
 
 
 def _holds(there: Any, ours: Mapping[str, Any]) -> bool:

@@ -40,9 +40,9 @@ class Version:
         return "[thingsboard] batch_devices must stay false: it may be true from 4.2.1 on"
 
 
-def read(told: object) -> Version:
-    """told: what `GET /api/system/info` answers, like {"version": "4.2.1.1", ...}."""
-    text = str(told.get("version", "")) if isinstance(told, dict) else ""
+def read(answer: object) -> Version:
+    """answer: what `GET /api/system/info` answers, like {"version": "4.2.1.1", ...}."""
+    text = str(answer.get("version", "")) if isinstance(answer, dict) else ""
     found = re.match(r"\d+(\.\d+)+", text)
     parts = tuple(int(part) for part in found[0].split(".")) if found else ()
     return Version(text or "unknown", parts)

@@ -21,11 +21,11 @@ import trio
 
 from .car import AC_22, Meter, Outlet
 from .charging_profiles import Profiles
-from .configuration_keys import Settings
-from .connector import Connector, Session
-from .ocpp_connection import CallRefused, LineGone, Payload, Reply
-from .request_handlers import Remote
-from .transaction_queue import Outbox
+from .configuration_keys import ConfigurationKeys
+from .connector import Connector, SimulatedSession
+from .ocpp_connection import CallRefused, ConnectionGone, Payload, Reply
+from .request_handlers import RequestHandlers
+from .transaction_queue import TransactionQueue
 from .uplink import Connect, Uplink
 
 Report = Callable[[dict[str, Any]], None]
@@ -51,8 +51,8 @@ class SimulatedCharger:
     drivers: the connectors to which drivers come by themselves; None means all of them.
     sessions: how many sessions, remotely started ones included, it makes before `run` returns;
         None means without end.
-    first_patience_s, patience_s: seconds after which `run` gives up, if it never was accepted and
-        if it lost its connection; None means never (`gateway.simulation.uplink`).
+    connect_timeout_s, reconnect_timeout_s: seconds after which `run` gives up, if it never was
+        accepted and if it lost its connection; None means never (`gateway.simulation.uplink`).
     call_timeout_s: seconds that the central system has for an answer.
     seed: of chance; None means that the charge point's id decides.
     report: is called with what happened, a dict with `event` and `charger`.
@@ -71,8 +71,8 @@ class SimulatedCharger:
         sessions: int | None = None,
         id_tags: Sequence[str] = ID_TAGS,
         password: str | None = None,
-        first_patience_s: float | None = None,
-        patience_s: float | None = None,
+        connect_timeout_s: float | None = None,
+        reconnect_timeout_s: float | None = None,
         call_timeout_s: float = _CALL_TIMEOUT,
         seed: int | str | None = None,
         report: Report | None = None,
@@ -82,19 +82,19 @@ class SimulatedCharger:
         self.speed = speed
         self.dice = random.Random(charge_point_id if seed is None else seed)
         self.failures: list[str] = []
-        self.settings = Settings(
+        self.settings = ConfigurationKeys(
             connectors=len(outlets),
             direct_current=any(outlet.direct_current for outlet in outlets),
             sample_interval_s=sample_interval_s,
         )
         self.profiles = Profiles()
-        self.outbox = Outbox(self.settings)
+        self.outbox = TransactionQueue(self.settings)
         self.uplink = Uplink(
             self,
             connect,
             password=password,
-            first_patience_s=first_patience_s,
-            patience_s=patience_s,
+            connect_timeout_s=connect_timeout_s,
+            reconnect_timeout_s=reconnect_timeout_s,
             call_timeout_s=call_timeout_s,
             dice=self.dice,
         )
@@ -102,7 +102,7 @@ class SimulatedCharger:
             number: Connector(number, self._meter(number, outlet), self)
             for number, outlet in enumerate(outlets, 1)
         }
-        self._remote = Remote(self)
+        self._remote = RequestHandlers(self)
         self._drivers = self.connectors.keys() if drivers is None else drivers
         self._id_tags = id_tags
         self._report = report
@@ -136,7 +136,7 @@ class SimulatedCharger:
     def stamp(self, at: datetime) -> str:
         return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
-    async def pace(self, seconds: float) -> None:
+    async def sleep_simulated(self, seconds: float) -> None:
         """Let so many seconds of the cars' time pass."""
         await trio.sleep(seconds / self.speed)
 
@@ -146,7 +146,9 @@ class SimulatedCharger:
         # however fast the cars live: no central system is asked to take more than one a second
         return max(interval / self.speed, min(interval, 1.0)) if interval else float("inf")
 
-    def begin(self, connector: Connector, session: Session) -> Callable[[], Awaitable[None]]:
+    def begin(
+        self, connector: Connector, session: SimulatedSession
+    ) -> Callable[[], Awaitable[None]]:
         """Take the connector at once; what is returned carries the session through."""
         connector.session = session
         self._begun += 1
@@ -171,7 +173,7 @@ class SimulatedCharger:
             return None
         try:
             answer = await self.uplink.ask("Authorize", {"idTag": id_tag})
-        except LineGone:
+        except ConnectionGone:
             if known is not None and self.settings.flag("LocalAuthorizeOffline"):
                 return None if known == "Accepted" else known
             return None if self.settings.flag("AllowOfflineTxForUnknownId") else "offline"
@@ -181,7 +183,7 @@ class SimulatedCharger:
         status = info.get("status") if isinstance(info, dict) else None
         return None if status == "Accepted" else str(status)
 
-    async def tell_status(self, number: int, *, again: bool = False) -> None:
+    async def send_status(self, number: int, *, again: bool = False) -> None:
         """StatusNotification (§4.9) of a connector, 0 for the whole; `again` even if known."""
         connector = self.connectors.get(number)
         status = self._remote.status if connector is None else connector.status
@@ -194,7 +196,7 @@ class SimulatedCharger:
             "status": status,
             "timestamp": self.stamp(at),
         }
-        if await self.uplink.tell("StatusNotification", notice):
+        if await self.uplink.send("StatusNotification", notice):
             self._told[number] = status
 
     def report(self, event: str, **facts: Any) -> None:
@@ -219,10 +221,10 @@ class SimulatedCharger:
     def start_soon(self, then: Callable[[], Awaitable[Any]]) -> None:
         self._life.start_soon(then)
 
-    async def tell_statuses(self) -> None:
+    async def send_statuses(self) -> None:
         """Tell of what changed while the central system was away; after a boot, of everything."""
         for number in (0, *self.connectors):
-            await self.tell_status(number)
+            await self.send_status(number)
 
     async def reboot(self, reason: str) -> None:
         """Restart (§5.14): softly only after the stopped transactions were delivered."""
@@ -246,14 +248,14 @@ class SimulatedCharger:
 
     async def _bring_drivers(self, connector: Connector) -> None:
         await self.uplink.wait_online()
-        await self.pace(self.dice.uniform(5, 120))
+        await self.sleep_simulated(self.dice.uniform(5, 120))
         while True:
             id_tag = self.dice.choice(self._id_tags)
             await connector.wait_free(id_tag)
             if self._closed or (self._sessions is not None and self._begun >= self._sessions):
                 return
-            await self.begin(connector, Session(id_tag=id_tag))()
-            await self.pace(self.dice.uniform(60, 300))
+            await self.begin(connector, SimulatedSession(id_tag=id_tag))()
+            await self.sleep_simulated(self.dice.uniform(60, 300))
 
     def _meter(self, number: int, outlet: Outlet) -> Meter:
         # Begun from the calendar, so that a simulation started anew does not turn registers back.

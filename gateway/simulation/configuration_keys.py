@@ -31,7 +31,7 @@ class _Setting:
                 return len(value) <= 500
 
 
-class Settings:
+class ConfigurationKeys:
     """Owns: the values, which ChangeConfiguration changes while all else goes on.
 
     What this charge point does not act on is read-only, so that no change is promised in vain.
@@ -107,7 +107,7 @@ class Settings:
         setting.value = value
         return "Accepted"
 
-    def tell(self, keys: list[str]) -> Payload:
+    def answer(self, keys: list[str]) -> Payload:
         """GetConfiguration (§5.8): those keys, or all where none is named."""
         known = [key for key in keys or self._settings if key in self._settings]
         entries = [

@@ -28,7 +28,7 @@ class Reservation:
 
 
 @attrs.define(eq=False, kw_only=True)
-class Session:
+class SimulatedSession:
     """A driver at a connector.
 
     remote: begun by RemoteStartTransaction.
@@ -63,7 +63,7 @@ class Connector:
     def __init__(self, number: int, meter: Meter, charger: SimulatedCharger) -> None:
         self.number = number
         self.meter = meter
-        self.session: Session | None = None
+        self.session: SimulatedSession | None = None
         self.reservation: Reservation | None = None
         self.inoperative = False
         self.status = "Available"
@@ -98,7 +98,7 @@ class Connector:
         if status == self.status:
             return
         self.status, self.status_at = status, self._charger.now()
-        await self._charger.tell_status(self.number)
+        await self._charger.send_status(self.number)
 
     async def settle_status(self) -> None:
         """Show what a change of availability or reservation means for an unused connector."""
@@ -107,7 +107,7 @@ class Connector:
         if self.session is None:
             await self.set_status(self.rest())
 
-    async def charge(self, session: Session) -> None:
+    async def charge(self, session: SimulatedSession) -> None:
         """Carry the session through; `self.session` was set to it by the one who began it."""
         try:
             await self._charge(session)
@@ -118,16 +118,16 @@ class Connector:
         await self.settle_status()
         self._charger.session_over(self.number, session.failure)
 
-    async def _charge(self, session: Session) -> None:
+    async def _charge(self, session: SimulatedSession) -> None:
         charger = self._charger
         dice = charger.dice
         self.meter.car = arriving_car(dice, self.meter.outlet)
         await self.set_status("Preparing")
-        await charger.pace(dice.uniform(3, 12))
+        await charger.sleep_simulated(dice.uniform(3, 12))
         refusal = await charger.authorise(session.id_tag, remote=session.remote)
         if refusal is not None:
             session.failure = f"id tag {session.id_tag}: {refusal}"
-            await charger.pace(dice.uniform(5, 15))
+            await charger.sleep_simulated(dice.uniform(5, 15))
             return
         if session.stop_reason is not None:
             session.failure = f"ended before it began: {session.stop_reason}"
@@ -138,9 +138,9 @@ class Connector:
         await self._stop(session, transaction)
 
         await self.set_status("Finishing")
-        await charger.pace(dice.uniform(5, 20))  # the driver unplugs
+        await charger.sleep_simulated(dice.uniform(5, 20))  # the driver unplugs
 
-    async def _start(self, session: Session) -> Transaction:
+    async def _start(self, session: SimulatedSession) -> Transaction:
         transaction = Transaction(connector_id=self.number, id_tag=session.id_tag)
         session.transaction, session.started_at = transaction, self._charger.now()
         self.meter.advance(trio.current_time())
@@ -161,7 +161,7 @@ class Connector:
         )
         return transaction
 
-    async def _deliver_energy(self, session: Session, transaction: Transaction) -> None:
+    async def _deliver_energy(self, session: SimulatedSession, transaction: Transaction) -> None:
         charger, meter = self._charger, self.meter
         meter.advance(trio.current_time())
         meter.closed = True
@@ -207,7 +207,7 @@ class Connector:
             self.number, self.meter.outlet, self._charger.now(), started_at
         )
 
-    async def _stop(self, session: Session, transaction: Transaction) -> None:
+    async def _stop(self, session: SimulatedSession, transaction: Transaction) -> None:
         charger, meter = self._charger, self.meter
         meter.advance(trio.current_time())
         meter.closed = False

@@ -24,7 +24,7 @@ from .car import AC_22, DC_60
 from .charger import ID_TAGS, SimulatedCharger
 from .demo_view import Board, receipt_table
 from .simulate import run_guarded
-from .thingsboard import Row, RpcNoSession, RpcTimeout, ThingsBoard
+from .thingsboard import RpcNoSession, RpcTimeout, StoredRow, ThingsBoard
 from .websocket_client import dialer
 
 _ACCESS_TOKEN = "DEMO-GATEWAY"  # noqa: S105  of a stand-in that ends with this process
@@ -215,7 +215,7 @@ class _Display:
     def __init__(self) -> None:
         self.board = Board()
 
-    async def follow(self, rows: trio.MemoryReceiveChannel[Row]) -> None:
+    async def follow(self, rows: trio.MemoryReceiveChannel[StoredRow]) -> None:
         async for row in rows:
             if not row.is_attributes:
                 self.take(row.device, row.ts, row.values)
@@ -256,8 +256,8 @@ class _Lines(_Display):
         return lines
 
     def order(self, device: str, method: str, params: Any, answer: Any) -> None:
-        told = "" if params is None else f" {json.dumps(params)}"
-        self._say(f"{device}: RPC {method}{told} was answered {json.dumps(answer)}")
+        arguments = "" if params is None else f" {json.dumps(params)}"
+        self._say(f"{device}: RPC {method}{arguments} was answered {json.dumps(answer)}")
 
     def finish(self) -> None:
         for receipt in self.board.receipts:
@@ -275,7 +275,7 @@ class _Lines(_Display):
 
 
 class _Table(_Lines):
-    async def follow(self, rows: trio.MemoryReceiveChannel[Row]) -> None:
+    async def follow(self, rows: trio.MemoryReceiveChannel[StoredRow]) -> None:
         # rich's own refreshing is a thread; ours is a task
         with Live(self.board.table(), console=self._console, auto_refresh=False) as live:
             async with trio.open_nursery() as nursery:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _STEP_S = 20.0  # of the cars' time, between two statuses
 
 
-class Errands:
+class Maintenance:
     """Owns: how far an upload or an update is."""
 
     def __init__(self, charger: SimulatedCharger) -> None:
@@ -66,11 +66,11 @@ class Errands:
         return Reply({}, partial(self._update, location, wait_s))
 
     async def _tell(self, action: str, payload: Payload) -> None:
-        await self._charger.uplink.tell(action, payload)
+        await self._charger.uplink.send(action, payload)
 
     async def _tell_statuses(self, numbers: list[int]) -> None:
         for number in numbers:
-            await self._charger.tell_status(number, again=True)
+            await self._charger.send_status(number, again=True)
 
     async def _tell_meters(self, numbers: list[int]) -> None:
         for number in numbers:
@@ -85,7 +85,7 @@ class Errands:
         for status in ("Uploading", "Uploaded" if "://" in location else "UploadFailed"):
             self._diagnostics_status = status
             await self._tell("DiagnosticsStatusNotification", {"status": status})
-            await self._charger.pace(_STEP_S)
+            await self._charger.sleep_simulated(_STEP_S)
         self._diagnostics_status = "Idle"
 
     async def _update(self, location: str, wait_s: float) -> None:
@@ -109,4 +109,4 @@ class Errands:
     async def _show(self, status: str) -> None:
         self._firmware_status = status
         await self._tell("FirmwareStatusNotification", {"status": status})
-        await self._charger.pace(_STEP_S)
+        await self._charger.sleep_simulated(_STEP_S)

@@ -23,7 +23,7 @@ Payload = dict[str, Any]
 _SEND_TIMEOUT = 30.0
 
 
-class LineGone(Exception):
+class ConnectionGone(Exception):
     """The connection is over, or the central system left a call unanswered."""
 
 
@@ -59,7 +59,7 @@ class _Pending:
     refusal: str = ""
 
 
-class Line:
+class OcppConnection:
     """Owns: the one call that may be under way.
 
     answer: gives the reply to one call of the central system; it may raise Unanswerable.
@@ -91,7 +91,7 @@ class Line:
                 await self._take(await self._socket.get_message())
         except ConnectionClosed as exc:
             why = "broken off" if exc.reason is None else f"{exc.reason.code} {exc.reason.name}"
-        except LineGone as exc:
+        except ConnectionGone as exc:
             why = str(exc)
         finally:
             self._gone = True
@@ -104,12 +104,12 @@ class Line:
     async def call(self, action: str, payload: Payload) -> Payload:
         """Ask the central system, one call at a time (OCPP-J 4.1.1); returns its answer.
 
-        Raises CallRefused; LineGone, also after `timeout`: the connection is closed then, for a
-        central system that is silent is taken for gone.
+        Raises CallRefused; ConnectionGone, also after `timeout`: the connection is closed then, for
+        a central system that is silent is taken for gone.
         """
         async with self._one_call:
             if self._gone:
-                raise LineGone("not connected")
+                raise ConnectionGone("not connected")
             pending = self._pending = _Pending(str(uuid.uuid4()))
             try:
                 await self._send([2, pending.unique_id, action, payload])
@@ -125,7 +125,7 @@ class Line:
             if not was_gone:
                 log.info("call not answered", action=action, seconds=self._timeout)
                 await self.close()
-            raise LineGone(f"{action} not answered")
+            raise ConnectionGone(f"{action} not answered")
 
     async def close(self) -> None:
         """Take leave with 1000; a peer that does not answer that is left within 2 s."""
@@ -185,7 +185,7 @@ class Line:
             with trio.CancelScope(shield=True), trio.fail_after(_SEND_TIMEOUT):
                 await self._socket.send_message(json.dumps(frame, separators=(",", ":")))
         except (ConnectionClosed, LocalProtocolError, trio.TooSlowError) as exc:
-            raise LineGone(f"not sent: {exc!r}") from exc
+            raise ConnectionGone(f"not sent: {exc!r}") from exc
 
 
 def _no_number(text: str) -> NoReturn:

@@ -11,8 +11,8 @@ import trio
 
 from . import payload_fields
 from .configuration_keys import PASSWORD
-from .connector import Connector, Reservation, Session
-from .maintenance import Errands
+from .connector import Connector, Reservation, SimulatedSession
+from .maintenance import Maintenance
 from .ocpp_connection import Payload, Reply, Unanswerable
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ class _LocalList:
     statuses: dict[str, str] = attrs.field(factory=dict)
 
 
-class Remote:
+class RequestHandlers:
     """Owns: the availability of the whole, and the local list."""
 
     def __init__(self, charger: SimulatedCharger) -> None:
         self._charger = charger
         self._local_list = _LocalList()
         self._inoperative = False
-        self._errands = Errands(charger)
+        self._errands = Maintenance(charger)
         self._answers: Mapping[str, Callable[[Payload], Reply]] = {
             "CancelReservation": self._cancel_reservation,
             "ChangeAvailability": self._change_availability,
@@ -90,7 +90,7 @@ class Remote:
             return Reply(_REJECTED)
         if "chargingProfile" in payload:
             self._charger.profiles.install(free.number, payload["chargingProfile"])
-        begin = self._charger.begin(free, Session(id_tag=id_tag, remote=True))
+        begin = self._charger.begin(free, SimulatedSession(id_tag=id_tag, remote=True))
         return Reply(_ACCEPTED, begin)
 
     def _remote_stop(self, payload: Payload) -> Reply:
@@ -131,15 +131,15 @@ class Remote:
         if not number:
             self._inoperative = inoperative
         busy = inoperative and any(c.session is not None for c in chosen)
-        told = [0] if not number else []
+        numbers = [0] if not number else []
         return Reply(
             {"status": "Scheduled" if busy else "Accepted"},
-            partial(self._show_availability, told, chosen),
+            partial(self._show_availability, numbers, chosen),
         )
 
-    async def _show_availability(self, told: list[int], chosen: list[Connector]) -> None:
-        for number in told:
-            await self._charger.tell_status(number)
+    async def _show_availability(self, numbers: list[int], chosen: list[Connector]) -> None:
+        for number in numbers:
+            await self._charger.send_status(number)
         for connector in chosen:
             await connector.settle_status()
 
@@ -196,7 +196,7 @@ class Remote:
         keys = payload.get("key", [])
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise Unanswerable("TypeConstraintViolation", "key is no list of texts")
-        return Reply(self._charger.settings.tell(keys))
+        return Reply(self._charger.settings.answer(keys))
 
     def _send_local_list(self, payload: Payload) -> Reply:
         kind = payload_fields.one_of(payload, "updateType", "Differential", "Full")

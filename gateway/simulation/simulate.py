@@ -21,7 +21,7 @@ from .websocket_client import dialer
 
 log = structlog.get_logger()
 
-_LOST_PATIENCE_S = 120.0
+_RECONNECT_TIMEOUT_S = 120.0
 _ALL_CONNECTED_S = 10.0
 
 
@@ -38,7 +38,7 @@ class SimulateOptions:
     speed: how much faster the cars live than the clock.
     sample_interval_s: between two MeterValues, in the cars' time.
     id_tags: which the drivers present; to be known to the central system.
-    patience_s: seconds after which a charge point gives up that was never accepted.
+    connect_timeout_s: seconds after which a charge point gives up that was never accepted.
     tls: for wss URLs; None is the default context.
     """
 
@@ -51,7 +51,7 @@ class SimulateOptions:
     speed: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
     sample_interval_s: int = 60
     id_tags: Sequence[str] = ID_TAGS
-    patience_s: float = 15.0
+    connect_timeout_s: float = 15.0
     tls: ssl.SSLContext | None = None
 
     @url.validator
@@ -134,8 +134,8 @@ def _charger(options: SimulateOptions, number: int, show: Report) -> SimulatedCh
         sessions=options.sessions,
         id_tags=options.id_tags,
         password=options.password,
-        first_patience_s=options.patience_s,
-        patience_s=None if options.sessions is None else _LOST_PATIENCE_S,
+        connect_timeout_s=options.connect_timeout_s,
+        reconnect_timeout_s=None if options.sessions is None else _RECONNECT_TIMEOUT_S,
         report=show,
     )
 

@@ -13,8 +13,8 @@ import attrs
 import structlog
 import trio
 
-from .configuration_keys import Settings
-from .ocpp_connection import CallRefused, Line, Payload
+from .configuration_keys import ConfigurationKeys
+from .ocpp_connection import CallRefused, OcppConnection, Payload
 
 log = structlog.get_logger()
 
@@ -65,10 +65,10 @@ class Message:
         self.transaction.refusal = None if status == "Accepted" else str(status)
 
 
-class Outbox:
+class TransactionQueue:
     """Owns: the messages that wait, and nothing of the connection."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ConfigurationKeys) -> None:
         self._settings = settings
         self._messages: deque[Message] = deque()
         self._changed = trio.Event()
@@ -87,8 +87,8 @@ class Outbox:
         self._notify()
         return message
 
-    async def deliver(self, line: Line) -> None:
-        """Deliver over this line while it lasts; ends by raising LineGone."""
+    async def deliver(self, line: OcppConnection) -> None:
+        """Deliver over this line while it lasts; ends by raising ConnectionGone."""
         self._online = True
         try:
             while True:
@@ -104,7 +104,7 @@ class Outbox:
         while self._messages:
             await self._changed.wait()
 
-    async def _deliver_first(self, line: Line) -> None:
+    async def _deliver_first(self, line: OcppConnection) -> None:
         message = self._messages[0]
         try:
             message.take_answer(await line.call(message.action, message.content()))

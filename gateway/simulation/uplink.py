@@ -13,16 +13,16 @@ import structlog
 import trio
 from trio_websocket import ConnectionRejected, HandshakeError, WebSocketConnection
 
-from .configuration_keys import Settings
-from .ocpp_connection import CallRefused, Line, LineGone, Payload, Reply
-from .transaction_queue import Outbox
+from .configuration_keys import ConfigurationKeys
+from .ocpp_connection import CallRefused, ConnectionGone, OcppConnection, Payload, Reply
+from .transaction_queue import TransactionQueue
 
 log = structlog.get_logger()
 
 Connect = Callable[[trio.Nursery, str | None], Awaitable[WebSocketConnection]]
 
 _HANDSHAKE_TIMEOUT = 10.0
-_FAREWELL_S = 0.1  # for the close frame of one who was cancelled; its reader hears no reply
+_CLOSE_S = 0.1  # for the close frame of one who was cancelled; its reader hears no reply
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _BOOT_INTERVAL = 60.0  # where the central system names none
 
@@ -30,14 +30,14 @@ _BOOT_INTERVAL = 60.0  # where the central system names none
 class Owner(Protocol):
     """Whose connection it is."""
 
-    settings: Settings
-    outbox: Outbox
+    settings: ConfigurationKeys
+    outbox: TransactionQueue
 
     def boot_notification(self) -> Payload: ...
     def answer(self, action: str, payload: Payload) -> Reply: ...
     def start_soon(self, then: Callable[[], Awaitable[Any]]) -> None: ...
     def report(self, event: str, **facts: Any) -> None: ...
-    async def tell_statuses(self) -> None: ...
+    async def send_statuses(self) -> None: ...
 
 
 class Uplink:
@@ -45,9 +45,9 @@ class Uplink:
 
     connect: opens the WebSocket, its tasks in the nursery given; the second argument is the Basic
         password, None without one.
-    first_patience_s: seconds after which it gives up if it was never accepted, at once when the
+    connect_timeout_s: seconds after which it gives up if it was never accepted, at once when the
         upgrade is answered with an HTTP status of 400 to 499; None means never.
-    patience_s: the same for a connection that was lost, whatever the status.
+    reconnect_timeout_s: the same for a connection that was lost, whatever the status.
     call_timeout_s: seconds that the central system has for an answer.
     """
 
@@ -57,8 +57,8 @@ class Uplink:
         connect: Connect,
         *,
         password: str | None,
-        first_patience_s: float | None,
-        patience_s: float | None,
+        connect_timeout_s: float | None,
+        reconnect_timeout_s: float | None,
         call_timeout_s: float,
         dice: random.Random,
     ) -> None:
@@ -66,26 +66,26 @@ class Uplink:
         self.booted = False
         self._owner = owner
         self._connect = connect
-        self._first_patience_s = first_patience_s
-        self._patience_s = patience_s
+        self._connect_timeout_s = connect_timeout_s
+        self._reconnect_timeout_s = reconnect_timeout_s
         self._call_timeout_s = call_timeout_s
         self._dice = dice
         self._rest_s = 0.0
-        self._line: Line | None = None
+        self._line: OcppConnection | None = None
         self._accepted = False  # on this connection
         self._online = trio.Event()  # on a connection, and accepted
 
     async def ask(self, action: str, payload: Payload) -> Payload:
-        """Call the central system; raises LineGone when offline, and CallRefused."""
+        """Call the central system; raises ConnectionGone when offline, and CallRefused."""
         if self._line is None or not self._online.is_set():
-            raise LineGone("offline")
+            raise ConnectionGone("offline")
         return await self._line.call(action, payload)
 
-    async def tell(self, action: str, payload: Payload) -> bool:
+    async def send(self, action: str, payload: Payload) -> bool:
         """Call where the answer does not matter; returns whether there was one."""
         try:
             await self.ask(action, payload)
-        except LineGone:
+        except ConnectionGone:
             return False
         except CallRefused as exc:
             log.info("refused", why=str(exc))
@@ -108,16 +108,20 @@ class Uplink:
 
     async def run(self) -> str:
         """Keep a connection; returns, when patience is at an end, what the last attempt met."""
-        pause, alone_since, patience_s = _FIRST_PAUSE, trio.current_time(), self._first_patience_s
+        pause, alone_since, timeout_s = _FIRST_PAUSE, trio.current_time(), self._connect_timeout_s
         ever = False
         while True:
             accepted, why, final = await self._try_once()
             if accepted:
-                pause, alone_since, patience_s = _FIRST_PAUSE, trio.current_time(), self._patience_s
+                pause, alone_since, timeout_s = (
+                    _FIRST_PAUSE,
+                    trio.current_time(),
+                    self._reconnect_timeout_s,
+                )
                 ever = True
-            if patience_s is not None:
+            if timeout_s is not None:
                 alone_s = trio.current_time() - alone_since
-                if alone_s >= patience_s or (final and not ever):
+                if alone_s >= timeout_s or (final and not ever):
                     return why
             if self._rest_s:
                 await trio.sleep(self._rest_s)
@@ -139,7 +143,7 @@ class Uplink:
                 try:
                     accepted, why = await self._hold(socket)
                 finally:
-                    with trio.move_on_after(_FAREWELL_S, shield=True):
+                    with trio.move_on_after(_CLOSE_S, shield=True):
                         await socket.aclose()
                 nursery.cancel_scope.cancel()
         except* ConnectionRejected as group:
@@ -155,7 +159,7 @@ class Uplink:
 
     async def _hold(self, socket: WebSocketConnection) -> tuple[bool, str]:
         owner = self._owner
-        line = Line(socket, owner.answer, owner.start_soon, timeout=self._call_timeout_s)
+        line = OcppConnection(socket, owner.answer, owner.start_soon, timeout=self._call_timeout_s)
         self._line, self._accepted = line, False
         try:
             async with trio.open_nursery() as nursery:
@@ -171,20 +175,20 @@ class Uplink:
         if self._online.is_set():  # else somebody may be waiting for this very event
             self._online = trio.Event()
 
-    async def _speak(self, line: Line) -> None:
+    async def _speak(self, line: OcppConnection) -> None:
         try:
             while not self.booted:
                 await self._boot(line)
             self._accepted = True
             self._online.set()
-            await self._owner.tell_statuses()
+            await self._owner.send_statuses()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
                 await self._owner.outbox.deliver(line)
-        except* LineGone:
+        except* ConnectionGone:
             pass  # `line.run` says so as well
 
-    async def _boot(self, line: Line) -> None:
+    async def _boot(self, line: OcppConnection) -> None:
         answer: Payload = {}
         try:
             answer = await line.call("BootNotification", self._owner.boot_notification())
@@ -203,7 +207,7 @@ class Uplink:
     async def _beat(self) -> None:
         while True:
             await trio.sleep(max(1, self._owner.settings.number("HeartbeatInterval")))
-            await self.tell("Heartbeat", {})
+            await self.send("Heartbeat", {})
 
 
 def _only(group: BaseExceptionGroup[Any]) -> Any:

@@ -22,7 +22,7 @@ NO_ID = (
     f"no charge point id in this address: connect to {ADDRESS};"
     " an id has 1 to 48 of A-Z a-z 0-9 blank _ . : @ * = -"
 )
-_MOST_HASHING = 2  # argon2 wants 64 MiB and a core each
+_MAX_HASHING = 2  # argon2 wants 64 MiB and a core each
 
 
 def identity_of(path: str) -> str | None:
@@ -67,7 +67,7 @@ def password_of(authorization: bytes | None, identity: str) -> bytes | None:
     return decoded[len(user) :] if decoded.startswith(user) else None
 
 
-class PasswordBook:
+class PasswordVerifier:
     """Checks passwords against argon2 hashes, and remembers those that were right.
 
     hashes: charge point id -> argon2 hash; who is not in it needs no password.
@@ -76,26 +76,26 @@ class PasswordBook:
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = hashes
         self._hasher = argon2.PasswordHasher()
-        self._limiter = trio.CapacityLimiter(_MOST_HASHING)
+        self._limiter = trio.CapacityLimiter(_MAX_HASHING)
         # A fleet that reconnects must not wait for thousands of slow hashes: what was right
         # once is known again by a keyed digest that is worth nothing outside this process.
         self._key = secrets.token_bytes(32)
-        self._right: dict[str, bytes] = {}
+        self._known_right: dict[str, bytes] = {}
 
-    def needs(self, identity: str) -> bool:
+    def is_required_for(self, identity: str) -> bool:
         return identity in self._hashes
 
-    async def admits(self, identity: str, password: bytes | None) -> bool:
+    async def is_right(self, identity: str, password: bytes | None) -> bool:
         """Whether the password is the charge point's."""
         if password is None:
             return False
         digest = hmac.new(self._key, identity.encode() + b"\0" + password, hashlib.sha256).digest()
-        if hmac.compare_digest(self._right.get(identity, b""), digest):
+        if hmac.compare_digest(self._known_right.get(identity, b""), digest):
             return True
         if await trio.to_thread.run_sync(
             self._verify, self._hashes[identity], password, limiter=self._limiter
         ):
-            self._right[identity] = digest
+            self._known_right[identity] = digest
             return True
         return False
 

@@ -30,12 +30,13 @@ class ChargePointClocks:
     def connected(self, charge_point_id: str) -> ChargePointClock:
         """The clock of a charge point that has just come back, its absence noted."""
         back_at = self._now()
-        about = self._fleet.about(charge_point_id)
+        about = self._fleet.state_of(charge_point_id)
         clock = self._clocks.get(charge_point_id)
         if clock is None:
             connectors = self._fleet.connectors(charge_point_id)
             clock = self._clocks[charge_point_id] = ChargePointClock.of(
-                about, {n: self._fleet.about(device_name(charge_point_id, n)) for n in connectors}
+                about,
+                {n: self._fleet.state_of(device_name(charge_point_id, n)) for n in connectors},
             )
         if "gone_ms" in about:
             gone_at = datetime.fromtimestamp(about["gone_ms"] / 1000, UTC)

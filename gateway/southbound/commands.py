@@ -11,7 +11,7 @@ import trio
 
 from ..bus import EventBus, Overflow
 from ..domain.clock import milliseconds
-from ..domain.commands import Command, Done, Failed, Outcome
+from ..domain.commands import Command, CommandOutcome, Done, Failed
 from ..domain.events import (
     CommandCarriedOut,
     Event,
@@ -22,8 +22,8 @@ from ..domain.events import (
 )
 from ..domain.fleet import device_name
 from ..domain.redaction import frame_without_secrets, value_without_secrets, without_secrets
-from ..observability.frame_tap import LONGEST, Tap, TooManyTraces
-from .connection import ChargePointSession
+from ..observability.frame_tap import MAX_TRACE_S, FrameTap, TooManyTraces
+from .connection import ChargePointConnection
 from .errors import (
     ChargePointGone,
     ChargePointRefused,
@@ -32,7 +32,7 @@ from .errors import (
     TooManyCalls,
 )
 from .handlers import Now
-from .messages import CENTRAL_SYSTEM_ACTIONS, InvalidAnswer, InvalidCall, check_call
+from .messages import CENTRAL_SYSTEM_ACTIONS, InvalidCall, InvalidResponse, check_call
 from .registry import Registry
 from .remote_start import RemoteStart, is_for
 
@@ -47,9 +47,9 @@ CONNECTOR_METHODS = (
 )
 
 _OF_A_TRANSACTION = frozenset({"remoteStart", "remoteStop", "setCharging"})
-_CAME_TO_PASS = frozenset({"Accepted", "Stopped"})
+_FULFILLED = frozenset({"Accepted", "Stopped"})
 _MINUTES = 10.0  # that a trace lasts where nobody says how long
-_MOST_SHOWN = 10_000  # characters of an answer that is not JSON
+_MAX_SHOWN = 10_000  # characters of an answer that is not JSON
 
 
 class _Invalid(Exception):
@@ -57,25 +57,25 @@ class _Invalid(Exception):
 
 
 @attrs.frozen
-class Orders:
+class CommandRunner:
     """Carries out what operators order.
 
     default_id_tag: for a remoteStart that names none.
-    start_timeout: seconds from the charge point's Accepted to its StartTransaction, and from
-        the Accepted of a remote stop to the receipt.
+    remote_start_timeout_s: seconds from the charge point's Accepted to its StartTransaction, and
+        from the Accepted of a remote stop to the receipt.
     """
 
     bus: EventBus
     registry: Registry
     now: Now
-    tap: Tap
+    frame_tap: FrameTap
     default_id_tag: str | None = None
-    start_timeout: float = 60.0
+    remote_start_timeout_s: float = 60.0
     _starts: list[RemoteStart] = attrs.field(factory=list)
 
-    async def carry_out(self, command: Command) -> Outcome:
+    async def carry_out(self, command: Command) -> CommandOutcome:
         """How it ended; the same is published.  Raises nothing for what was asked or done."""
-        outcome = await self._attempt(command)
+        outcome = await self._outcome_of(command)
         carried_out = CommandCarriedOut(
             charge_point_id=command.charge_point_id,
             received_at=self.now(),
@@ -84,15 +84,15 @@ class Orders:
             connector_id=command.connector_id,
         )
         elsewhere = isinstance(outcome, Done) and "connectorId" in outcome.payload
-        done = outcome.result in _CAME_TO_PASS and not elsewhere
+        done = outcome.result in _FULFILLED and not elsewhere
         if command.method in _OF_A_TRANSACTION and not done:
-            carried_out = self._with_what_is_so(carried_out)
+            carried_out = self._with_actual_state(carried_out)
         self.bus.publish_soon(carried_out)
         return outcome
 
-    def _with_what_is_so(self, event: CommandCarriedOut) -> CommandCarriedOut:
+    def _with_actual_state(self, event: CommandCarriedOut) -> CommandCarriedOut:
         """The event, and whether there is a transaction, for a switch that shows another wish."""
-        about = self.bus.fleet.about(device_name(event.charge_point_id, event.connector_id))
+        about = self.bus.fleet.state_of(device_name(event.charge_point_id, event.connector_id))
         if not about or not event.connector_id:  # telling of a device would create it
             return event
         # By the clock that the charge point's own words are told by, which may be slow: told at
@@ -101,7 +101,7 @@ class Orders:
         active = about.get("tx") is not None
         return attrs.evolve(event, tx_active=active, tx_active_ms=last_ms + 1)
 
-    async def _attempt(self, command: Command) -> Outcome:
+    async def _outcome_of(self, command: Command) -> CommandOutcome:
         try:
             return await self._method(command)(command)
         except _Invalid as exc:
@@ -119,12 +119,12 @@ class Orders:
         except ChargePointRefused as exc:
             details = value_without_secrets(exc.details)
             return Failed("CallError", without_secrets(str(exc)), exc.code, details)
-        except InvalidAnswer as exc:
+        except InvalidResponse as exc:
             return Failed("CallError", str(exc), None, _for_people(exc.payload))
 
-    def _method(self, command: Command) -> Callable[[Command], Awaitable[Outcome]]:
+    def _method(self, command: Command) -> Callable[[Command], Awaitable[CommandOutcome]]:
         if command.connector_id == 0 and command.method in CENTRAL_SYSTEM_ACTIONS:
-            return self._plain
+            return self._ocpp_action
         if command.connector_id == 0 and command.method in CHARGE_POINT_METHODS:
             return self._trace
         if command.connector_id > 0 and command.method in CONNECTOR_METHODS:
@@ -138,13 +138,13 @@ class Orders:
             }[command.method]
         return self._unknown
 
-    async def _unknown(self, command: Command) -> Outcome:
+    async def _unknown(self, command: Command) -> CommandOutcome:
         kind = "connector" if command.connector_id else "charge point"
         return Failed("UnknownMethod", f"a {kind} knows no method {command.method[:60]!r}")
 
     # --- to a charge point ---------------------------------------------------------------------
 
-    async def _plain(self, command: Command) -> Outcome:
+    async def _ocpp_action(self, command: Command) -> CommandOutcome:
         """A message of OCPP's own, its payload as given (OCPP 1.6 §5)."""
         params = {} if command.params is None else command.params
         if not isinstance(params, dict):
@@ -154,19 +154,19 @@ class Orders:
             answer = value_without_secrets(answer)
         return Done(answer)
 
-    async def _trace(self, command: Command) -> Outcome:
+    async def _trace(self, command: Command) -> CommandOutcome:
         """Tell ThingsBoard what is said on the line of a charge point, connected or not."""
         minutes = _minutes(command.params)
         if minutes == 0:
-            self.tap.end_trace(command.charge_point_id)
+            self.frame_tap.end_trace(command.charge_point_id)
             return Done({"status": "Stopped"})
-        until = self.tap.trace(command.charge_point_id, minutes * 60)
-        told = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return Done({"status": "Accepted", "until": told})
+        until = self.frame_tap.start_trace(command.charge_point_id, minutes * 60)
+        until_text = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return Done({"status": "Accepted", "until": until_text})
 
     # --- to a connector: they answer when it has truly happened -----------------------------------
 
-    async def _remote_start(self, command: Command) -> Outcome:
+    async def _remote_start(self, command: Command) -> CommandOutcome:
         id_tag = self._id_tag(command.params)
         connector = command.connector_id
 
@@ -186,7 +186,9 @@ class Orders:
 
         self._starts.append(asked)
         try:
-            answer, started = await self._and_then(command, ask, TransactionStarted, ours)
+            answer, started = await self._call_and_await_event(
+                command, ask, TransactionStarted, ours
+            )
         finally:
             asked.is_over = True
             here = [start for start in self._starts if start.charge_point_id == name]
@@ -199,22 +201,22 @@ class Orders:
             return Failed(
                 "Timeout",
                 "the charge point accepted, but began no transaction within"
-                f" {self.start_timeout:g} s; is a car plugged in?",
+                f" {self.remote_start_timeout_s:g} s; is a car plugged in?",
             )
         if started.id_tag_status != "Accepted":
-            told: dict[str, Any] = {"status": "Rejected", "reason": started.id_tag_status}
+            result: dict[str, Any] = {"status": "Rejected", "reason": started.id_tag_status}
         else:
-            told = {"status": "Accepted"}
+            result = {"status": "Accepted"}
         if started.connector_id != connector:
-            told["connectorId"] = started.connector_id
-        return Done({**told, "transactionId": started.transaction_id})
+            result["connectorId"] = started.connector_id
+        return Done({**result, "transactionId": started.transaction_id})
 
-    async def _remote_stop(self, command: Command) -> Outcome:
+    async def _remote_stop(self, command: Command) -> CommandOutcome:
         transaction_id = self.bus.fleet.open_transaction(
             command.charge_point_id, command.connector_id
         )
         if transaction_id is None:
-            self.registry.session(command.charge_point_id)  # offline is told before idle
+            self.registry.connection(command.charge_point_id)  # offline is told before idle
             return Done({"status": "Rejected", "reason": "NoTransaction"})
 
         def ours(event: Event) -> bool:
@@ -223,34 +225,34 @@ class Orders:
         async def ask() -> dict[str, Any]:
             return await self._call(command, "RemoteStopTransaction", transactionId=transaction_id)
 
-        answer, settled = await self._and_then(command, ask, TransactionSettled, ours)
+        answer, settled = await self._call_and_await_event(command, ask, TransactionSettled, ours)
         if answer["status"] != "Accepted":
             return Done(answer)
         if not isinstance(settled, TransactionSettled):
             return Failed(
                 "Timeout",
                 "the charge point accepted, but its transaction goes on after"
-                f" {self.start_timeout:g} s",
+                f" {self.remote_start_timeout_s:g} s",
             )
         return Done({"status": "Stopped", "receipt_id": settled.receipt["receipt_id"]})
 
-    async def _set_charging(self, command: Command) -> Outcome:
-        if _switch(command):
+    async def _set_charging(self, command: Command) -> CommandOutcome:
+        if _true_or_false(command):
             return await self._remote_start(attrs.evolve(command, params=None))
         return await self._remote_stop(command)
 
-    async def _unlock(self, command: Command) -> Outcome:
+    async def _unlock(self, command: Command) -> CommandOutcome:
         return Done(await self._call(command, "UnlockConnector", connectorId=command.connector_id))
 
-    async def _set_available(self, command: Command) -> Outcome:
-        kind = "Operative" if _switch(command) else "Inoperative"
+    async def _set_available(self, command: Command) -> CommandOutcome:
+        kind = "Operative" if _true_or_false(command) else "Inoperative"
         return Done(
             await self._call(
                 command, "ChangeAvailability", connectorId=command.connector_id, type=kind
             )
         )
 
-    async def _close_session(self, command: Command) -> Outcome:
+    async def _close_session(self, command: Command) -> CommandOutcome:
         """End a transaction in our books that its charge point will not end, present or not."""
         transaction_id = self.bus.fleet.open_transaction(
             command.charge_point_id, command.connector_id
@@ -264,10 +266,10 @@ class Orders:
             connector_id=command.connector_id,
             reason="Operator",
         )
-        with self.bus.subscribe(TransactionSettled, overflow=Overflow.FORGET) as heard:
+        with self.bus.subscribe(TransactionSettled, overflow=Overflow.DROP_OLDEST) as entries:
             await self.bus.publish(closed)
-            with trio.move_on_after(self.start_timeout):
-                async for entry in heard:
+            with trio.move_on_after(self.remote_start_timeout_s):
+                async for entry in entries:
                     fact = entry.event
                     if (
                         isinstance(fact, TransactionSettled)
@@ -279,20 +281,20 @@ class Orders:
     # --- what they share -------------------------------------------------------------------------
 
     async def _call(self, command: Command, action: str, /, **payload: Any) -> dict[str, Any]:
-        session = self.registry.session(command.charge_point_id)
+        connection = self.registry.connection(command.charge_point_id)
         if action == "RemoteStopTransaction":
-            return await self._call_to_stop(session, payload)
-        return await session.call(action, payload)
+            return await self._call_to_stop(connection, payload)
+        return await connection.call(action, payload)
 
     async def _call_to_stop(
-        self, session: ChargePointSession, payload: dict[str, Any]
+        self, connection: ChargePointConnection, payload: dict[str, Any]
     ) -> dict[str, Any]:
         """RemoteStopTransaction, noted for the stop that follows, which may not say why."""
         check_call("RemoteStopTransaction", payload)
-        name, transaction_id = session.charge_point_id, payload["transactionId"]
+        name, transaction_id = connection.charge_point_id, payload["transactionId"]
         connector = self.bus.fleet.connector_of(name, transaction_id)
         if transaction_id != self.bus.fleet.open_transaction(name, connector):
-            return await session.call("RemoteStopTransaction", payload)  # none that we know of
+            return await connection.call("RemoteStopTransaction", payload)  # none that we know of
         wanted = RemoteStopRequested(
             charge_point_id=name,
             received_at=self.now(),
@@ -302,32 +304,32 @@ class Orders:
         await self.bus.publish(wanted)
         accepted = False
         try:
-            answer = await session.call("RemoteStopTransaction", payload)
+            answer = await connection.call("RemoteStopTransaction", payload)
             accepted = answer["status"] == "Accepted"
             return answer
         finally:
             if not accepted:
                 self.bus.publish_soon(attrs.evolve(wanted, received_at=self.now(), withdrawn=True))
 
-    async def _and_then(
+    async def _call_and_await_event(
         self,
         command: Command,
-        ask: Callable[[], Awaitable[dict[str, Any]]],
+        call: Callable[[], Awaitable[dict[str, Any]]],
         kind: type[Event],
-        ours: Callable[[Event], bool],
+        is_awaited: Callable[[Event], bool],
     ) -> tuple[dict[str, Any], Event | None]:
         """The answer, and the event that makes it true; None where none came in time.
 
         The event may come before the answer: charge points that authorise a remote start
         begin it first and answer then.
         """
-        with self.bus.subscribe(kind, overflow=Overflow.FORGET, capacity=10_000) as heard:
-            answer = await ask()
+        with self.bus.subscribe(kind, overflow=Overflow.DROP_OLDEST, capacity=10_000) as entries:
+            answer = await call()
             if answer["status"] == "Accepted":
-                with trio.move_on_after(self.start_timeout):
-                    async for entry in heard:
+                with trio.move_on_after(self.remote_start_timeout_s):
+                    async for entry in entries:
                         event = entry.event
-                        if event.charge_point_id == command.charge_point_id and ours(event):
+                        if event.charge_point_id == command.charge_point_id and is_awaited(event):
                             return answer, event
         return answer, None
 
@@ -346,11 +348,11 @@ class Orders:
 def _for_people(payload: Any) -> Any:
     """An answer that could not be read, without its secrets; text where it was not JSON at all."""
     if isinstance(payload, str):
-        return frame_without_secrets(payload)[:_MOST_SHOWN]
+        return frame_without_secrets(payload)[:_MAX_SHOWN]
     return value_without_secrets(payload)
 
 
-def _switch(command: Command) -> bool:
+def _true_or_false(command: Command) -> bool:
     if isinstance(command.params, bool):
         return command.params
     raise _Invalid(f"{command.method} takes true or false")
@@ -365,6 +367,6 @@ def _minutes(params: Any) -> float:
     minutes = params.get("minutes") if isinstance(params, dict) else None
     if isinstance(minutes, bool) or not isinstance(minutes, int | float):
         raise _Invalid('trace takes {"minutes": 10}, true or false')
-    if not 0 <= minutes <= LONGEST / 60:
-        raise _Invalid(f"minutes must lie between 0 and {LONGEST / 60:g}")
+    if not 0 <= minutes <= MAX_TRACE_S / 60:
+        raise _Invalid(f"minutes must lie between 0 and {MAX_TRACE_S / 60:g}")
     return float(minutes)

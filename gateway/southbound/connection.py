@@ -13,7 +13,7 @@ import outcome
 import structlog
 import trio
 
-from ..observability.frame_tap import IN, OUT, Tap
+from ..observability.frame_tap import IN, OUT, FrameTap
 from .errors import (
     ChargePointGone,
     ChargePointRefused,
@@ -24,22 +24,22 @@ from .errors import (
 )
 from .message_size import decode_any
 from .messages import (
-    Answer,
+    CallError,
+    CallResult,
     FrameError,
-    InvalidAnswer,
-    Refusal,
+    InvalidResponse,
     Request,
-    Result,
+    ValidResponse,
     check_call,
     encode_call,
     encode_error,
     encode_result,
     read_result,
 )
-from .statistics import Tally
+from .statistics import ConnectionStatistics
 from .websocket import ProtocolViolation, Socket, SocketClosed
 
-MOST_CALLS = 20  # calls that may wait for one charge point
+MAX_CALLS = 20  # calls that may wait for one charge point
 SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
 PONG_TIMEOUT = 60.0  # seconds without a sign of life after a ping
 _NOT_WHILE_PENDING = frozenset({"RemoteStartTransaction", "RemoteStopTransaction"})
@@ -49,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 
 @attrs.define
-class _Pending:
+class _PendingCall:
     unique_id: str
     action: str
     answered: trio.Event = attrs.field(factory=trio.Event)
@@ -62,24 +62,24 @@ class _Pending:
 
 
 @attrs.frozen
-class Farewell:
+class CloseReason:
     """Why we end a connection: a WebSocket close code, and words for people."""
 
     code: int
     reason: str
 
 
-class ChargePointSession:
+class ChargePointConnection:
     """Owns: the one call that may be under way, and the numbering of calls.
 
     answer: gives the reply to one request.  It is awaited between two receives, so it
         must be short, and it is not given this session: a call made from there could
         never be answered.
-    rejected: is told of each frame that broke the protocol, and how many there were.
+    frame_rejected: is told of each frame that broke the protocol, and how many there were.
     deviated: of each that broke its schema but was read: its action, how, and how many.
-    tally, tap: shared by all sessions.
+    statistics, frame_tap: shared by all sessions.
     tasks: the connection's own nursery, where others may do something for this session.
-    call_timeout: seconds that the charge point has to answer a call.
+    call_timeout_s: seconds that the charge point has to answer a call.
     pending: whether it waits for approval.
     """
 
@@ -88,34 +88,34 @@ class ChargePointSession:
         charge_point_id: str,
         socket: Socket,
         answer: Callable[[Request], Awaitable[Mapping[str, Any]]],
-        rejected: Callable[[FrameError, int], None],
+        frame_rejected: Callable[[FrameError, int], None],
         deviated: Callable[[str, str, int], None],
         tasks: trio.Nursery,
         *,
-        tally: Tally,
-        tap: Tap,
+        statistics: ConnectionStatistics,
+        frame_tap: FrameTap,
         lenient: bool,
-        call_timeout: float,
+        call_timeout_s: float,
         pending: bool = False,
     ) -> None:
         self.charge_point_id = charge_point_id
-        self._tally = tally
-        self._tap = tap
+        self._statistics = statistics
+        self._frame_tap = frame_tap
         self._rejected_frames = 0
         self._schema_deviations = 0
         self.tasks = tasks
-        self._call_timeout = call_timeout
+        self._call_timeout_s = call_timeout_s
         self._pending_approval = pending
         self._socket = socket
         self._answer = answer
-        self._rejected = rejected
+        self._frame_rejected = frame_rejected
         self._deviated = deviated
         self._lenient = lenient
         self._one_call = trio.Lock()
         self._calls_waiting = 0
-        self._pending: _Pending | None = None
-        self._numbers = itertools.count(1)
-        self._farewell: Farewell | None = None
+        self._pending_call: _PendingCall | None = None
+        self._call_numbers = itertools.count(1)
+        self._close_reason: CloseReason | None = None
         self._gone = False
         self._receiving = False
         self._loop = trio.CancelScope()
@@ -129,109 +129,109 @@ class ChargePointSession:
         """Serve the charge point until its connection ends; returns why it ended."""
         try:
             with self._loop:
-                while self._farewell is None:
+                while self._close_reason is None:
                     self._receiving = True
                     text = await self._socket.receive()
                     self._receiving = False
                     await self._handle(text)
         except SocketClosed as exc:
             if isinstance(exc, ProtocolViolation):
-                self._count(FrameError(exc.word, str(exc)))
-            if self._farewell is None:
+                self._count_rejected(FrameError(exc.word, str(exc)))
+            if self._close_reason is None:
                 return str(exc)
         finally:
             self._gone = True
-            self._give_up_call()
+            self._fail_call()
         return self.why()
 
-    def leave(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str) -> None:
         """End the connection, after the answer to a request that is being handled."""
-        if self._farewell is None:
-            self._farewell = Farewell(code, reason)
-        self._give_up_call()
+        if self._close_reason is None:
+            self._close_reason = CloseReason(code, reason)
+        self._fail_call()
         if self._receiving:
             self._loop.cancel()
 
     @property
     def is_open(self) -> bool:
         """Whether neither side is known to have closed the connection."""
-        return self._farewell is None and self._socket.is_open
+        return self._close_reason is None and self._socket.is_open
 
     @property
-    def farewell(self) -> Farewell | None:
+    def close_reason(self) -> CloseReason | None:
         """Why we end this connection; None while we do not."""
-        return self._farewell
+        return self._close_reason
 
-    def _give_up_call(self) -> None:
-        if self._pending is not None:
-            self._pending.settle(outcome.Error(ChargePointGone(self.why())))
+    def _fail_call(self) -> None:
+        if self._pending_call is not None:
+            self._pending_call.settle(outcome.Error(ChargePointGone(self.why())))
 
     def why(self) -> str:
         """Why the connection ends, as far as it is known before it has ended."""
-        return self._farewell.reason if self._farewell else "connection lost"
+        return self._close_reason.reason if self._close_reason else "connection lost"
 
     async def _handle(self, text: str) -> None:
-        came_at = trio.current_time()
+        received_at = trio.current_time()
         try:
             message = await decode_any(text, lenient=self._lenient)
             if not isinstance(message, Request) and message.unique_id != self._asked():
                 raise FrameError("UnaskedAnswer", "an answer to no call that is open")
         except FrameError as exc:
-            self._note_frame(text, None, str(exc))
-            self._count(exc)
+            self._record_frame(text, None, str(exc))
+            self._count_rejected(exc)
             if exc.unique_id is not None:
-                self._tally.requests["?", "refused"] += 1  # its action may be anything
+                self._statistics.requests["?", "refused"] += 1  # its action may be anything
                 await self._send(encode_error(exc.unique_id, exc.code, exc.why))
             return
         if isinstance(message, Request):
-            self._note_frame(text, message)
-            await self._serve(message, came_at)
+            self._record_frame(text, message)
+            await self._answer_request(message, received_at)
         else:
-            self._settle(message, text)
+            self._settle_call(message, text)
 
     def _asked(self) -> str | None:
-        return None if self._pending is None else self._pending.unique_id
+        return None if self._pending_call is None else self._pending_call.unique_id
 
-    async def _serve(self, request: Request, came_at: float) -> None:
+    async def _answer_request(self, request: Request, received_at: float) -> None:
         try:
-            reply = encode_result(request.unique_id, await self._answer(request))
-            ended = "answered"
+            response = encode_result(request.unique_id, await self._answer(request))
+            outcome_word = "answered"
         except Unanswerable as exc:
-            reply = encode_error(request.unique_id, exc.code, exc.why)
-            ended = "refused"
-        self._tally.requests[request.action, ended] += 1
-        self._tally.request_seconds.add(trio.current_time() - came_at)
-        await self._send(reply)
+            response = encode_error(request.unique_id, exc.code, exc.why)
+            outcome_word = "refused"
+        self._statistics.requests[request.action, outcome_word] += 1
+        self._statistics.request_seconds.add(trio.current_time() - received_at)
+        await self._send(response)
 
-    def _settle(self, answer: Result | Refusal, text: str) -> None:
-        pending = self._pending
+    def _settle_call(self, answer: CallResult | CallError, text: str) -> None:
+        pending = self._pending_call
         assert pending is not None  # noqa: S101  as `_handle` has seen
-        if isinstance(answer, Refusal):
-            self._note_frame(text, None)
+        if isinstance(answer, CallError):
+            self._record_frame(text, None)
             pending.settle(outcome.Error(ChargePointRefused(answer)))
             return
         read = outcome.capture(read_result, pending.action, answer.payload, lenient=self._lenient)
         if isinstance(read, outcome.Value):
-            self._note_frame(text, read.value)
+            self._record_frame(text, read.value)
             pending.settle(outcome.Value(read.value.payload))
         else:
-            self._note_frame(text, None, str(read.error))
+            self._record_frame(text, None, str(read.error))
             pending.settle(read)
 
-    def _note_frame(self, text: str, read: Request | Answer | None, why: str = "") -> None:
+    def _record_frame(self, text: str, read: Request | ValidResponse | None, why: str = "") -> None:
         """Show a frame, and count it where it broke its schema but was read."""
-        bent = () if read is None else read.bent
-        if self._tap.looked_at:
-            self._tap.note(self.charge_point_id, IN, text, why or "; ".join(bent))
-        if read is not None and bent:
-            self._tally.bent += 1
+        deviations = () if read is None else read.deviations
+        if self._frame_tap.is_watched:
+            self._frame_tap.record(self.charge_point_id, IN, text, why or "; ".join(deviations))
+        if read is not None and deviations:
+            self._statistics.deviating_requests += 1
             self._schema_deviations += 1
-            self._deviated(read.action, bent[0], self._schema_deviations)
+            self._deviated(read.action, deviations[0], self._schema_deviations)
 
-    def _count(self, error: FrameError) -> None:
-        self._tally.rejected[error.code] += 1
+    def _count_rejected(self, error: FrameError) -> None:
+        self._statistics.rejected_frames[error.code] += 1
         self._rejected_frames += 1
-        self._rejected(error, self._rejected_frames)
+        self._frame_rejected(error, self._rejected_frames)
 
     # --- calling -------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ class ChargePointSession:
         timeout: seconds for an answer, None for the usual ones; they count from the sending, and
             the wait for earlier calls is extra.
         Raises InvalidCall and NotApproved before anything is sent; TooManyCalls,
-        ChargePointGone, ChargePointSilent, ChargePointRefused, InvalidAnswer.
+        ChargePointGone, ChargePointSilent, ChargePointRefused, InvalidResponse.
         """
         check_call(action, payload)
         if self._pending_approval and action in _NOT_WHILE_PENDING:  # OCPP 1.6 §4.2
@@ -251,22 +251,22 @@ class ChargePointSession:
                 f"{self.charge_point_id} waits for approval (Pending):"
                 " until then nothing may be started or stopped on it"
             )
-        if self._calls_waiting >= MOST_CALLS:
-            raise TooManyCalls(f"{MOST_CALLS} calls wait for {self.charge_point_id} already")
+        if self._calls_waiting >= MAX_CALLS:
+            raise TooManyCalls(f"{MAX_CALLS} calls wait for {self.charge_point_id} already")
         self._calls_waiting += 1
         try:
             async with self._one_call:  # OCPP-J 4.1.1: one CALL at a time in each direction
-                pending = _Pending(f"g{next(self._numbers)}", action)
+                pending = _PendingCall(f"g{next(self._call_numbers)}", action)
                 frame = encode_call(pending.unique_id, action, payload)
-                return await self._ask(pending, frame, timeout or self._call_timeout)
+                return await self._send_call(pending, frame, timeout or self._call_timeout_s)
         finally:
             self._calls_waiting -= 1
 
-    async def _ask(self, pending: _Pending, frame: str, timeout: float) -> dict[str, Any]:
-        if self._gone or self._farewell is not None:
+    async def _send_call(self, pending: _PendingCall, frame: str, timeout: float) -> dict[str, Any]:
+        if self._gone or self._close_reason is not None:
             raise ChargePointGone(self.why())
         sent_at = trio.current_time()
-        self._pending = pending  # before the sending: no answer can overtake its question
+        self._pending_call = pending  # before the sending: no answer can overtake its question
         try:
             try:
                 await self._send(frame)
@@ -277,21 +277,21 @@ class ChargePointSession:
             with trio.move_on_after(timeout):
                 await pending.answered.wait()
         finally:
-            self._pending = None
-            self._note_ended(pending, sent_at)
+            self._pending_call = None
+            self._count_call(pending, sent_at)
         if pending.result is None:
             raise ChargePointSilent(f"{pending.action} not answered in {timeout:g} s")
         return pending.result.unwrap()
 
-    def _note_ended(self, pending: _Pending, sent_at: float) -> None:
-        ended = _ended(pending.result)
-        self._tally.calls[pending.action, ended] += 1
-        if ended in _ANSWERED:
-            self._tally.call_seconds.add(trio.current_time() - sent_at)
+    def _count_call(self, pending: _PendingCall, sent_at: float) -> None:
+        outcome_word = _outcome_word(pending.result)
+        self._statistics.calls[pending.action, outcome_word] += 1
+        if outcome_word in _ANSWERED:
+            self._statistics.call_seconds.add(trio.current_time() - sent_at)
 
     async def _send(self, text: str) -> None:
-        if self._tap.looked_at:
-            self._tap.note(self.charge_point_id, OUT, text)
+        if self._frame_tap.is_watched:
+            self._frame_tap.record(self.charge_point_id, OUT, text)
         with self._watched():
             await self._socket.send(text)
 
@@ -313,18 +313,18 @@ class ChargePointSession:
         """Seconds since the newest frame.  now: Trio's time."""
         return max(0.0, now - self._socket.heard_at)
 
-    def check(self, now: float, *, silence: float, ping_interval: float) -> str | None:
+    def check(self, now: float, *, silence_s: float, ping_interval_s: float) -> str | None:
         """What this connection needs now: "abort", "gone", "ping" or nothing.
 
-        now: Trio's time.  silence: seconds without any frame after which it is taken for gone.
+        now: Trio's time.  silence_s: seconds without any frame after which it is taken for gone.
         """
         if self._sends and now - self._sent_at > SEND_TIMEOUT:
             return "abort"
         quiet = now - self._socket.heard_at
         unanswered = self._pinged_at > self._socket.heard_at
-        if quiet > silence or (unanswered and now - self._pinged_at > PONG_TIMEOUT):
+        if quiet > silence_s or (unanswered and now - self._pinged_at > PONG_TIMEOUT):
             return "gone"
-        if not unanswered and now - max(self._pinged_at, self._socket.heard_at) >= ping_interval:
+        if not unanswered and now - max(self._pinged_at, self._socket.heard_at) >= ping_interval_s:
             self._pinged_at = now
             return "ping"
         return None
@@ -342,7 +342,7 @@ class ChargePointSession:
         await self._socket.abort()
 
 
-def _ended(result: outcome.Outcome[dict[str, Any]] | None) -> str:
+def _outcome_word(result: outcome.Outcome[dict[str, Any]] | None) -> str:
     """How a call ended, in a word for metrics."""
     if result is None:
         return "timeout"
@@ -351,6 +351,6 @@ def _ended(result: outcome.Outcome[dict[str, Any]] | None) -> str:
             return "answered"
         case outcome.Error(error=ChargePointRefused()):
             return "refused"
-        case outcome.Error(error=InvalidAnswer()):
+        case outcome.Error(error=InvalidResponse()):
             return "invalid"
     return "gone"

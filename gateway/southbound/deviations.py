@@ -41,8 +41,8 @@ TYPE = "TypeConstraintViolation"
 _WORST_FIRST = (OCCURENCE, TYPE, PROPERTY, FORMATION)
 
 INT64 = 2**63
-_MOST_NAMED = 10  # deviations of one message that are told in words
-_MOST_ZEROS = 30  # before the decimal point, and behind it
+_MAX_NAMED = 10  # deviations of one message that are told in words
+_MAX_ZEROS = 30  # before the decimal point, and behind it
 
 _MAY_BE_ABSENT = frozenset(
     {
@@ -92,7 +92,7 @@ def text_of(value: object) -> str | None:
     if (
         isinstance(value, Decimal)
         and value.is_finite()
-        and -_MOST_ZEROS <= value.adjusted() <= _MOST_ZEROS
+        and -_MAX_ZEROS <= value.adjusted() <= _MAX_ZEROS
     ):
         return f"{value:f}"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
@@ -340,8 +340,8 @@ class _Reader:
     # --- what is found ---------------------------------------------------------------------------
 
     def _deviates(self, at: str, code: str, what: str) -> None:
-        if len(self.deviations) < _MOST_NAMED:
-            self.deviations.append(_told(at, what))
+        if len(self.deviations) < _MAX_NAMED:
+            self.deviations.append(_described(at, what))
         self.strictly = _worse(self.strictly, code, at, what)
 
     def _unreadable(self, value: Any, at: str, code: str, what: str) -> Any:
@@ -350,13 +350,13 @@ class _Reader:
         return value
 
 
-def _told(at: str, what: str) -> str:
+def _described(at: str, what: str) -> str:
     return f"{at[-100:]}: {what}" if at else what
 
 
 def _worse(before: Fault | None, code: str, at: str, what: str) -> Fault:
     if before is None or _WORST_FIRST.index(code) < _WORST_FIRST.index(before[0]):
-        return code, _told(at, what)
+        return code, _described(at, what)
     return before
 
 

@@ -19,7 +19,14 @@ import msgspec
 import structlog
 import trio
 
-from ..billing.driver_messages import MOST_DECIMALS, Editor, Payload, Shown, Told, told_afterwards
+from ..billing.driver_messages import (
+    MAX_DECIMALS,
+    CostEvent,
+    DisplayEvent,
+    DisplayMessages,
+    Payload,
+    happened_offline,
+)
 from ..billing.ledger import Ledger
 from ..bus import EventBus, Overflow, Subscription
 from ..domain.events import (
@@ -32,18 +39,18 @@ from ..domain.events import (
     TransactionProgressed,
     TransactionSettled,
 )
-from .connection import ChargePointSession
+from .connection import ChargePointConnection
 from .errors import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
 from .handlers import COST_MESSAGES, Now
-from .messages import InvalidAnswer
+from .messages import InvalidResponse
 from .registry import Registry
 
 _SHOWS, _DECIMALS = "CustomDisplayCostAndPrice", "NumberOfDecimalsForCostValues"
 _USUAL_DECIMALS = 3
 _BOOT_WAIT = 10.0  # seconds for a BootNotification: who only reconnects sends none
-_MOST_WAITING = 32  # messages for one display
+_MAX_WAITING = 32  # messages for one display
 _CAPACITY = 20_000  # a whole fleet comes back at once
-_AT_A_STRETCH = 25  # events, without letting others run
+_MAX_BATCH = 25  # events, without letting others run
 
 log = structlog.get_logger(__name__)
 
@@ -51,11 +58,11 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @asynccontextmanager
-async def open_displays(
+async def open_driver_displays(
     bus: EventBus, registry: Registry, ledger: Ledger, now: Now
 ) -> AsyncIterator[None]:
     """Show drivers what they pay, while the block runs."""
-    displays = _Displays(registry, Editor(ledger, bus.fleet), now)
+    displays = _Displays(registry, DisplayMessages(ledger, bus.fleet), now)
     async with trio.open_nursery() as nursery:
         with bus.subscribe(
             ChargePointConnected,
@@ -65,7 +72,7 @@ async def open_displays(
             TransactionOpened,
             TransactionProgressed,
             TransactionSettled,
-            overflow=Overflow.FORGET,
+            overflow=Overflow.DROP_OLDEST,
             capacity=_CAPACITY,
         ) as entries:
             nursery.start_soon(displays.follow, entries)  # noqa: ASYNC111  its end is the task's
@@ -75,119 +82,121 @@ async def open_displays(
 class _Displays:
     """Owns: the display of each connection."""
 
-    def __init__(self, registry: Registry, editor: Editor, now: Now) -> None:
+    def __init__(self, registry: Registry, editor: DisplayMessages, now: Now) -> None:
         self._registry = registry
         self._editor = editor
         self._now = now
         self._displays: dict[str, _Display] = {}
 
     async def follow(self, entries: Subscription) -> None:
-        while batch := await entries.gathered(_AT_A_STRETCH):
+        while batch := await entries.take_batch(_MAX_BATCH):
             for entry in batch:
                 try:
-                    self._heed(entry.event)
+                    self._handle(entry.event)
                 except Exception:
                     log.exception("display not served", seq=entry.seq)
             await trio.lowlevel.checkpoint()
 
-    def _heed(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         display = self._of(event.charge_point_id)
         if display is not None:
-            display.heed(event)
+            display.handle(event)
 
     def _of(self, charge_point_id: str) -> _Display | None:
         """That of the connection which the charge point has now; None where it has none."""
         try:
-            session = self._registry.session(charge_point_id)
+            connection = self._registry.connection(charge_point_id)
         except ChargePointGone:
             self._displays.pop(charge_point_id, None)
             return None
         display = self._displays.get(charge_point_id)
-        if display is None or display.session is not session:
-            display = _Display(session, self._editor, self._now)
+        if display is None or display.connection is not connection:
+            display = _Display(connection, self._editor, self._now)
             self._displays[charge_point_id] = display
-            session.tasks.start_soon(display.run)  # it is to end with the connection
+            connection.tasks.start_soon(display.run)  # it is to end with the connection
         return display
 
 
 class _Display:
     """One connection's display.  Owns: what waits to be shown, by transaction; None: a price."""
 
-    def __init__(self, session: ChargePointSession, editor: Editor, now: Now) -> None:
-        self.session = session
+    def __init__(
+        self, connection: ChargePointConnection, editor: DisplayMessages, now: Now
+    ) -> None:
+        self.connection = connection
         self._editor = editor
         self._now = now
         self._arrival = trio.CancelScope(deadline=trio.current_time() + _BOOT_WAIT)
-        self._waiting: dict[int | None, Shown] = {}
-        self._news = trio.lowlevel.ParkingLot()
+        self._waiting: dict[int | None, DisplayEvent] = {}
+        self._changed = trio.lowlevel.ParkingLot()
         self._starts: dict[int, datetime] = {}  # when they were received
         self._costs: dict[int, tuple[Decimal | None, bool]] = {}  # newest, and whether idle
-        self._dark = False
+        self._disabled = False
 
-    def heed(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Wait for it, show it, or find that nobody needs it."""
         match event:
             case ChargePointBooted(status="Accepted"):
                 self._arrival.cancel()
             case ChargePointBooted():  # not before it is approved (OCPP 1.6 §4.2)
                 self._arrival.deadline = math.inf
-            case _ if self._dark:
+            case _ if self._disabled:
                 pass
             case IdTagPresented(status="Accepted"):
-                self._put(None, event)
+                self._enqueue(None, event)
             case TransactionOpened():
                 self._starts[event.transaction_id] = event.received_at
                 self._costs[event.transaction_id] = event.progress.cost_total, event.progress.idle
                 price = self._waiting.get(None)
                 if isinstance(price, IdTagPresented) and _same(price.id_tag, event.id_tag):
                     del self._waiting[None]  # it comes too late
-                self._heed_cost(event)
+                self._handle_cost(event)
             case TransactionProgressed():
                 costs = event.progress.cost_total, event.progress.idle
                 known = self._costs.get(event.transaction_id, costs)
                 self._costs[event.transaction_id] = costs
                 if not event.by_clock or costs != known:
-                    self._heed_cost(event)
+                    self._handle_cost(event)
             case TransactionSettled():
-                self._heed_cost(event)
+                self._handle_cost(event)
                 self._starts.pop(event.transaction_id, None)
                 self._costs.pop(event.transaction_id, None)
 
-    def _heed_cost(self, event: Told) -> None:
-        start_told_at = self._starts.get(event.transaction_id)
-        if start_told_at is not None and told_afterwards(event, start_told_at):
+    def _handle_cost(self, event: CostEvent) -> None:
+        start_received_at = self._starts.get(event.transaction_id)
+        if start_received_at is not None and happened_offline(event, start_received_at):
             self._waiting.pop(event.transaction_id, None)
         elif not isinstance(event, TransactionSettled):
             if not isinstance(self._waiting.get(event.transaction_id), TransactionSettled):
-                self._put(event.transaction_id, event)
+                self._enqueue(event.transaction_id, event)
         elif event.version == 1 and "stop_inferred" not in event.receipt["flags"]:
-            self._put(event.transaction_id, event)
+            self._enqueue(event.transaction_id, event)
         else:  # a correction, or an end that nobody told: the driver has left
             self._waiting.pop(event.transaction_id, None)
 
-    def _put(self, place: int | None, event: Shown) -> None:
-        if len(self._waiting) >= _MOST_WAITING and place not in self._waiting:
+    def _enqueue(self, key: int | None, event: DisplayEvent) -> None:
+        if len(self._waiting) >= _MAX_WAITING and key not in self._waiting:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[place] = event
-        self._news.unpark()
+        self._waiting[key] = event
+        self._changed.unpark()
 
     # --- the task -----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Show what comes, if there is a display at all, until the connection ends."""
-        name = self.session.charge_point_id
+        name = self.connection.charge_point_id
         try:
             decimals = await self._decimals()
             if decimals is not None:
                 await self._show(decimals)
         except ChargePointGone:
             pass
-        except (ChargePointRefused, ChargePointSilent, InvalidAnswer, TooManyCalls) as exc:
+        except (ChargePointRefused, ChargePointSilent, InvalidResponse, TooManyCalls) as exc:
             log.info("display not used", charge_point=name, why=repr(exc)[:200])
         except Exception:  # the guard of one charge point: its display is lost, nothing else
             log.exception("display not used", charge_point=name)
         finally:
-            self._dark = True
+            self._disabled = True
             self._waiting.clear()
             self._starts.clear()
 
@@ -195,21 +204,21 @@ class _Display:
         """Ask the charge point how many decimals it shows; None where it shows nothing."""
         with self._arrival:
             await trio.sleep_forever()
-        answer = await self.session.call("GetConfiguration", {"key": [_SHOWS, _DECIMALS]})
+        answer = await self.connection.call("GetConfiguration", {"key": [_SHOWS, _DECIMALS]})
         return decimals_of(answer)
 
     async def _show(self, decimals: int) -> None:
         known = True
         while known:
             while not self._waiting:
-                await self._news.park()
+                await self._changed.park()
             event = self._waiting.pop(next(iter(self._waiting)))
             message = self._editor.message(event, self._now(), decimals)
             if message is not None:
-                known = await self._tell(*message)
-        log.info("display not known", charge_point=self.session.charge_point_id)
+                known = await self._send(*message)
+        log.info("display not known", charge_point=self.connection.charge_point_id)
 
-    async def _tell(self, message_id: str, data: Payload) -> bool:
+    async def _send(self, message_id: str, data: Payload) -> bool:
         """Whether the charge point knows what such messages are."""
         payload = {
             "vendorId": COST_MESSAGES,
@@ -217,7 +226,7 @@ class _Display:
             "data": _encoder.encode(data).decode(),
         }
         try:
-            answer = await self.session.call("DataTransfer", payload)
+            answer = await self.connection.call("DataTransfer", payload)
         except TooManyCalls:  # of operators; the next message says it better
             return True
         return bool(answer["status"] != "UnknownVendorId")
@@ -237,5 +246,5 @@ def decimals_of(answer: Mapping[str, Any]) -> int | None:
         return None
     digits = values.get(_DECIMALS.lower(), "")
     if digits.isascii() and digits.isdigit():
-        return min(int(digits), MOST_DECIMALS)
+        return min(int(digits), MAX_DECIMALS)
     return _USUAL_DECIMALS

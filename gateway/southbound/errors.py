@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .messages import Refusal
+from .messages import CallError
 
 
 class ChargePointGone(Exception):
@@ -16,7 +16,7 @@ class ChargePointSilent(Exception):
 class ChargePointRefused(Exception):
     """The charge point answered with a CALLERROR."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: CallError) -> None:
         super().__init__(refusal.description or refusal.code)
         self.code = refusal.code
         self.details = refusal.details

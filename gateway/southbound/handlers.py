@@ -31,37 +31,37 @@ from .websocket import ENDS_CONNECTION
 
 COST_MESSAGES = "org.openchargealliance.costmsg"
 _REJECTED_EVERY = 10.0  # seconds between two events about rejected frames of one charge point
-_DEVIATIONS_TOLD = 10  # each of so many; then seldom, for some break the schema in every message
+_DEVIATIONS_LOGGED = 10  # each of so many; then seldom, for some break the schema in every message
 _DEVIATIONS_EVERY = 3600.0  # seconds
 
 log = structlog.get_logger(__name__)
 
 Now = Callable[[], datetime]
-Reply = Mapping[str, Any]
+Response = Mapping[str, Any]
 
 
 @attrs.frozen(kw_only=True)
-class Rules:
+class HandlerSettings:
     """What every charge point is told alike.
 
-    heartbeat_interval: seconds.  tell_heartbeats: whether Heartbeats become events.
-    pending: whether charge points that the configuration does not name wait for approval.
-    concurrent: whether an id tag may charge in two places at once.
+    heartbeat_interval_s: seconds.  publish_heartbeats: whether Heartbeats become events.
+    pending_unknown: whether charge points that the configuration does not name wait for approval.
+    concurrent_tx: whether an id tag may charge in two places at once.
     energy_scales: charge point id -> what its registers are multiplied by, where not by 1.
     """
 
     tags: TagList = attrs.field(factory=TagList)
-    heartbeat_interval: int = 300
-    tell_heartbeats: bool = False
-    pending: bool = False
-    concurrent: bool = True
+    heartbeat_interval_s: int = 300
+    publish_heartbeats: bool = False
+    pending_unknown: bool = False
+    concurrent_tx: bool = True
     energy_scales: Mapping[str, Decimal] = attrs.field(factory=dict)
 
 
-class Desk:
+class RequestHandlers:
     """One charge point's desk.  It cannot call the charge point: it does not know the session.
 
-    waiting: whether the charge point waits for approval.
+    pending: whether the charge point waits for approval.
     booted: set once a BootNotification is answered.
     """
 
@@ -70,7 +70,7 @@ class Desk:
         charge_point_id: str,
         bus: EventBus,
         now: Now,
-        rules: Rules,
+        settings: HandlerSettings,
         clock: ChargePointClock,
         present: Callable[[], datetime | None],
         *,
@@ -79,35 +79,35 @@ class Desk:
         self._charge_point_id = charge_point_id
         self._bus = bus
         self._now = now
-        self._rules = rules
+        self._settings = settings
         self._clock = clock
         self._present = present
-        self.waiting = rules.pending and not known
+        self.pending = settings.pending_unknown and not known
         self.booted = trio.Event()
-        self._rejected_told_at = -math.inf
-        self._deviation_told_at = -math.inf
-        self._refused_in_a_row = 0
-        self._clerks: dict[str, Callable[[Request], Awaitable[Reply]]] = {
-            "Authorize": self._authorize,
-            "BootNotification": self._boot,
-            "DataTransfer": self._data,
-            "Heartbeat": self._heartbeat,
-            "SignCertificate": self._sign_certificate,
-            "StartTransaction": self._start,
-            "StopTransaction": self._stop,
+        self._rejected_published_at = -math.inf
+        self._deviation_logged_at = -math.inf
+        self._refused_tags = 0
+        self._handlers: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "Authorize": self.on_authorize,
+            "BootNotification": self.on_boot_notification,
+            "DataTransfer": self.on_data_transfer,
+            "Heartbeat": self.on_heartbeat,
+            "SignCertificate": self.on_sign_certificate,
+            "StartTransaction": self.on_start_transaction,
+            "StopTransaction": self.on_stop_transaction,
         }
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: Request) -> Response:
         """The payload of the CALLRESULT.  Raises Unanswerable, which the peer is told.
 
         A bug of ours is told as InternalError, to this charge point only; but a transaction
         message must not be refused (charge points drop it for good), so there it is raised:
         the connection ends without an answer, and the message will come again.
         """
-        if self.waiting and request.action not in TRANSACTION_ACTIONS | {"BootNotification"}:
+        if self.pending and request.action not in TRANSACTION_ACTIONS | {"BootNotification"}:
             raise Unanswerable("SecurityError", "this charge point is not approved yet")
         try:
-            return await self._clerks.get(request.action, self._note)(request)
+            return await self._handlers.get(request.action, self._on_recorded_only)(request)
         except (Unanswerable, JournalError):
             raise
         except Exception:
@@ -118,12 +118,12 @@ class Desk:
             )
             raise Unanswerable("InternalError", "an internal error occurred") from None
 
-    def rejected(self, error: FrameError, total: int) -> None:
+    def frame_rejected(self, error: FrameError, total: int) -> None:
         """Tell of frames that broke the protocol, but not of each: there may be thousands."""
         now = trio.current_time()  # a wall clock may jump
         last = error.code in ENDS_CONNECTION  # no later one will tell the number
-        if last or now - self._rejected_told_at >= _REJECTED_EVERY:
-            self._rejected_told_at = now
+        if last or now - self._rejected_published_at >= _REJECTED_EVERY:
+            self._rejected_published_at = now
             log.info(
                 "frame rejected",
                 charge_point=self._charge_point_id,
@@ -144,9 +144,9 @@ class Desk:
     def deviated(self, action: str, what: str, total: int) -> None:
         """Tell of messages that broke their schema but were read, though not of each of many."""
         now = trio.current_time()
-        if total > _DEVIATIONS_TOLD and now - self._deviation_told_at < _DEVIATIONS_EVERY:
+        if total > _DEVIATIONS_LOGGED and now - self._deviation_logged_at < _DEVIATIONS_EVERY:
             return
-        self._deviation_told_at = now
+        self._deviation_logged_at = now
         if total == 1:
             log.info(
                 "charge point breaks the schema in what can be read all the same",
@@ -166,36 +166,36 @@ class Desk:
 
     # --- the clerks ----------------------------------------------------------------------------
 
-    async def _note(self, request: Request) -> Reply:
+    async def _on_recorded_only(self, request: Request) -> Response:
         """What needs no more than to be kept: MeterValues and their like."""
         await self._bus.publish(completed(await self._long_fact(request), self._bus.fleet))
         return {}
 
-    async def _boot(self, request: Request) -> Reply:
-        status = "Pending" if self.waiting else "Accepted"
-        fact = self._fact(request)
-        assert isinstance(fact, events.ChargePointBooted)  # noqa: S101  by its action
-        replaced = is_another(self._bus.fleet.about(self._charge_point_id), fact)
-        await self._bus.publish(attrs.evolve(fact, status=status, replaced=replaced))
+    async def on_boot_notification(self, request: Request) -> Response:
+        status = "Pending" if self.pending else "Accepted"
+        event = self._event_of(request)
+        assert isinstance(event, events.ChargePointBooted)  # noqa: S101  by its action
+        replaced = is_another(self._bus.fleet.state_of(self._charge_point_id), event)
+        await self._bus.publish(attrs.evolve(event, status=status, replaced=replaced))
         self.booted.set()
         return {
             "currentTime": _iso(self._now()),
-            "interval": self._rules.heartbeat_interval,
+            "interval": self._settings.heartbeat_interval_s,
             "status": status,
         }
 
-    async def _heartbeat(self, _: Request) -> Reply:
+    async def on_heartbeat(self, _: Request) -> Response:
         now = self._now()
-        if self._rules.tell_heartbeats:
+        if self._settings.publish_heartbeats:
             self._bus.publish_soon(
                 events.HeartbeatReceived(charge_point_id=self._charge_point_id, received_at=now)
             )
         return {"currentTime": _iso(now)}
 
-    async def _authorize(self, request: Request) -> Reply:
+    async def on_authorize(self, request: Request) -> Response:
         now = self._now()
         id_tag: str = request.payload["idTag"]
-        info = self._rules.tags.info(id_tag, now)
+        info = self._settings.tags.info(id_tag, now)
         self._bus.publish_soon(  # nobody is promised anything by it, so it need not wait
             events.IdTagPresented(
                 charge_point_id=self._charge_point_id,
@@ -204,18 +204,18 @@ class Desk:
                 status=info["status"],
             )
         )
-        self._count_refusals(info["status"])
+        self._count_refused_tags(info["status"])
         return {"idTagInfo": info}
 
-    async def _start(self, request: Request) -> Reply:
-        fact = self._fact(request)
-        assert isinstance(fact, events.TransactionStarted)  # noqa: S101  by its action
-        info = self._rules.tags.info(fact.id_tag, self._now())
-        if info["status"] == "Accepted" and self._charges_elsewhere(fact):
+    async def on_start_transaction(self, request: Request) -> Response:
+        event = self._event_of(request)
+        assert isinstance(event, events.TransactionStarted)  # noqa: S101  by its action
+        info = self._settings.tags.info(event.id_tag, self._now())
+        if info["status"] == "Accepted" and self._charges_elsewhere(event):
             info = {**info, "status": "ConcurrentTx"}
         # Also a refused transaction is real: it may have run offline, and energy with it.
-        (entry,) = await self._bus.publish(attrs.evolve(fact, id_tag_status=info["status"]))
-        self._count_refusals(info["status"])
+        (entry,) = await self._bus.publish(attrs.evolve(event, id_tag_status=info["status"]))
+        self._count_refused_tags(info["status"])
         started = entry.event
         assert isinstance(started, events.TransactionStarted)  # noqa: S101  as it went in
         self._clock.started(started)
@@ -235,76 +235,76 @@ class Desk:
             status = "Charging" if is_open else "Available"
             self._bus.publish_soon(*status_inferred(seen, connector, status, fleet))
 
-    def _count_refusals(self, status: str) -> None:
+    def _count_refused_tags(self, status: str) -> None:
         """Tell of drivers who are refused again and again, as a security event of ours."""
-        self._refused_in_a_row, told = refused_tags.heard(self._refused_in_a_row, status)
-        if told is not None:
+        self._refused_tags, event_type = refused_tags.count_refused(self._refused_tags, status)
+        if event_type is not None:
             self._bus.publish_soon(
                 events.SecurityEventReported(
-                    charge_point_id=self._charge_point_id, received_at=self._now(), type=told
+                    charge_point_id=self._charge_point_id, received_at=self._now(), type=event_type
                 )
             )
 
-    async def _stop(self, request: Request) -> Reply:
-        fact = await self._long_fact(request)
-        assert isinstance(fact, events.TransactionStopped)  # noqa: S101  by its action
-        stopped = completed(fact, self._bus.fleet)
+    async def on_stop_transaction(self, request: Request) -> Response:
+        event = await self._long_fact(request)
+        assert isinstance(event, events.TransactionStopped)  # noqa: S101  by its action
+        stopped = completed(event, self._bus.fleet)
         await self._bus.publish(stopped, *inferred(stopped, self._bus.fleet))
-        if fact.id_tag is None:  # OCPP 1.6 §4.10: idTagInfo answers an idTag
+        if event.id_tag is None:  # OCPP 1.6 §4.10: idTagInfo answers an idTag
             return {}
-        return {"idTagInfo": self._rules.tags.info(fact.id_tag, self._now())}
+        return {"idTagInfo": self._settings.tags.info(event.id_tag, self._now())}
 
-    async def _data(self, request: Request) -> Reply:
-        await self._bus.publish(self._fact(request))
+    async def on_data_transfer(self, request: Request) -> Response:
+        await self._bus.publish(self._event_of(request))
         known = request.payload.get("vendorId") == COST_MESSAGES
         if known and request.payload.get("messageId") == "ConnectorUnplugged":
             return {"status": "Accepted"}
         return {"status": "UnknownMessageId" if known else "UnknownVendorId"}
 
-    async def _sign_certificate(self, _: Request) -> Reply:
+    async def on_sign_certificate(self, _: Request) -> Response:
         return {"status": "Rejected"}  # there is no certificate authority to ask
 
-    def _charges_elsewhere(self, fact: events.TransactionStarted) -> bool:
+    def _charges_elsewhere(self, event: events.TransactionStarted) -> bool:
         """A retry is not concurrent with itself, nor a start with what it takes the place of."""
-        if self._rules.concurrent:
+        if self._settings.concurrent_tx:
             return False
-        here = device_name(self._charge_point_id, fact.connector_id)
-        owner = self._rules.tags.owner
-        return owner(fact.id_tag) in map(owner, self._bus.fleet.busy_tags(but=here))
+        here = device_name(self._charge_point_id, event.connector_id)
+        owner = self._settings.tags.owner
+        return owner(event.id_tag) in map(owner, self._bus.fleet.busy_tags(but=here))
 
     async def _long_fact(self, request: Request) -> events.Event:
         """Of a request that may be long."""
         if not request.long:
-            return self._fact(request)
-        return self._judged(await offload(partial(self._read, request, self._now())))
+            return self._event_of(request)
+        return self._with_judged_times(await offload(partial(self._read, request, self._now())))
 
-    def _fact(self, request: Request) -> events.Event:
-        return self._judged(self._read(request, self._now()))
+    def _event_of(self, request: Request) -> events.Event:
+        return self._with_judged_times(self._read(request, self._now()))
 
     def _read(self, request: Request, received_at: datetime) -> events.Event:
         """Pure, for it may run in a thread."""
-        fact = event_of(
+        event = event_of(
             request.action,
             request.payload,
             charge_point_id=self._charge_point_id,
             received_at=received_at,
         )
-        if fact is None:
+        if event is None:
             raise TypeError(f"no fact in a {request.action}")
-        return fact
+        return event
 
-    def _judged(self, fact: events.Event) -> events.Event:
+    def _with_judged_times(self, event: events.Event) -> events.Event:
         """With what is known of the charge point's clock and registers."""
-        return self._clock.judged(self._with_scale(fact), self._present())
+        return self._clock.judged(self._with_scale(event), self._present())
 
-    def _with_scale(self, fact: events.Event) -> events.Event:
-        scale = self._rules.energy_scales.get(self._charge_point_id)
-        if isinstance(fact, events.MeterSampled):
-            about = (fact.charge_point_id, fact.connector_id, fact.transaction_id)
+    def _with_scale(self, event: events.Event) -> events.Event:
+        scale = self._settings.energy_scales.get(self._charge_point_id)
+        if isinstance(event, events.MeterSampled):
+            about = (event.charge_point_id, event.connector_id, event.transaction_id)
             scale = self._bus.fleet.energy_scale(*about, scale)
-        elif not isinstance(fact, events.TransactionStarted):
-            return fact
-        return fact if scale is None else attrs.evolve(fact, energy_scale=scale)
+        elif not isinstance(event, events.TransactionStarted):
+            return event
+        return event if scale is None else attrs.evolve(event, energy_scale=scale)
 
 
 def _iso(at: datetime) -> str:

@@ -14,28 +14,28 @@ from contextlib import contextmanager
 import trio
 
 
-class Arrivals:
+class HandshakeLimiter:
     """Owns: the cancel scope of each handshake that is under way, by address, oldest first.
 
-    most: handshakes that an address may have under way.  timeout: seconds that each step takes
-    at most, the request and its answer.
+    max_handshakes_per_address: handshakes that an address may have under way.  handshake_timeout_s:
+    seconds that each step takes at most, the request and its answer.
     """
 
-    def __init__(self, most: int, timeout: float) -> None:
-        self._most = most
-        self._timeout = timeout
+    def __init__(self, max_handshakes_per_address: int, handshake_timeout_s: float) -> None:
+        self._max_handshakes_per_address = max_handshakes_per_address
+        self._handshake_timeout_s = handshake_timeout_s
         self._by_address: dict[str, dict[trio.CancelScope, None]] = {}
         self._silent: set[trio.CancelScope] = set()
 
     @contextmanager
-    def arriving(self, address: str) -> Iterator[trio.CancelScope]:
+    def handshake(self, address: str) -> Iterator[trio.CancelScope]:
         """The scope of one handshake: cancelled when it takes too long, or must make room."""
         here = self._by_address.setdefault(address, {})
-        if len(here) >= self._most:
+        if len(here) >= self._max_handshakes_per_address:
             oldest = next((scope for scope in here if scope in self._silent), next(iter(here)))
             del here[oldest]
             oldest.cancel()
-        with trio.move_on_after(self._timeout) as scope:
+        with trio.move_on_after(self._handshake_timeout_s) as scope:
             here[scope] = None
             self._silent.add(scope)
             try:
@@ -46,12 +46,12 @@ class Arrivals:
                 if not here and self._by_address.get(address) is here:
                     del self._by_address[address]
 
-    def heard(self, scope: trio.CancelScope) -> None:
+    def request_received(self, scope: trio.CancelScope) -> None:
         """The request has come; its answer has a time of its own."""
         self._silent.discard(scope)
-        scope.deadline = trio.current_time() + self._timeout
+        scope.deadline = trio.current_time() + self._handshake_timeout_s
 
-    def dismiss_silent(self) -> None:
+    def cancel_silent(self) -> None:
         """Wait no longer for those who have asked for nothing yet."""
         for scope in self._silent:
             scope.cancel()

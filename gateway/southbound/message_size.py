@@ -20,10 +20,10 @@ import attrs
 import trio
 
 from ..offload import offload
-from .messages import Refusal, Request, Result, decode
+from .messages import CallError, CallResult, Request, decode
 
 STOP_TRANSACTION_BYTES = 4 * 2**20
-MOST_LARGE = 16  # messages above the limit that are received, decoded or answered at a time
+MAX_LARGE = 16  # messages above the limit that are received, decoded or answered at a time
 LONG_TO_READ = 32_768  # characters beyond which a message is decoded outside of the event loop
 _HEAD = 512  # characters: a message id has at most 36, or six times as many where all are escaped
 _ACTION = re.compile(r'\s*\[\s*2\s*,\s*(?:"(?:[^"\\]|\\.)*"|[^\s",]+)\s*,\s*"([A-Za-z]{1,60})"\s*,')
@@ -35,7 +35,7 @@ def action_of(head: str) -> str | None:
     return found[1] if found else None
 
 
-async def decode_any(text: str, *, lenient: bool = True) -> Request | Result | Refusal:
+async def decode_any(text: str, *, lenient: bool = True) -> Request | CallResult | CallError:
     """A message, however long it is.  Raises FrameError."""
     if len(text) <= LONG_TO_READ:
         return decode(text, lenient=lenient)
@@ -46,12 +46,12 @@ async def decode_any(text: str, *, lenient: bool = True) -> Request | Result | R
 class Incoming:
     """One connection's messages, from the first byte to the answer of each.
 
-    most: bytes that any message may have.  places: shared by all connections.
+    max_message_bytes: bytes that any message may have.  places: shared by all connections.
     """
 
-    def __init__(self, most: int, places: trio.Semaphore) -> None:
-        self._most = most
-        self._most_at_stop = max(most, STOP_TRANSACTION_BYTES)
+    def __init__(self, max_message_bytes: int, places: trio.Semaphore) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._max_stop_bytes = max(max_message_bytes, STOP_TRANSACTION_BYTES)
         self._places = places
         self._held = 0
         self._size = 0
@@ -68,20 +68,20 @@ class Incoming:
                 self._head += data[: _HEAD - len(self._head)]
         else:
             self._size += len(data)
-        if self._size > self._most:
+        if self._size > self._max_message_bytes:
             action = action_of(self._head)
             stop = action == "StopTransaction"
-            if not stop or self._size > self._most_at_stop:
-                most = self._most_at_stop if stop else self._most
+            if not stop or self._size > self._max_stop_bytes:
+                limit = self._max_stop_bytes if stop else self._max_message_bytes
                 what = f" for a {action}" if action else ""
-                return f"Exceeded maximum message size: {most} bytes{what}"
+                return f"Exceeded maximum message size: {limit} bytes{what}"
             self._large = True
         if finished:
             self._whole.append(self._placed)
             self._size, self._head, self._large, self._placed = 0, "", False, False
         return None
 
-    async def place(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until more of the message under way may be received."""
         if self._large and not self._placed:
             await self._places.acquire()

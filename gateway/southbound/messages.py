@@ -64,7 +64,7 @@ class InvalidCall(Exception):
     """We were about to send what OCPP does not allow."""
 
 
-class InvalidAnswer(Exception):
+class InvalidResponse(Exception):
     """The charge point answered our call with what OCPP does not allow.  payload: as it came."""
 
     def __init__(self, why: str, payload: Any) -> None:
@@ -77,19 +77,19 @@ class Request:
     """A CALL from the charge point.
 
     payload: as its schema means it, where that can be read.
-    bent: where it breaks the schema in a way that can be read all the same.
+    deviations: where it breaks the schema in a way that can be read all the same.
     long: it takes so long to read that the event loop is to serve others meanwhile.
     """
 
     unique_id: MessageId
     action: str
     payload: dict[str, Any]
-    bent: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
     long: bool = False
 
 
 @attrs.frozen
-class Result:
+class CallResult:
     """A CALLRESULT to one of our calls, not validated yet: only the caller knows its action.
 
     payload: the whole frame, as text, where it is not JSON.
@@ -100,19 +100,20 @@ class Result:
 
 
 @attrs.frozen
-class Answer:
+class ValidResponse:
     """The answer to a call of ours, its payload as the schema means it.
 
-    action: of the call.  bent: where it breaks the schema in a way that can be read all the same.
+    action: of the call.  deviations: where it breaks the schema in a way that can be read all the
+        same.
     """
 
     action: str
     payload: dict[str, Any]
-    bent: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
 
 
 @attrs.frozen
-class Refusal:
+class CallError:
     """A CALLERROR to one of our calls."""
 
     unique_id: str
@@ -121,7 +122,7 @@ class Refusal:
     details: Any
 
 
-def decode(text: str, *, lenient: bool = True) -> Request | Result | Refusal:
+def decode(text: str, *, lenient: bool = True) -> Request | CallResult | CallError:
     """lenient: read what breaks its schema as far as it can be read; transaction messages always
     are.  Raises FrameError.
     """
@@ -130,7 +131,7 @@ def decode(text: str, *, lenient: bool = True) -> Request | Result | Refusal:
     except FrameError as exc:
         kind, unique_id = _beginning(text)
         if kind in (CALL_RESULT, CALL_ERROR) and isinstance(unique_id, str):
-            return Result(unique_id, text)  # whoever waits for it is to see what came
+            return CallResult(unique_id, text)  # whoever waits for it is to see what came
         raise FrameError(exc.code, exc.why, unique_id if kind == CALL else None) from exc
     if not isinstance(frame, list) or len(frame) < 2:
         raise FrameError(FORMATION, "not an OCPP-J message")
@@ -144,9 +145,9 @@ def decode(text: str, *, lenient: bool = True) -> Request | Result | Refusal:
     if not isinstance(unique_id, str):
         raise FrameError(FORMATION, "an answer to no call of ours")
     if kind == CALL_RESULT:
-        return Result(unique_id, frame[2] if len(frame) > 2 else None)
+        return CallResult(unique_id, frame[2] if len(frame) > 2 else None)
     code, description, details = (*frame[2:5], None, None, None)[:3]
-    return Refusal(unique_id, str(code or "GenericError"), str(description or ""), details)
+    return CallError(unique_id, str(code or "GenericError"), str(description or ""), details)
 
 
 def check_call(action: str, payload: Mapping[str, Any]) -> None:
@@ -170,29 +171,29 @@ def encode_error(unique_id: MessageId, code: str, why: str) -> str:
     return _dump([CALL_ERROR, unique_id, code, why[:255], {}])
 
 
-def read_result(action: str, payload: Any, *, lenient: bool = True) -> Answer:
-    """An answer to our call, as its schema means it.  Raises InvalidAnswer.
+def read_result(action: str, payload: Any, *, lenient: bool = True) -> ValidResponse:
+    """An answer to our call, as its schema means it.  Raises InvalidResponse.
 
     lenient: read what breaks the schema but can be read.  Properties beyond it are let through
         in any case: they do no harm to anybody.
     """
     if payload is None and lenient and _RESPONSES[action].is_valid({}):
-        return Answer(action, {}, ("null",))  # or left out, as it may be in a request
+        return ValidResponse(action, {}, ("null",))  # or left out, as it may be in a request
     if not isinstance(payload, dict):
-        raise InvalidAnswer(f"{action}: the answer is no JSON object", payload)
+        raise InvalidResponse(f"{action}: the answer is no JSON object", payload)
     if _RESPONSES[action].is_valid(payload):
-        return Answer(action, payload)
+        return ValidResponse(action, payload)
     if not lenient:
         for error in _RESPONSES[action].iter_errors(payload):
             if error.schema_path[-1] != "additionalProperties":
                 # The validator's own words would repeat the value, which may be a password.
                 rule = f"breaks its schema's rule for {error.schema_path[-1]}"
-                raise InvalidAnswer(f"{action}: {_where(error)}{rule}", payload)
-        return Answer(action, payload)
+                raise InvalidResponse(f"{action}: {_where(error)}{rule}", payload)
+        return ValidResponse(action, payload)
     reading = read(_RESPONSE_NODES[action], payload)
     if reading.fault is not None:
-        raise InvalidAnswer(f"{action}: {reading.fault[1]}", payload)
-    return Answer(action, reading.payload, reading.deviations)
+        raise InvalidResponse(f"{action}: {reading.fault[1]}", payload)
+    return ValidResponse(action, reading.payload, reading.deviations)
 
 
 def read_request(action: str, payload: Mapping[str, Any]) -> Reading:
@@ -246,7 +247,7 @@ _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_fraction)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _TOO_LONG = "Integer value out of range"  # msgspec's words
-_MOST_DIGITS = 400
+_MAX_DIGITS = 400
 
 
 def _json(text: str) -> Any:
@@ -254,17 +255,17 @@ def _json(text: str) -> Any:
         return _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, ValueError) as exc:
         if _SURROGATE.search(text) or _TOO_LONG in str(exc):
-            return _loosely(text)
+            return _decoded_leniently(text)
         raise FrameError(FORMATION, f"not JSON: {str(exc)[:100]}") from exc
 
 
-def _loosely(text: str) -> Any:
+def _decoded_leniently(text: str) -> Any:
     """What is JSON, but can be neither stored nor counted with, made into what can.
 
     Half a character (`"\\ud800"`) becomes a question mark, an integer of thousands of digits text.
     """
     try:
-        return _whole(
+        return _storable(
             json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=_no_constant)
         )
     except (ValueError, RecursionError) as exc:
@@ -298,22 +299,22 @@ def _beginning(text: str) -> tuple[int | None, MessageId | None]:
         loosely = json.loads(found["text"] or found["number"], parse_float=Decimal, strict=False)
     except ValueError:  # "\x" or "\u00"
         return kind, None
-    return kind, _whole(loosely)
+    return kind, _storable(loosely)
 
 
-def _whole(value: Any) -> Any:
+def _storable(value: Any) -> Any:
     match value:
         case str():
             return value.encode("utf-8", "replace").decode()
         case list():
-            return [_whole(item) for item in value]
+            return [_storable(item) for item in value]
         case dict():
-            return {_whole(key): _whole(item) for key, item in value.items()}
+            return {_storable(key): _storable(item) for key, item in value.items()}
     return value
 
 
 def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+    return int(digits) if len(digits) <= _MAX_DIGITS else digits
 
 
 def _no_constant(name: str) -> None:

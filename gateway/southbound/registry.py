@@ -8,35 +8,35 @@ from contextlib import contextmanager
 
 import trio
 
-from .connection import ChargePointSession
+from .connection import ChargePointConnection
 from .errors import ChargePointGone
 
 REPLACED = 1008
-_MOST_REPLACEMENTS, _WITHIN = 5, 30.0  # seconds
+_MAX_REPLACEMENTS, _WITHIN = 5, 30.0  # seconds
 
 
 class Registry:
     """Owns the map charge point id -> session, and nothing else does."""
 
     def __init__(self) -> None:
-        self._seats: dict[str, ChargePointSession] = {}
+        self._connections: dict[str, ChargePointConnection] = {}
         self._replaced: dict[str, deque[float]] = {}
 
-    def session(self, charge_point_id: str) -> ChargePointSession:
+    def connection(self, charge_point_id: str) -> ChargePointConnection:
         """Raises ChargePointGone."""
         try:
-            return self._seats[charge_point_id]
+            return self._connections[charge_point_id]
         except KeyError:
             raise ChargePointGone(f"{charge_point_id} is not connected") from None
 
-    def sessions(self) -> list[ChargePointSession]:
-        return list(self._seats.values())
+    def connections(self) -> list[ChargePointConnection]:
+        return list(self._connections.values())
 
-    def is_seated(self, session: ChargePointSession) -> bool:
+    def is_current(self, connection: ChargePointConnection) -> bool:
         """Whether nobody has taken the session's place."""
-        return self._seats.get(session.charge_point_id) is session
+        return self._connections.get(connection.charge_point_id) is connection
 
-    def calm_in(self, charge_point_id: str) -> float:
+    def retry_after_s(self, charge_point_id: str) -> float:
         """Seconds until one more connection of a connected charge point is welcome; 0 for now.
 
         Two devices with one identity that both reconnect when they are replaced would take
@@ -45,37 +45,37 @@ class Registry:
         also while the last request of its old connection is still being answered.
         """
         times = self._replaced.get(charge_point_id)
-        holder = self._seats.get(charge_point_id)
+        holder = self._connections.get(charge_point_id)
         if times is None or holder is None or not holder.is_open:
             return 0.0
         now = trio.current_time()
         while times and now - times[0] >= _WITHIN:
             times.popleft()
-        if len(times) < _MOST_REPLACEMENTS:
+        if len(times) < _MAX_REPLACEMENTS:
             return 0.0
         return times[0] + _WITHIN - now
 
     @contextmanager
-    def seated(self, session: ChargePointSession) -> Iterator[None]:
+    def registered(self, connection: ChargePointConnection) -> Iterator[None]:
         """The session's place while the block runs, from now on and without waiting.
 
         An earlier session of the same charge point is told to leave: one that reconnects has
         given its old connection up.  What the earlier one does later cannot touch this one.
         """
-        name = session.charge_point_id
-        earlier = self._seats.get(name)
-        self._seats[name] = session
+        name = connection.charge_point_id
+        earlier = self._connections.get(name)
+        self._connections[name] = connection
         if earlier is not None:
             if earlier.is_open:
-                self._replaced.setdefault(name, deque(maxlen=_MOST_REPLACEMENTS)).append(
+                self._replaced.setdefault(name, deque(maxlen=_MAX_REPLACEMENTS)).append(
                     trio.current_time()
                 )
-            earlier.leave(REPLACED, "replaced by a newer connection")
+            earlier.end(REPLACED, "replaced by a newer connection")
         try:
             yield
         finally:
-            if self.is_seated(session):
-                del self._seats[name]
+            if self.is_current(connection):
+                del self._connections[name]
                 times = self._replaced.get(name)
                 if times and trio.current_time() - times[-1] >= _WITHIN:
                     del self._replaced[name]

@@ -30,7 +30,7 @@ class Fit(IntEnum):
 class RemoteStart:
     """A remote start and its transaction.
 
-    began: the id of the one it got.  is_over: it waits for none any more.
+    began: the id of the one it got.  is_exhausted: it waits for none any more.
     """
 
     charge_point_id: str

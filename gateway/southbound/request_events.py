@@ -137,7 +137,7 @@ def _security(payload: Payload, about: dict[str, Any]) -> Event:
     )
 
 
-def _told(
+def _status_event(
     kind: type[events.FirmwareStatusChanged] | type[events.DiagnosticsStatusChanged],
 ) -> Callable[[Payload, dict[str, Any]], Event]:
     def read(payload: Payload, about: dict[str, Any]) -> Event:
@@ -153,10 +153,10 @@ _READERS: Mapping[str, Callable[[Payload, dict[str, Any]], Event]] = {
     "MeterValues": _meter,
     "StopTransaction": _stop,
     "DataTransfer": _data,
-    "FirmwareStatusNotification": _told(events.FirmwareStatusChanged),
-    "SignedFirmwareStatusNotification": _told(events.FirmwareStatusChanged),
-    "DiagnosticsStatusNotification": _told(events.DiagnosticsStatusChanged),
-    "LogStatusNotification": _told(events.DiagnosticsStatusChanged),
+    "FirmwareStatusNotification": _status_event(events.FirmwareStatusChanged),
+    "SignedFirmwareStatusNotification": _status_event(events.FirmwareStatusChanged),
+    "DiagnosticsStatusNotification": _status_event(events.DiagnosticsStatusChanged),
+    "LogStatusNotification": _status_event(events.DiagnosticsStatusChanged),
     "SecurityEventNotification": _security,
 }
 

@@ -20,47 +20,49 @@ import structlog
 import trio
 
 from ..domain.fleet import Fleet
-from .connection import ChargePointSession
+from .connection import ChargePointConnection
 from .errors import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
-from .messages import InvalidAnswer
+from .messages import InvalidResponse
 
-PATIENCE = 5.0  # seconds for an answer, and so the most that an operator's call waits for ours
+ANSWER_TIMEOUT = (
+    5.0  # seconds for an answer, and so the most that an operator's call waits for ours
+)
 
 log = structlog.get_logger(__name__)
 
 
-async def greet(
-    session: ChargePointSession, booted: trio.Event, fleet: Fleet, boot_wait: float
+async def resync(
+    connection: ChargePointConnection, booted: trio.Event, fleet: Fleet, boot_wait_s: float
 ) -> bool:
-    """Ask, unless a boot comes within `boot_wait` seconds.
+    """Ask, unless a boot comes within `boot_wait_s` seconds.
 
     Returns whether the charge point has said that it will tell something.
     booted: set when a BootNotification of this connection is answered.
     """
-    with trio.move_on_after(boot_wait):
+    with trio.move_on_after(boot_wait_s):
         await booted.wait()
-    name = session.charge_point_id
+    name = connection.charge_point_id
     unknown: set[str] = set()
     promised = False
     try:
-        for question in questions(fleet, name):
+        for request in resync_requests(fleet, name):
             if booted.is_set():
                 return True
-            kind = question["requestedMessage"]
+            kind = request["requestedMessage"]
             if kind in unknown:
                 continue
-            answer = await session.call("TriggerMessage", question, timeout=PATIENCE)
+            answer = await connection.call("TriggerMessage", request, timeout=ANSWER_TIMEOUT)
             promised |= answer["status"] == "Accepted"
             if answer["status"] == "NotImplemented":
                 unknown.add(kind)
     except ChargePointGone:
         pass
-    except (ChargePointRefused, ChargePointSilent, InvalidAnswer, TooManyCalls) as exc:
+    except (ChargePointRefused, ChargePointSilent, InvalidResponse, TooManyCalls) as exc:
         log.info("charge point does not say how it is", charge_point=name, why=repr(exc)[:200])
     return promised
 
 
-def questions(fleet: Fleet, charge_point_id: str) -> Iterator[dict[str, Any]]:
+def resync_requests(fleet: Fleet, charge_point_id: str) -> Iterator[dict[str, Any]]:
     """TriggerMessage payloads: each connector's status, what is being charged, and at last
     who it is, where it never told."""
     connectors = fleet.connectors(charge_point_id)
@@ -71,5 +73,5 @@ def questions(fleet: Fleet, charge_point_id: str) -> Iterator[dict[str, Any]]:
     for connector in connectors:
         if fleet.open_transaction(charge_point_id, connector) is not None:
             yield {"requestedMessage": "MeterValues", "connectorId": connector}
-    if not fleet.about(charge_point_id).get("charger"):
+    if not fleet.state_of(charge_point_id).get("charger"):
         yield {"requestedMessage": "BootNotification"}

@@ -7,24 +7,24 @@ from collections.abc import Hashable
 import trio
 
 
-class Seldom:
-    """period: seconds between two times for one key.  most: keys in a period, for all of them may
-    be invented; what is beyond is not told."""
+class LogLimiter:
+    """period: seconds between two times for one key.  max_keys: keys in a period, for all of them
+    may be invented; what is beyond is not told."""
 
-    def __init__(self, period: float, most: int) -> None:
+    def __init__(self, period: float, max_keys: int) -> None:
         self._period = period
-        self._most = most
-        self._told: dict[Hashable, float] = {}  # Trio's time, oldest first
+        self._max_keys = max_keys
+        self._logged_at: dict[Hashable, float] = {}  # Trio's time, oldest first
 
     def is_due(self, key: Hashable) -> bool:
         """Whether this is to be told now.  It counts as told."""
         now = trio.current_time()
-        while self._told:
-            oldest = next(iter(self._told))
-            if now - self._told[oldest] < self._period:
+        while self._logged_at:
+            oldest = next(iter(self._logged_at))
+            if now - self._logged_at[oldest] < self._period:
                 break
-            del self._told[oldest]
-        if key in self._told or len(self._told) >= self._most:
+            del self._logged_at[oldest]
+        if key in self._logged_at or len(self._logged_at) >= self._max_keys:
             return False
-        self._told[key] = now
+        self._logged_at[key] = now
         return True

@@ -19,28 +19,30 @@ _FRAME_BYTES = 8_192  # a long message counts as several: it takes as long to re
 log = structlog.get_logger(__name__)
 
 
-class Pace:
+class Throttle:
     """Counts what one connection has said against what it may.
 
-    rate: frames a second in the long run; `BURST_S` times as many may come at once.
-    held_back: is told how many frames came before each pause.
+    max_messages_per_s: frames a second in the long run; `BURST_S` times as many may come at once.
+    on_throttled: is told how many frames came before each pause.
     name: who it is, for people.
     """
 
-    def __init__(self, rate: float, held_back: Callable[[int], None], name: str) -> None:
+    def __init__(
+        self, max_messages_per_s: float, on_throttled: Callable[[int], None], name: str
+    ) -> None:
         self.name = name
-        self._each = 1 / rate
-        self._rate = rate
-        self._held_back = held_back
+        self._each = 1 / max_messages_per_s
+        self._max_messages_per_s = max_messages_per_s
+        self._on_throttled = on_throttled
         self._frames = 0  # since the last look at the clock
         self._paid_until = -math.inf  # Trio's time at which what was said is within the rate
-        self._told = False
+        self._warned = False
 
     def count(self) -> None:
         """A frame was read."""
         self._frames += 1
 
-    def pause_until(self, now: float, received: int) -> float | None:
+    def resume_at(self, now: float, received: int) -> float | None:
         """When to read on, in Trio's time; None for at once.  received: bytes since the last."""
         frames, self._frames = self._frames, 0
         cost = (frames + received / _FRAME_BYTES) * self._each
@@ -48,24 +50,24 @@ class Pace:
         resume = self._paid_until - BURST_S
         if resume <= now:
             return None
-        self._held_back(frames)
-        if not self._told:
-            self._told = True
+        self._on_throttled(frames)
+        if not self._warned:
+            self._warned = True
             log.warning("charge point slowed: it sends too much", charge_point=self.name,
-                        frames_per_s=self._rate)  # fmt: skip
+                        frames_per_s=self._max_messages_per_s)  # fmt: skip
         return resume
 
 
-class PacedStream(trio.abc.Stream):
+class ThrottledStream(trio.abc.Stream):
     """A stream that is read at the pace of what came of it."""
 
-    def __init__(self, stream: trio.abc.Stream, pace: Pace) -> None:
+    def __init__(self, stream: trio.abc.Stream, throttle: Throttle) -> None:
         self._stream = stream
-        self._pace = pace
+        self._throttle = throttle
         self._received = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        resume = self._pace.pause_until(trio.current_time(), self._received)
+        resume = self._throttle.resume_at(trio.current_time(), self._received)
         if resume is not None:
             await trio.sleep_until(resume)
         data = await self._stream.receive_some(max_bytes)

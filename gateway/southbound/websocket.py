@@ -39,7 +39,7 @@ from wsproto.utilities import RemoteProtocolError
 from .authentication import ADDRESS
 from .message_size import STOP_TRANSACTION_BYTES, Incoming
 from .tcp import has_left
-from .throttle import Pace, PacedStream
+from .throttle import Throttle, ThrottledStream
 
 UNSUPPORTED_DATA, ABNORMAL, TOO_BIG = 1003, 1006, 1009
 MESSAGE_TOO_LARGE, VIOLATION = "MessageTooLarge", "WebSocketViolation"
@@ -102,18 +102,18 @@ class _WatchedProtocol(WSConnection):
     fault: what the peer did against the protocol; the connection ends with it.
     """
 
-    def __init__(self, pace: Pace, incoming: Incoming) -> None:
+    def __init__(self, throttle: Throttle, incoming: Incoming) -> None:
         super().__init__(ConnectionType.SERVER)
         self.heard_at = trio.current_time()
         self.fault: ProtocolViolation | None = None
-        self._pace = pace
+        self._throttle = throttle
         self._incoming = incoming
         self._method = b""  # the first bytes of the request
         self._no_handshake = ""
 
     def events(self) -> Generator[Event, None, None]:
         for event in super().events():
-            self._pace.count()
+            self._throttle.count()
             if isinstance(event, TextMessage | BytesMessage):
                 # A frame that trickles in byte by byte is no sign of life until it is whole.
                 if event.frame_finished:
@@ -181,7 +181,7 @@ class _OpenStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._protocol.fault is not None:
             raise trio.ClosedResourceError
-        await self._incoming.place()
+        await self._incoming.wait_for_room()
         return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: Any) -> None:
@@ -205,7 +205,7 @@ class TrioSocket:
         connection: WebSocketConnection,
         protocol: _WatchedProtocol,
         incoming: Incoming,
-        paced: PacedStream,
+        paced: ThrottledStream,
         stream: trio.abc.Stream,
     ) -> None:
         self._connection = connection
@@ -239,14 +239,14 @@ class TrioSocket:
         raise ProtocolViolation(UNSUPPORTED_DATA, "the charge point sent a binary message")
 
     async def send(self, text: str) -> None:
-        await self._whole(self._connection.send_message(text))
+        await self._send_whole(self._connection.send_message(text))
 
     async def ping(self) -> None:
         if self._connection.closed is not None:
             raise self._closed(self._connection.closed)
-        await self._whole(self._connection._send(Ping()))  # noqa: SLF001  its own waits for a pong
+        await self._send_whole(self._connection._send(Ping()))  # noqa: SLF001  its own waits for a pong
 
-    async def _whole(self, sending: Coroutine[Any, Any, None]) -> None:
+    async def _send_whole(self, sending: Coroutine[Any, Any, None]) -> None:
         try:
             await sending
         except ConnectionClosed as exc:
@@ -316,7 +316,7 @@ async def read_handshake(
     *,
     max_message_bytes: int,
     places: trio.Semaphore,
-    pace: Pace,
+    throttle: Throttle,
     waiting: trio.CancelScope,
 ) -> Handshake:
     """The peer's request to open a WebSocket.
@@ -324,12 +324,12 @@ async def read_handshake(
     tasks: where trio-websocket's reader goes on running.  It may raise: the nursery is to be
         the connection's own.
     max_message_bytes, places: see `message_size`; the places are those of all connections.
-    pace: how fast the connection is read, from its first byte to its last.
+    throttle: how fast the connection is read, from its first byte to its last.
     waiting: the scope that the handshake runs in; cancelled when the peer leaves before its end.
     """
     incoming = Incoming(max_message_bytes, places)
-    protocol = _WatchedProtocol(pace, incoming)
-    paced = PacedStream(stream, pace)
+    protocol = _WatchedProtocol(throttle, incoming)
+    paced = ThrottledStream(stream, throttle)
     connection = WebSocketConnection(
         _OpenStream(paced, protocol, incoming),
         protocol,

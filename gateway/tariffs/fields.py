@@ -22,7 +22,7 @@ _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,20})?")
 _DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
-_MOST = Decimal(10) ** 12
+_MAX_NUMBER = Decimal(10) ** 12
 _DECIMALS = 20
 
 
@@ -82,21 +82,21 @@ class Node:
         return None
 
 
-def text(value: Any, faults: Faults) -> str | None:
+def read_text(value: Any, faults: Faults) -> str | None:
     if isinstance(value, str) and value:
         return value
-    faults.error(f"must be text, not {shown(value)}")
+    faults.error(f"must be text, not {quoted(value)}")
     return None
 
 
-def number(value: Any, faults: Faults) -> Decimal | None:
+def read_number(value: Any, faults: Faults) -> Decimal | None:
     """A JSON number, or its digits as text; never negative, of 20 decimals at most."""
     found = decimal_of(value)
     if found is None:
-        faults.error(f"must be a number, not {shown(value)}")
+        faults.error(f"must be a number, not {quoted(value)}")
     elif found < 0:
         faults.error("must not be negative")
-    elif found > _MOST:
+    elif found > _MAX_NUMBER:
         faults.error("is out of all proportion")
     elif _decimals(found) > _DECIMALS:
         faults.error(f"has more than {_DECIMALS} decimals")
@@ -116,44 +116,44 @@ def _decimals(value: Decimal) -> int:
     return -exponent - zeros
 
 
-def whole_number(value: Any, faults: Faults) -> int | None:
-    found = number(value, faults)
+def read_whole_number(value: Any, faults: Faults) -> int | None:
+    found = read_number(value, faults)
     if found is None:
         return None
     if found != found.to_integral_value():
-        faults.error(f"must be a whole number, not {shown(value)}")
+        faults.error(f"must be a whole number, not {quoted(value)}")
         return None
     return int(found)
 
 
-def flag(value: Any, faults: Faults) -> bool | None:
+def read_flag(value: Any, faults: Faults) -> bool | None:
     if isinstance(value, bool):
         return value
-    faults.error(f"must be true or false, not {shown(value)}")
+    faults.error(f"must be true or false, not {quoted(value)}")
     return None
 
 
-def one_of(*names: str) -> Callable[[Any, Faults], str | None]:
+def read_choice(*names: str) -> Callable[[Any, Faults], str | None]:
     def read(value: Any, faults: Faults) -> str | None:
         if isinstance(value, str) and value in names:
             return value
-        faults.error(f"must be one of {', '.join(names)}, not {shown(value)}")
+        faults.error(f"must be one of {', '.join(names)}, not {quoted(value)}")
         return None
 
     return read
 
 
-def moment(value: Any, faults: Faults) -> datetime | None:
+def read_instant(value: Any, faults: Faults) -> datetime | None:
     at = parse_timestamp(value)
     if at is None:
-        faults.error(f"must be a date and time like 2026-01-31T00:00:00Z, not {shown(value)}")
+        faults.error(f"must be a date and time like 2026-01-31T00:00:00Z, not {quoted(value)}")
     return at
 
 
-def objects(value: Any, faults: Faults) -> list[tuple[int, Mapping[str, Any]]]:
+def read_objects(value: Any, faults: Faults) -> list[tuple[int, Mapping[str, Any]]]:
     """A list's objects with their index; members that are none are faults."""
     if not isinstance(value, list):
-        faults.error(f"must be a list, not {shown(value)}")
+        faults.error(f"must be a list, not {quoted(value)}")
         return []
     found: list[tuple[int, Mapping[str, Any]]] = []
     for index, item in enumerate(value):
@@ -161,11 +161,11 @@ def objects(value: Any, faults: Faults) -> list[tuple[int, Mapping[str, Any]]]:
             found.append((index, item))
         else:
             with faults.at(index):
-                faults.error(f"must be an object, not {shown(item)}")
+                faults.error(f"must be an object, not {quoted(item)}")
     return found
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """The value in a message, as JSON has it, cut short."""
     if value is None or isinstance(value, bool | list | dict):
         text = json.dumps(value, ensure_ascii=False, default=str)
@@ -174,10 +174,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def restrictions(value: Any, faults: Faults) -> Restrictions | None:
+def read_restrictions(value: Any, faults: Faults) -> Restrictions | None:
     """None where the element prices reservations, which are not sessions."""
     if not isinstance(value, dict):
-        faults.error(f"must be an object, not {shown(value)}")
+        faults.error(f"must be an object, not {quoted(value)}")
         return Restrictions()
     node = Node(value, faults)
     for name in value.keys() - _RESTRICTIONS.keys():
@@ -218,7 +218,7 @@ def decimal_of(value: Any) -> Decimal | None:
 def _time_of_day(value: Any, faults: Faults) -> int | None:
     match = _TIME_OF_DAY.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        faults.error(f"must be a time of day from 00:00 to 23:59, not {shown(value)}")
+        faults.error(f"must be a time of day from 00:00 to 23:59, not {quoted(value)}")
         return None
     return (int(match[1]) * 60 + int(match[2])) * 60 * SECOND
 
@@ -229,34 +229,34 @@ def _date(value: Any, faults: Faults) -> int | None:
             return date.fromisoformat(value).toordinal()
         except ValueError:
             pass
-    faults.error(f"must be a date like 2026-01-31, not {shown(value)}")
+    faults.error(f"must be a date like 2026-01-31, not {quoted(value)}")
     return None
 
 
 def _days(value: Any, faults: Faults) -> frozenset[int] | None:
     if not isinstance(value, list):
-        faults.error(f"must be a list, not {shown(value)}")
+        faults.error(f"must be a list, not {quoted(value)}")
         return None
     if not value:
         return None
     days = set()
     for index, name in enumerate(value):
         with faults.at(index):
-            if one_of(*_DAYS)(name, faults) is not None:
+            if read_choice(*_DAYS)(name, faults) is not None:
                 days.add(_DAYS.index(name))
     return frozenset(days)
 
 
 def _times(factor: int) -> Callable[[Any, Faults], int | None]:
     def read(value: Any, faults: Faults) -> int | None:
-        found = number(value, faults)
+        found = read_number(value, faults)
         return None if found is None else int(found * factor)
 
     return read
 
 
 def _power(value: Any, faults: Faults) -> tuple[int, int] | None:
-    found = number(value, faults)
+    found = read_number(value, faults)
     if found is None:
         return None
     rate = Fraction(found) * KWH / HOUR
@@ -279,7 +279,7 @@ _RESTRICTIONS: Mapping[str, tuple[str, Callable[[Any, Faults], Any]]] = {
     "max_power": ("to_power", _power),
     "min_current": ("from_current", _current),
     "max_current": ("to_current", _current),
-    "reservation": ("", text),
+    "reservation": ("", read_text),
 }
 
 _INSTEAD: Mapping[str, str] = {
@@ -306,10 +306,10 @@ _INSTEAD: Mapping[str, str] = {
 """What OCPI 2.2.1 has for the dimensions of OCPI 3.0, OCPP 2.1 and of CDRs, letters only."""
 
 
-def dimension(value: Any, faults: Faults) -> str | None:
+def read_dimension(value: Any, faults: Faults) -> str | None:
     if isinstance(value, str) and value in DIMENSIONS:
         return value
-    what = f"must be one of {', '.join(DIMENSIONS)}, not {shown(value)}"
+    what = f"must be one of {', '.join(DIMENSIONS)}, not {quoted(value)}"
     letters = re.sub("[^A-Z]", "", value.upper()) if isinstance(value, str) else ""
     same = {name.replace("_", ""): name for name in DIMENSIONS}
     meant = same.get(letters) or _INSTEAD.get(letters)

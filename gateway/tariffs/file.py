@@ -35,10 +35,10 @@ def read_tariffs(
     With a fatal fault the book is empty.
     """
     faults = Faults()
-    book = _book(document, default_time_zone, zones or {}, max_power_kw or {}, faults)
+    tariff_book = _book(document, default_time_zone, zones or {}, max_power_kw or {}, faults)
     if any(fault.fatal for fault in faults.found):
-        book = TariffBook.empty()
-    return book, tuple(faults.found)
+        tariff_book = TariffBook.empty()
+    return tariff_book, tuple(faults.found)
 
 
 def repeated_keys(text: str) -> tuple[Fault, ...]:
@@ -105,7 +105,7 @@ def _book(
     faults: Faults,
 ) -> TariffBook:
     if not isinstance(document, dict):
-        faults.error(f"must be an object, not {parts.shown(document)}")
+        faults.error(f"must be an object, not {parts.quoted(document)}")
         return TariffBook.empty()
     node = Node(document, faults)
     for name in document.keys() - {"tariffs", "assign", "time_zone", "policy"}:
@@ -114,7 +114,7 @@ def _book(
     tariffs: dict[str, Tariff] = {}
     faulty: set[str] = set()  # the ids of those that are told of already
     with faults.at("tariffs"):
-        for index, item in parts.objects(document.get("tariffs", []), faults):
+        for index, item in parts.read_objects(document.get("tariffs", []), faults):
             with faults.at(index):
                 tariff = tariff_of(item, faults)
                 if tariff is None:
@@ -157,7 +157,7 @@ def _assignments(
         return (Assignment(default=True, tariffs=tuple(tariffs.values())),) if tariffs else ()
     found: list[tuple[int, Assignment]] = []
     with faults.at("assign"):
-        for index, item in parts.objects(value, faults):
+        for index, item in parts.read_objects(value, faults):
             with faults.at(index):
                 assignment = _assignment(Node(item, faults), tariffs, faulty)
                 _judge_overlap(assignment, found, faults)
@@ -188,8 +188,8 @@ def _assignment(node: Node, tariffs: Mapping[str, Tariff], faulty: Set[str]) -> 
     for name in node.value.keys() - {"charge_point", "connector", "default", "tariffs"}:
         with faults.at(name):
             faults.error("is not known here")
-    charge_point = node.get("charge_point", parts.text)
-    default = bool(node.get("default", parts.flag))
+    charge_point = node.get("charge_point", parts.read_text)
+    default = bool(node.get("default", parts.read_flag))
     if charge_point is None and not default:
         faults.error("names neither a charge_point nor is the default")
     chosen = []
@@ -204,22 +204,22 @@ def _assignment(node: Node, tariffs: Mapping[str, Tariff], faulty: Set[str]) -> 
                 if tariff is not None:
                     chosen.append(tariff)
                 elif not isinstance(name, str) or name not in faulty:
-                    faults.error(f"there is no tariff {parts.shown(name)}")
+                    faults.error(f"there is no tariff {parts.quoted(name)}")
     return Assignment(
         charge_point=charge_point or "*",
-        connector_id=node.get("connector", parts.whole_number),
+        connector_id=node.get("connector", parts.read_whole_number),
         default=default,
         tariffs=tuple(chosen),
     )
 
 
-_dimension_or_free = parts.one_of(TIME, PARKING_TIME, FREE)
+_dimension_or_free = parts.read_choice(TIME, PARKING_TIME, FREE)
 _POLICY = {
     "suspended_evse": _dimension_or_free,
     "faulted": _dimension_or_free,
-    "idle_detection": parts.one_of("status", "power"),
-    "post_stop_parking": parts.flag,
-    "rounding": parts.one_of("HALF_UP", "HALF_EVEN"),
+    "idle_detection": parts.read_choice("status", "power"),
+    "post_stop_parking": parts.read_flag,
+    "rounding": parts.read_choice("HALF_UP", "HALF_EVEN"),
 }
 
 
@@ -228,7 +228,7 @@ def _policy(value: Mapping[str, Any], faults: Faults) -> Policy:
     for name in value.keys() - set(POLICY_FIELDS):
         with faults.at(name):
             faults.error(f"is not known; there are {', '.join(POLICY_FIELDS)}")
-    read = {name: node.get(name, _POLICY.get(name, parts.number)) for name in POLICY_FIELDS}
+    read = {name: node.get(name, _POLICY.get(name, parts.read_number)) for name in POLICY_FIELDS}
     if read["max_power_kw"] == 0:
         with faults.at("max_power_kw"):
             faults.error("must be above 0: no energy would ever be believed")
@@ -241,5 +241,5 @@ def _time_zone(value: Any, faults: Faults) -> str | None:
             return ZoneInfo(value).key
         except (ValueError, OSError, KeyError):  # no path, a folder, not found
             pass
-    faults.error(f"must be a time zone like Europe/Amsterdam, not {parts.shown(value)}")
+    faults.error(f"must be a time zone like Europe/Amsterdam, not {parts.quoted(value)}")
     return None

@@ -25,21 +25,21 @@ def tariff_of(value: Mapping[str, Any], faults: Faults) -> Tariff | None:
     node = Node(value, faults)
     _strangers(value, _TARIFF, faults, misspelled=True)
     before = len(faults.found)
-    name = node.get("id", parts.text, required=True)
+    name = node.get("id", parts.read_text, required=True)
     currency = node.get("currency", _currency, required=True)
-    including = node.get("tax_included", parts.one_of("YES", "NO", "N/A")) == "YES"
+    including = node.get("tax_included", parts.read_choice("YES", "NO", "N/A")) == "YES"
     raw: list[_RawComponent] = []
     elements: list[Element] = []
     with faults.at("elements"):
         if value.get("elements") is None or value.get("elements") == []:
             faults.error("is missing: a tariff without elements prices no session")
         else:
-            for index, item in parts.objects(value["elements"], faults):
+            for index, item in parts.read_objects(value["elements"], faults):
                 with faults.at(index):
                     _element(Node(item, faults), raw, elements)
     least, greatest = (node.get(key, _limit) for key in ("min_price", "max_price"))
     _judge_limits(least, greatest, faults)
-    start, end = (node.get(key, parts.moment) for key in ("start_date_time", "end_date_time"))
+    start, end = (node.get(key, parts.read_instant) for key in ("start_date_time", "end_date_time"))
     if start is not None and end is not None and start >= end:
         faults.warn("is valid at no time: start_date_time is not before end_date_time")
     if name is None or currency is None or any(f.fatal for f in faults.found[before:]):
@@ -116,14 +116,14 @@ class _RawComponent:
 def _element(node: Node, raw: list[_RawComponent], elements: list[Element]) -> None:
     faults = node.faults
     _strangers(node.value, _ELEMENT, faults)
-    held = node.get("restrictions", parts.restrictions)
+    held = node.get("restrictions", parts.read_restrictions)
     skipped = held is None and node.value.get("restrictions") is not None
     components: dict[str, int] = {}
     with faults.at("price_components"):
         if not node.value.get("price_components"):
             faults.error("is missing: the element has no price")
             return
-        for index, item in parts.objects(node.value["price_components"], faults):
+        for index, item in parts.read_objects(node.value["price_components"], faults):
             with faults.at(index):
                 component = _raw_component(Node(item, faults))
                 if component is None or skipped:
@@ -139,10 +139,10 @@ def _element(node: Node, raw: list[_RawComponent], elements: list[Element]) -> N
 
 def _raw_component(node: Node) -> _RawComponent | None:
     _strangers(node.value, _COMPONENT, node.faults)
-    dimension = node.get("type", parts.dimension, required=True)
-    price = node.get("price", parts.number, required=True)
-    vat = node.get("vat", parts.number)
-    step = node.get("step_size", parts.whole_number)
+    dimension = node.get("type", parts.read_dimension, required=True)
+    price = node.get("price", parts.read_number, required=True)
+    vat = node.get("vat", parts.read_number)
+    step = node.get("step_size", parts.read_whole_number)
     if dimension is None or price is None:
         return None
     return _RawComponent(dimension, price, vat, 1 if step is None else step)
@@ -182,7 +182,7 @@ def _component(raw: _RawComponent, including: bool, scale: int) -> Component:
 def _currency(value: Any, faults: Faults) -> str | None:
     if isinstance(value, str) and value in MINOR_DIGITS:
         return value
-    faults.error(f"must be a currency of ISO 4217 like EUR, not {parts.shown(value)}")
+    faults.error(f"must be a currency of ISO 4217 like EUR, not {parts.quoted(value)}")
     return None
 
 
@@ -192,11 +192,11 @@ _RawLimit = tuple[Decimal | None, Decimal | None]
 def _limit(value: Any, faults: Faults) -> _RawLimit | None:
     """OCPI 2.2.1's Price or 2.3.0's PriceLimit; a bare number is the amount excluding VAT."""
     if not isinstance(value, dict):
-        found = parts.number(value, faults)
+        found = parts.read_number(value, faults)
         return None if found is None else (found, None)
     node = Node(value, faults)
     amounts = [
-        node.get(old if value.get(old) is not None else new, parts.number)
+        node.get(old if value.get(old) is not None else new, parts.read_number)
         for old, new in (("excl_vat", "before_taxes"), ("incl_vat", "after_taxes"))
     ]
     if not value.keys() & {"excl_vat", "before_taxes", "incl_vat", "after_taxes"}:

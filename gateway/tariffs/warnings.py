@@ -16,22 +16,22 @@ from .restrictions import Restrictions
 from .tariff import Element, Tariff
 
 _FREE = Restrictions()
-_MOST_ELEMENTS = 1000  # each is looked at wherever a price may change
+_MAX_ELEMENTS = 1000  # each is looked at wherever a price may change
 _SMALL_UNITS = """
 AMD AOA ARS CDF COP CRC DZD HUF IDR IQD IRR KHR KZT LAK LBP LKR LRD MGA MMK MNT MWK NGN NPR PKR RSD
 SLE SOS SSP SYP TZS UZS YER ZWL
 """
 _GREAT_UNITS = "AUD BHD CAD CHF EUR GBP JOD KWD NZD OMR SGD USD"
-_MOST_HOURS = 10  # a greatest price per hour or session is so many times that of a kWh
+_MAX_HOURS = 10  # a greatest price per hour or session is so many times that of a kWh
 _GREATEST_AC_KW = 22
 _NAMED = 5  # as many as a line can hold
 
 
 def judge(tariff: Tariff, faults: Faults) -> None:
     """Add what is wrong with one tariff of a file at the place where `faults` stands."""
-    if len(tariff.elements) > _MOST_ELEMENTS:
+    if len(tariff.elements) > _MAX_ELEMENTS:
         with faults.at("elements"):
-            faults.error(f"has {len(tariff.elements)} of them; {_MOST_ELEMENTS} are the most")
+            faults.error(f"has {len(tariff.elements)} of them; {_MAX_ELEMENTS} are the most")
         return
     if not tariff.dimensions:
         faults.warn(
@@ -69,7 +69,7 @@ def _amounts(tariff: Tariff, faults: Faults) -> None:
 def _component(component: Mapping[str, Any], currency: str, faults: Faults) -> None:
     price, vat, step = (decimal_of(component.get(name)) for name in ("price", "vat", "step_size"))
     dimension = component["type"]
-    if price is not None and price > _most(currency) * (1 if dimension == ENERGY else _MOST_HOURS):
+    if price is not None and price > _most(currency) * (1 if dimension == ENERGY else _MAX_HOURS):
         with faults.at("price"):
             faults.warn(
                 f"is {price:f} {currency} per {UNITS[dimension]}: is that meant? Prices are in"
@@ -105,7 +105,7 @@ def _limits(tariff: Tariff, faults: Faults) -> None:
             if name == "max_price" and 0 in limit:
                 faults.warn("is 0: no session costs anything")
             if name == "min_price" and max(filter(None, limit), default=0) > (
-                tariff.scale * _most(tariff.currency) * _MOST_HOURS
+                tariff.scale * _most(tariff.currency) * _MAX_HOURS
             ):
                 faults.warn("is more than any session costs: is that meant?")
 

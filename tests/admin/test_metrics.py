@@ -14,17 +14,17 @@ from gateway.admin.metrics import render
 from gateway.domain.histogram import Histogram
 from gateway.journal.group_commit import open_sqlite
 from gateway.northbound.outbox import READER
-from gateway.observability.frame_tap import Tap
-from gateway.southbound.connection import ChargePointSession
+from gateway.observability.frame_tap import FrameTap
+from gateway.southbound.connection import ChargePointConnection
 from gateway.southbound.errors import ChargePointGone
-from gateway.southbound.handlers import Rules
-from gateway.southbound.statistics import REFUSALS, Tally
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.statistics import REFUSAL_REASONS, ConnectionStatistics
 from gateway.southbound.websocket import SocketClosed
 
 from ..conftest import Gateway, open_gateway
 from ..fakes import Refused, now
 from ..northbound.test_publisher import firmware
-from ..southbound.connections import door
+from ..southbound.connections import southbound_settings
 from ..southbound.raw_websocket import dial
 from .test_server import value_of
 
@@ -32,7 +32,7 @@ ALERTS = Path(__file__).parents[2] / "deploy" / "alerts.yml"
 
 
 def told(gateway):
-    return list(text_string_to_metric_families(render(gateway.house).decode()))
+    return list(text_string_to_metric_families(render(gateway.running).decode()))
 
 
 def value(gateway, name, **labels):
@@ -51,7 +51,7 @@ async def test_requests_are_counted_by_action_and_outcome_and_timed(gateway):
 
 
 async def test_a_request_that_is_refused_is_counted_as_that():
-    settings = door(rules=Rules(pending=True))
+    settings = southbound_settings(handlers=HandlerSettings(pending_unknown=True))
     async with open_gateway(settings=settings) as gateway, gateway.charger("CP-1") as charger:
         with pytest.raises(Refused):
             await charger.ask("Heartbeat")
@@ -102,11 +102,11 @@ async def test_a_call_that_cannot_be_sent_is_counted_as_gone():
             await trio.lowlevel.checkpoint()
             raise SocketClosed(1006, None)
 
-    tally = Tally()
+    tally = ConnectionStatistics()
     async with trio.open_nursery() as tasks:
-        session = ChargePointSession(
+        session = ChargePointConnection(
             "CP-1", Closed(), print, print, print, tasks,
-            tally=tally, tap=Tap(now), lenient=True, call_timeout=30,
+            statistics=tally, frame_tap=FrameTap(now), lenient=True, call_timeout_s=30,
         )  # fmt: skip
         with pytest.raises(ChargePointGone):
             await session.call("ClearCache", {})
@@ -114,14 +114,14 @@ async def test_a_call_that_cannot_be_sent_is_counted_as_gone():
 
 
 async def test_refused_handshakes_are_counted_by_reason():
-    async with open_gateway(settings=door(require_subprotocol=True)) as gateway:
+    async with open_gateway(settings=southbound_settings(require_subprotocol=True)) as gateway:
         for target in ("/", "/ocpp/CP-1", "/ocpp/CP-2"):
             async with dial(gateway) as peer:
                 await peer.upgrade(target)
         assert value(gateway, "handshakes_refused_total", reason="no_id") == 1
         assert value(gateway, "handshakes_refused_total", reason="subprotocol") == 2
         assert value(gateway, "handshakes_refused_total", reason="password") == 0
-        assert set(gateway.house.south.handshakes) == set(REFUSALS)
+        assert set(gateway.running.connections.refused_handshakes) == set(REFUSAL_REASONS)
 
 
 # --- the books ---------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ async def test_what_a_bug_keeps_out_of_the_books_is_counted(gateway, monkeypatch
     def post(_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(gateway.house.ledger, "post", post, raising=False)
+    monkeypatch.setattr(gateway.running.ledger, "post", post, raising=False)
     async with gateway.charger("CP-1") as charger:
         await charger.start(0)
         await gateway.settled()
@@ -174,7 +174,7 @@ async def test_commits_are_told_by_size_and_time(tmp_path):
 
 
 async def test_the_lag_is_the_age_of_the_oldest_that_is_not_acknowledged(gateway):
-    await gateway.house.bus.publish(firmware("Downloading"))
+    await gateway.running.bus.publish(firmware("Downloading"))
     await gateway.settled()
     assert value(gateway, "north_lag_entries") == value(gateway, "north_lag_seconds") == 0
     gateway.board.up = False
@@ -182,9 +182,9 @@ async def test_the_lag_is_the_age_of_the_oldest_that_is_not_acknowledged(gateway
     await trio.sleep(100)
     assert value(gateway, "north_lag_seconds") == 0  # there is nothing to tell
     began = trio.current_time()
-    await gateway.house.bus.publish(firmware("Downloaded"))
+    await gateway.running.bus.publish(firmware("Downloaded"))
     await trio.sleep(1_000)
-    await gateway.house.bus.publish(firmware("Installing"))
+    await gateway.running.bus.publish(firmware("Installing"))
     await trio.sleep(500)
     age = trio.current_time() - began
     assert value(gateway, "north_lag_entries") == 2
@@ -197,13 +197,13 @@ async def test_the_lag_is_the_age_of_the_oldest_that_is_not_acknowledged(gateway
 async def test_a_lag_outlives_a_restart():
     gateway = Gateway()
     gateway.board.up = False
-    place = await gateway.journal.bookmark(READER)
+    place = await gateway.journal.checkpoint(READER)
     await gateway.journal.append(firmware("Downloading"))
     assert place.seq == 0
     await trio.sleep(3_600)
     async with open_gateway(journal=gateway.journal, board=gateway.board) as again:
         assert value(again, "north_lag_seconds") == pytest.approx(3_600, abs=1)
-        await again.house.bus.publish(firmware("Downloaded", after=3_600))
+        await again.running.bus.publish(firmware("Downloaded", after=3_600))
         await trio.sleep(10)
         assert value(again, "north_lag_seconds") == pytest.approx(3_610, abs=1)
         gateway.board.up = True
@@ -211,9 +211,9 @@ async def test_a_lag_outlives_a_restart():
 
 async def test_publishes_are_counted_by_result(gateway):
     gateway.board.codes["Bad"] = 0x99
-    await gateway.house.bus.publish(firmware("Good"))
+    await gateway.running.bus.publish(firmware("Good"))
     await gateway.settled()
-    await gateway.house.bus.publish(firmware("Bad"))
+    await gateway.running.bus.publish(firmware("Bad"))
     await gateway.settled()
     assert value(gateway, "north_publishes_total", result="delivered") >= 1
     assert value(gateway, "north_publishes_total", result="refused") >= 3
@@ -261,7 +261,7 @@ async def test_an_alert_says_what_is_wrong_and_what_to_do_about_a_metric_that_ex
     assert named or expression.startswith("up{")
     for label, words in re.findall(r'(\w+)=~"([\w|]+)"', expression):
         if label == "reason":
-            assert set(words.split("|")) <= set(REFUSALS)
+            assert set(words.split("|")) <= set(REFUSAL_REASONS)
 
 
 def test_no_two_alerts_have_the_same_name():

@@ -11,19 +11,19 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.accountant import Books
-from gateway.admin.server import _from_here, respond, serve_admin
-from gateway.app import House
+from gateway.accountant import AccountingStatistics
+from gateway.admin.server import _is_local, respond, serve_admin
+from gateway.app import RunningGateway
 from gateway.billing.ledger import Ledger
 from gateway.bus import EventBus
 from gateway.domain.events import ChargePointConnected
 from gateway.domain.fleet import Fleet
 from gateway.journal import JournalError
 from gateway.journal.group_commit import open_sqlite
-from gateway.northbound.statistics import Statistics
-from gateway.observability.frame_tap import MOST_WATCHES, Tap
+from gateway.northbound.statistics import DeliveryStatistics
+from gateway.observability.frame_tap import MAX_SUBSCRIPTIONS, FrameTap
 from gateway.southbound.registry import Registry
-from gateway.southbound.statistics import Tally
+from gateway.southbound.statistics import ConnectionStatistics
 from gateway.tariffs.tariff import TariffBook
 
 from ..fakes import now
@@ -31,8 +31,8 @@ from ..real.processes import get, http
 from ..southbound.raw_websocket import dial
 
 
-def metrics_of(house):
-    status, kind, body = respond("GET", "/metrics", house)
+def metrics_of(running):
+    status, kind, body = respond("GET", "/metrics", running)
     assert status == 200
     assert kind.startswith("text/plain; version=0.0.4")
     return list(text_string_to_metric_families(body.decode()))
@@ -49,22 +49,22 @@ def value_of(families, name, **labels):
 
 
 async def test_health_is_that_the_process_turns(gateway):
-    assert respond("GET", "/healthz", gateway.house)[::2] == (200, b"ok\n")
-    assert respond("HEAD", "/healthz?probe=1", gateway.house)[0] == 200
+    assert respond("GET", "/healthz", gateway.running)[::2] == (200, b"ok\n")
+    assert respond("HEAD", "/healthz?probe=1", gateway.running)[0] == 200
 
 
 async def test_ready_also_while_thingsboard_is_away(gateway):
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
         await gateway.settled()
-        status, kind, body = respond("GET", "/readyz", gateway.house)
+        status, kind, body = respond("GET", "/readyz", gateway.running)
         told = json.loads(body)
         assert (status, kind) == (200, "application/json")
         assert (told["ready"], told["mqtt"], told["charge_points"]) == (True, "connected", 1)
         gateway.board.up = False
         await charger.status("Available")
         await gateway.settled()
-        status, _, body = respond("GET", "/readyz", gateway.house)
+        status, _, body = respond("GET", "/readyz", gateway.running)
         told = json.loads(body)
         assert (status, told["ready"]) == (200, True)
         assert told["mqtt"] == "behind: gone"
@@ -76,10 +76,16 @@ async def test_ready_also_while_thingsboard_is_away(gateway):
 async def test_not_ready_once_the_store_has_failed(tmp_path):
     async with open_sqlite(tmp_path / "gateway.db") as journal:
         bus = EventBus(journal, Fleet())
-        house = House(
-            bus, Registry(), Ledger(TariffBook.empty()), Statistics(), Tally(), Books(), Tap(now)
+        running = RunningGateway(
+            bus,
+            Registry(),
+            Ledger(TariffBook.empty()),
+            DeliveryStatistics(),
+            ConnectionStatistics(),
+            AccountingStatistics(),
+            FrameTap(now),
         )
-        assert respond("GET", "/readyz", house)[0] == 200
+        assert respond("GET", "/readyz", running)[0] == 200
         journal._store._writer.execute("pragma query_only = on")  # as a disk that went read-only
         with pytest.raises(JournalError):
             await bus.publish(
@@ -90,12 +96,12 @@ async def test_not_ready_once_the_store_has_failed(tmp_path):
                     security_profile=0,
                 )
             )
-        status, _, body = respond("GET", "/readyz", house)
+        status, _, body = respond("GET", "/readyz", running)
         assert status == 503
         assert json.loads(body)["ready"] is False
         assert "readonly" in json.loads(body)["store"]
-        assert respond("GET", "/healthz", house)[0] == 200
-        assert respond("GET", "/metrics", house)[0] == 200
+        assert respond("GET", "/healthz", running)[0] == 200
+        assert respond("GET", "/metrics", running)[0] == 200
 
 
 async def test_metrics_are_prometheus_text_with_the_promised_prefix(gateway):
@@ -106,7 +112,7 @@ async def test_metrics_are_prometheus_text_with_the_promised_prefix(gateway):
         await charger.send([2, "1", "Explode", {}])
         await charger.answer_to("1")
         await gateway.settled()
-        families = metrics_of(gateway.house)
+        families = metrics_of(gateway.running)
     assert all(family.name.startswith("ocpp_gateway_") for family in families)
     assert all(family.documentation for family in families)
     assert value_of(families, "connected_charge_points") == 1
@@ -122,27 +128,27 @@ async def test_metrics_are_prometheus_text_with_the_promised_prefix(gateway):
 
 async def test_other_paths_are_404_and_other_methods_405(gateway):
     for path in ("/", "/metrics/", "/healthz/x", "/.%2e/etc/passwd", "*"):
-        assert respond("GET", path, gateway.house)[0] == 404
+        assert respond("GET", path, gateway.running)[0] == 404
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "BREW"):
-        assert respond(method, "/metrics", gateway.house)[0] == 405
-        assert respond(method, "/nowhere", gateway.house)[0] == 404
+        assert respond(method, "/metrics", gateway.running)[0] == 405
+        assert respond(method, "/nowhere", gateway.running)[0] == 404
 
 
 # --- over a socket ---------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def open_admin(house):
+async def open_admin(running):
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_admin, listener, lambda: house)
+        nursery.start_soon(serve_admin, listener, lambda: running)
         yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.real_time
 async def test_over_http_each_answer_has_its_length_and_ends_the_connection(gateway):
-    async with open_admin(gateway.house) as port:
+    async with open_admin(gateway.running) as port:
         assert await get(port, "/healthz") == (200, b"ok\n")
         assert (await get(port, "/readyz"))[0] == 200
         assert (await get(port, "/metrics"))[1].startswith(b"# HELP ocpp_gateway_")
@@ -160,24 +166,24 @@ async def test_over_http_each_answer_has_its_length_and_ends_the_connection(gate
      b"GET /" + b"x" * 100_000, b"\r\n" * 5_000, "GET /ü HTTP/1.1\r\nHost: x\r\n\r\n".encode()],
 )  # fmt: skip
 async def test_garbage_is_refused_and_harms_nobody(gateway, garbage):
-    async with open_admin(gateway.house) as port:
+    async with open_admin(gateway.running) as port:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         async with stream:
-            with trio.move_on_after(5) as patience:
+            with trio.move_on_after(5) as deferral_counts:
                 try:
                     await stream.send_all(garbage)
                     await stream.send_eof()
                     answer = b"".join([data async for data in stream])
                 except (trio.BrokenResourceError, OSError):
                     answer = b""
-        assert not patience.cancelled_caught
+        assert not deferral_counts.cancelled_caught
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
         assert await get(port, "/healthz") == (200, b"ok\n")
 
 
 @pytest.mark.real_time
 async def test_slow_visitors_keep_nobody_waiting(gateway):
-    async with open_admin(gateway.house) as port, AsyncExitStack() as visits:
+    async with open_admin(gateway.running) as port, AsyncExitStack() as visits:
         for _ in range(120):
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             await visits.enter_async_context(stream)
@@ -227,7 +233,7 @@ async def watching(port, target="/trace"):
 
 @pytest.mark.real_time
 async def test_who_looks_on_sees_a_charge_point_come_speak_and_go(gateway):
-    async with open_admin(gateway.house) as port, watching(port) as eyes:
+    async with open_admin(gateway.running) as port, watching(port) as eyes:
         assert eyes.status == 200
         async with gateway.charger("CP-1") as charger:
             await charger.ask("Heartbeat")
@@ -251,7 +257,7 @@ async def test_who_looks_on_sees_a_charge_point_come_speak_and_go(gateway):
 )  # fmt: skip
 async def test_who_looks_on_may_say_at_whom(gateway, query, heard):
     everybody = ["CP-1", "X 2", "CP-9"]
-    async with open_admin(gateway.house) as port, watching(port, f"/trace?{query}") as eyes:
+    async with open_admin(gateway.running) as port, watching(port, f"/trace?{query}") as eyes:
         for name in everybody:
             async with gateway.charger(name, path="/ocpp/" + name.replace(" ", "%20")):
                 pass
@@ -261,7 +267,7 @@ async def test_who_looks_on_may_say_at_whom(gateway, query, heard):
 
 @pytest.mark.real_time
 async def test_handshakes_that_are_refused_are_seen_also_of_nobody(gateway):
-    async with open_admin(gateway.house) as port, watching(port) as eyes:
+    async with open_admin(gateway.running) as port, watching(port) as eyes:
         async with dial(gateway) as peer:
             assert (await peer.upgrade("/")).status == 404
         told = await eyes.line()
@@ -271,8 +277,8 @@ async def test_handshakes_that_are_refused_are_seen_also_of_nobody(gateway):
 
 @pytest.mark.real_time
 async def test_only_so_many_look_on_and_none_is_left_behind(gateway):
-    async with open_admin(gateway.house) as port, AsyncExitStack() as all_eyes:
-        for _ in range(MOST_WATCHES):
+    async with open_admin(gateway.running) as port, AsyncExitStack() as all_eyes:
+        for _ in range(MAX_SUBSCRIPTIONS):
             eyes = await all_eyes.enter_async_context(watching(port))
             assert eyes.status == 200
         async with watching(port) as one_too_many:
@@ -281,7 +287,7 @@ async def test_only_so_many_look_on_and_none_is_left_behind(gateway):
         assert await get(port, "/healthz") == (200, b"ok\n")
         await all_eyes.aclose()
         with trio.fail_after(10):
-            while gateway.house.tap.looked_at:  # noqa: ASYNC110  that a socket was closed tells nobody
+            while gateway.running.frame_tap.is_watched:  # noqa: ASYNC110  that a socket was closed tells nobody
                 await trio.sleep(0.01)
         async with watching(port) as eyes:
             assert eyes.status == 200
@@ -289,7 +295,7 @@ async def test_only_so_many_look_on_and_none_is_left_behind(gateway):
 
 @pytest.mark.real_time
 async def test_who_looks_on_does_not_make_room_for_other_visitors(gateway):
-    async with open_admin(gateway.house) as port, AsyncExitStack() as visits:
+    async with open_admin(gateway.running) as port, AsyncExitStack() as visits:
         eyes = await visits.enter_async_context(watching(port))
         for _ in range(60):
             stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -303,12 +309,12 @@ async def test_who_looks_on_does_not_make_room_for_other_visitors(gateway):
 async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypatch):
     monkeypatch.setattr("gateway.admin.server._REQUEST_TIMEOUT", 0.3)
     async with (
-        open_admin(gateway.house) as port,
+        open_admin(gateway.running) as port,
         watching(port),
         gateway.charger("CP-1") as charger,
     ):
         with trio.fail_after(30):
-            while gateway.house.tap.looked_at:
+            while gateway.running.frame_tap.is_watched:
                 await charger.send("x" * 16_000)
                 await charger.ask("Heartbeat")
 
@@ -316,7 +322,7 @@ async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypa
 @pytest.mark.real_time
 async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
     monkeypatch.setattr("gateway.admin.server._REQUEST_TIMEOUT", 0.1)
-    async with open_admin(gateway.house) as port, watching(port) as eyes:
+    async with open_admin(gateway.running) as port, watching(port) as eyes:
         with trio.fail_after(10):
             assert (await eyes._event()).data == b"\n"
             assert (await eyes._event()).data == b"\n"
@@ -324,8 +330,8 @@ async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
 
 @pytest.mark.real_time
 async def test_frames_are_shown_on_the_gateways_own_host_only(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.admin.server._from_here", lambda _: False)
-    async with open_admin(gateway.house) as port:
+    monkeypatch.setattr("gateway.admin.server._is_local", lambda _: False)
+    async with open_admin(gateway.running) as port:
         assert (await get(port, "/trace"))[0] == 403
         assert (await get(port, "/healthz"))[0] == 200
 
@@ -343,4 +349,4 @@ def test_the_own_host_is_known_by_its_address(peer, here):
     class Stream:
         socket = Socket()
 
-    assert _from_here(Stream()) is here
+    assert _is_local(Stream()) is here

@@ -94,19 +94,19 @@ def pricing(name: str, document: dict[str, Any], seconds: float, target: float |
         skipped(name, error)
         return
     document = json.loads(json.dumps(document), parse_float=Decimal)
-    book, faults = read_tariffs(document, default_time_zone="Europe/Amsterdam")
+    tariff_book, faults = read_tariffs(document, default_time_zone="Europe/Amsterdam")
     assert not [fault for fault in faults if fault.fatal], faults
     told = events(earlier=500, timed=100)
     early, late = [], []
     end = time.perf_counter() + seconds
     while len(late) < REPEATS or time.perf_counter() < end:
-        ledger = Ledger(book)
+        ledger = Ledger(tariff_book)
         ledger.post(told[0])
         early.append(post_us(ledger, told[1:101]))
         for event in told[101:501]:
             ledger.post(event)
         late.append(post_us(ledger, told[501:]))
-    ledger = Ledger(book)
+    ledger = Ledger(tariff_book)
     costs = [fact.progress.cost_total for event in told for fact in ledger.post(event)]
     assert costs[-1] > costs[0] > 0, (costs[0], costs[-1])
     elements = len(document["tariffs"][0]["elements"])

@@ -56,7 +56,7 @@ LIVE = tariff(
 TIME_AND_PARKING = tariff(element(component("TIME", "3"), component("PARKING_TIME", "6")))
 
 
-def book(*tariffs: dict[str, Any], zone: str = ZONE, **policy: Any) -> TariffBook:
+def tariff_book(*tariffs: dict[str, Any], zone: str = ZONE, **policy: Any) -> TariffBook:
     found, faults = read_tariffs({"tariffs": list(tariffs), "policy": policy, "time_zone": zone})
     assert not [fault for fault in faults if fault.fatal], faults
     return found

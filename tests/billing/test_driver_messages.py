@@ -8,7 +8,7 @@ from decimal import Decimal
 import attrs
 import pytest
 
-from gateway.billing.driver_messages import final_cost, running_cost, told_afterwards, user_price
+from gateway.billing.driver_messages import final_cost, happened_offline, running_cost, user_price
 from gateway.billing.price_text import price_in_words, receipt_in_words
 from gateway.domain.events import TransactionOpened, TransactionProgressed, TransactionSettled
 from gateway.tariffs.policy import Policy
@@ -21,19 +21,19 @@ from .builders import (
     START,
     TIME_AND_PARKING,
     at,
-    book,
     component,
     element,
     posted,
     receipt,
     tariff,
+    tariff_book,
 )
 
 NOW = START
 
 
 def words(*tariffs, when=NOW, **policy):
-    return price_in_words(book(*tariffs, **policy).terms("CP-1", 1, when), when)
+    return price_in_words(tariff_book(*tariffs, **policy).terms("CP-1", 1, when), when)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_idle_minutes_that_are_free_are_told():
 
 def test_nothing_is_told_of_a_price_where_there_is_none():
     free = TariffBook.empty().terms("CP-1", 1, NOW)
-    priced = book(PER_KWH).terms("CP-1", 2, NOW)
+    priced = tariff_book(PER_KWH).terms("CP-1", 2, NOW)
     assert user_price("TAG", {1: free}, NOW) is None
     assert user_price("TAG", {}, NOW) is None
     assert user_price("TAG", {1: free, 2: priced}, NOW) == {
@@ -94,7 +94,7 @@ def test_nothing_is_told_of_a_price_where_there_is_none():
 
 
 def test_one_price_for_all_connectors_is_told_once():
-    priced = book(PER_KWH).terms("CP-1", 1, NOW)
+    priced = tariff_book(PER_KWH).terms("CP-1", 1, NOW)
     told = user_price("TAG", {1: priced, 2: priced}, NOW)
     assert told == {"idToken": "TAG", "priceText": "0.30 EUR per kWh"}
 
@@ -103,7 +103,7 @@ def test_a_receipt_is_told_line_by_line():
     """40 min at 3/h are 2.00, 20 min idle at 6/h are 2.00."""
     told = receipt_in_words(
         receipt(
-            book(TIME_AND_PARKING),
+            tariff_book(TIME_AND_PARKING),
             CP.start("1000"),
             CP.status(40, "SuspendedEV"),
             CP.stop(60, "9000"),
@@ -117,7 +117,7 @@ def test_a_receipt_is_told_line_by_line():
 
 def test_a_receipt_tells_each_price_that_applied_and_the_session_fee():
     """8 kWh evenly over an hour, half of it after 17:00."""
-    told = receipt_in_words(receipt(book(LIVE), CP.start("1000"), CP.stop(60, "9000")))
+    told = receipt_in_words(receipt(tariff_book(LIVE), CP.start("1000"), CP.stop(60, "9000")))
     assert told == (
         "1.94 EUR for 4 kWh at 0.484 EUR/kWh, 2.90 EUR for 4 kWh at 0.726 EUR/kWh,"
         " 0.61 EUR per session, TOTAL 8 kWh, 1 h 00 min, 5.45 EUR incl. VAT"
@@ -135,19 +135,19 @@ def test_a_receipt_tells_each_price_that_applied_and_the_session_fee():
     ],
 )
 def test_a_receipt_tells_what_was_added_or_left_out_to_meet_a_limit(limit, said):
-    prices = book({**PER_KWH, **limit})
+    prices = tariff_book({**PER_KWH, **limit})
     told = receipt_in_words(receipt(prices, CP.start("1000"), CP.stop(60, "9000")))
     assert told == f"2.40 EUR for 8 kWh at 0.30 EUR/kWh, {said} EUR"
 
 
 def test_a_receipt_of_nothing_is_its_total():
-    told = receipt_in_words(receipt(book(PER_KWH), CP.start("1000"), CP.stop(1, "1000")))
+    told = receipt_in_words(receipt(tariff_book(PER_KWH), CP.start("1000"), CP.stop(1, "1000")))
     assert told == "TOTAL 0 kWh, 0 h 01 min, 0.00 EUR"
 
 
 def test_numbers_have_the_decimals_that_the_display_asks_for():
     """2.40/h is 0.04 a minute; 1/3 kWh at 0.1239 is 0.04."""
-    prices = book(tariff(element(component("ENERGY", "0.1239"), component("TIME", "1"))))
+    prices = tariff_book(tariff(element(component("ENERGY", "0.1239"), component("TIME", "1"))))
     opened, *_ = posted(prices, CP.start("1000"))
     assert isinstance(opened, TransactionOpened)
     for decimals, energy, time in ((4, "0.1239", "1"), (3, "0.124", "1"), (0, "0", "1")):
@@ -157,7 +157,7 @@ def test_numbers_have_the_decimals_that_the_display_asks_for():
 
 def test_idle_is_told_as_the_operator_understands_it():
     """By power: an hour with 8 kWh, then one with nothing."""
-    prices = book(TIME_AND_PARKING, idle_detection="power", idle_grace_s=300)
+    prices = tariff_book(TIME_AND_PARKING, idle_detection="power", idle_grace_s=300)
     found = posted(prices, CP.start("1000"), CP.meter(60, "9000"), CP.meter(120, "9000"))
     costs = [running_cost(fact, Policy(idle_grace_s=Decimal(300)), 3) for fact in found]
     assert [cost["state"] for cost in costs] == ["Charging", "Charging", "Idle"]
@@ -166,7 +166,7 @@ def test_idle_is_told_as_the_operator_understands_it():
 
 
 def test_a_pause_of_the_charge_point_is_not_idle():
-    found = posted(book(TIME_AND_PARKING), CP.start("1000"), CP.status(10, "SuspendedEVSE"))
+    found = posted(tariff_book(TIME_AND_PARKING), CP.start("1000"), CP.status(10, "SuspendedEVSE"))
     assert [running_cost(fact, None, 3)["state"] for fact in found] == ["Charging"] * 2
 
 
@@ -176,7 +176,7 @@ def test_without_a_price_or_a_register_there_is_no_cost_to_show():
     assert isinstance(unpriced[1], TransactionSettled)
     assert final_cost(unpriced[1]) is None
     assert unpriced[1].progress.idle is False
-    (unmetered,) = posted(book(PER_KWH), CP.start(None))
+    (unmetered,) = posted(tariff_book(PER_KWH), CP.start(None))
     assert running_cost(unmetered, None, 3) is None
 
 
@@ -196,7 +196,7 @@ def test_what_happened_offline_is_told_from_a_clock_that_is_slow(
     start_late, fact_late, lasted, offline
 ):
     """All in minutes."""
-    _, progressed = posted(book(PER_KWH), CP.start("1000"), CP.meter(lasted, "2000"))
+    _, progressed = posted(tariff_book(PER_KWH), CP.start("1000"), CP.meter(lasted, "2000"))
     assert isinstance(progressed, TransactionProgressed)
     heard = attrs.evolve(progressed, received_at=at(lasted + fact_late))
-    assert told_afterwards(heard, START + timedelta(minutes=start_late)) is offline
+    assert happened_offline(heard, START + timedelta(minutes=start_late)) is offline

@@ -9,9 +9,9 @@ import pytest
 from gateway.domain.event_values import Reading, Sample
 from gateway.domain.events import TransactionProgressed
 
-from .builders import CP, LIVE, PER_KWH, at, book, posted, progress, receipt
+from .builders import CP, LIVE, PER_KWH, at, posted, progress, receipt, tariff_book
 
-BOOK = book(PER_KWH)
+BOOK = tariff_book(PER_KWH)
 REGISTER = "Energy.Active.Import.Register"
 
 
@@ -167,7 +167,7 @@ def test_a_register_that_climbs_from_zero_was_reset_however_long_it_stood_there(
     """1 kWh before, 300 Wh and then 2 kWh after: at 17:00, half of the last 2 kWh have flowed."""
     readings = [CP.meter(10, "101000"), CP.meter(15, "300"), CP.meter(20, "300")]
     readings.append(CP.meter(40, "2300"))
-    found = receipt(book(LIVE), CP.start("100000"), *readings, CP.stop(60, "2300"))
+    found = receipt(tariff_book(LIVE), CP.start("100000"), *readings, CP.stop(60, "2300"))
     assert (found["energy_wh"], found["flags"]) == ("3300", ["register_reset"])
     assert [line["quantity"] for line in found["lines"]] == ["1", "2.3", "1"]
 
@@ -201,7 +201,7 @@ def test_the_curve_goes_straight_over_a_dip_of_several_readings():
     """11000 at 16:40 and 17000 at 17:10: 4 of these 6 kWh before 17:00."""
     events = [CP.meter(10, "11000"), CP.meter(20, "8000"), CP.meter(30, "8100")]
     events.append(CP.meter(40, "17000"))
-    facts = posted(book(LIVE), CP.start("10000"), *events, CP.stop(60, "17000"))
+    facts = posted(tariff_book(LIVE), CP.start("10000"), *events, CP.stop(60, "17000"))
     lines = facts[-1].receipt["lines"]
     assert [line["quantity"] for line in lines if line["dimension"] == "ENERGY"] == ["5", "2"]
     *_, running, ended = (f.progress for f in facts if hasattr(f, "progress"))
@@ -450,7 +450,7 @@ def test_an_amount_of_the_neutral_is_dropped_once_a_total_is_known():
 def test_a_total_just_below_the_last_samples_draws_the_curve_down():
     """Two samples lie a little above meterStop, within the tolerance of 1 Wh."""
     found = receipt(
-        book(LIVE),
+        tariff_book(LIVE),
         CP.start("0"),
         CP.meter(10, "1000.2"),
         CP.meter(20, "1000.6"),

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.billing.energy import Mark
-from gateway.billing.energy_curve import Entry
+from gateway.billing.energy import EnergyValue
+from gateway.billing.energy_curve import MeterEntry
 from gateway.billing.history import History, Late, with_late
 from gateway.billing.session import entries
 from gateway.domain.event_values import Reading, Sample
 
-from .builders import CP, PER_KWH, at, book, receipt
+from .builders import CP, PER_KWH, at, receipt, tariff_book
 
 
-def entry(instant: int, value: int) -> Entry:
-    return Entry(instant, registers=(Mark(0, "", 1, value),))
+def entry(instant: int, value: int) -> MeterEntry:
+    return MeterEntry(instant, registers=(EnergyValue(0, "", 1, value),))
 
 
-def inserted(history: History, new: Entry) -> tuple[History, bool]:
+def inserted(history: History, new: MeterEntry) -> tuple[History, bool]:
     """One entry put in its place; and whether it said anything new behind the newest."""
     if history is None or history[0].at < new.at:
         return (new, history), False
@@ -95,7 +95,7 @@ def test_the_cost_of_a_stop_grows_with_its_readings_and_not_with_their_square(ho
         live = [CP.readings(60, *data)]
     began = time.process_time()
     stop = CP.stop(60, "20999", readings=tuple(data))
-    told = receipt(book(PER_KWH), CP.start(), *live, stop)
+    told = receipt(tariff_book(PER_KWH), CP.start(), *live, stop)
     assert time.process_time() - began < 5
     assert told["energy_wh"] == "19999"
     assert len(told.get("signed", ())) == (20_000 if how.get("signed") else 0)

@@ -27,19 +27,19 @@ from .builders import (
     TIME_AND_PARKING,
     ChargePoint,
     at,
-    book,
     component,
     element,
     posted,
     progress,
     receipt,
     tariff,
+    tariff_book,
 )
 
-BOOK = book(PER_KWH)
+BOOK = tariff_book(PER_KWH)
 NEXT = ChargePoint(transaction_id=2)
 OTHER = ChargePoint("CP-2", transaction_id=7)
-PARKING = book(
+PARKING = tariff_book(
     tariff(element(component("ENERGY", "0.30"), component("PARKING_TIME", "6"))),
     post_stop_parking=True,
 )
@@ -73,7 +73,7 @@ def test_a_session_is_told_from_its_start_to_its_receipt():
 
 def test_the_running_cost_at_the_end_is_the_receipt():
     facts = posted(
-        book(LIVE),
+        tariff_book(LIVE),
         CP.start("0"),
         CP.meter(30, "6000"),
         CP.status(40, "SuspendedEV"),
@@ -88,9 +88,9 @@ def test_the_running_cost_at_the_end_is_the_receipt():
 
 
 def test_prices_are_those_that_hold_now():
-    facts = posted(book(LIVE), CP.start("0"), CP.meter(29, "6000"))
+    facts = posted(tariff_book(LIVE), CP.start("0"), CP.meter(29, "6000"))
     assert progress(facts).progress.price_kwh == Decimal("0.484")
-    facts = posted(book(LIVE), CP.start("0"), CP.meter(30, "6000"))
+    facts = posted(tariff_book(LIVE), CP.start("0"), CP.meter(30, "6000"))
     assert progress(facts).progress.price_kwh == Decimal("0.726")
     assert progress(facts).progress.price_idle_min == Decimal("0.121")
     assert progress(facts).progress.price_min is None
@@ -105,7 +105,7 @@ def test_without_prices_there_is_energy_and_no_money():
 
 
 def test_a_session_that_no_tariff_is_valid_for_is_flagged_not_free():
-    prices = book(PER_KWH | {"end_date_time": "2020-01-01T00:00:00Z"})
+    prices = tariff_book(PER_KWH | {"end_date_time": "2020-01-01T00:00:00Z"})
     found = receipt(prices, CP.start("1000"), CP.stop(60, "11000"))
     assert found["total_incl_vat"] is None
     assert found["flags"] == ["needs_review", "no_tariff"]
@@ -126,7 +126,7 @@ def test_a_repeated_stop_changes_nothing():
     ledger.post(CP.start("1000"))
     assert len(ledger.post(CP.stop(60, "2000"))) == 1
     assert ledger.post(CP.stop(60, "2000", received_at=at(70))) == ()
-    assert "duplicate_stop" in ledger.account(1).flags
+    assert "duplicate_stop" in ledger.session(1).flags
 
 
 def test_a_second_stop_that_says_something_else_is_shown_but_not_billed():
@@ -228,7 +228,7 @@ def test_readings_without_a_transaction_go_by_their_time():
     old, new = Reading(at(20), (Sample("1500"),)), Reading(at(50), (Sample("2500"),))
     (fact,) = ledger.post(CP.readings(50, old, new, transaction_id=None))
     assert (fact.transaction_id, fact.progress.energy_wh) == (2, 500)
-    assert ledger.account(1).flags == {"late_samples"}
+    assert ledger.session(1).flags == {"late_samples"}
 
 
 def test_readings_after_the_stop_do_not_touch_the_bill():
@@ -236,7 +236,7 @@ def test_readings_after_the_stop_do_not_touch_the_bill():
     for event in (CP.start("1000"), CP.stop(30, "2000")):
         ledger.post(event)
     assert ledger.post(CP.meter(40, "9000")) == ()
-    assert ledger.account(1).flags == {"late_samples"}
+    assert ledger.session(1).flags == {"late_samples"}
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_json_numbers_among_the_samples_are_no_defect():
 def test_the_price_is_that_of_the_start_even_if_the_book_changes():
     ledger = Ledger(BOOK)
     ledger.post(CP.start("1000"))
-    ledger.book = book(tariff(element(component("ENERGY", "9"))))
+    ledger.tariff_book = tariff_book(tariff(element(component("ENERGY", "9"))))
     (settled,) = ledger.post(CP.stop(60, "2000"))
     assert settled.receipt["total_incl_vat"] == "0.30"
     (_,) = ledger.post(NEXT.start("2000", minutes=70))
@@ -318,7 +318,7 @@ def ticked(ledger: Ledger, minute: int):
 
 
 def test_time_that_costs_is_told_by_the_clock_where_no_frame_comes():
-    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger = Ledger(tariff_book(TIME_AND_PARKING))
     ledger.post(CP.start("1000"))
     assert ticked(ledger, 0) == ()
     (fact,) = ticked(ledger, 10)
@@ -331,7 +331,7 @@ def test_time_that_costs_is_told_by_the_clock_where_no_frame_comes():
 
 
 def test_time_is_told_of_once_a_minute_and_of_no_session_that_speaks():
-    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger = Ledger(tariff_book(TIME_AND_PARKING))
     ledger.post(CP.start("1000"))
     assert [len(ticked(ledger, minute)) for minute in (1, 1, 2, 3, 3)] == [1, 0, 1, 1, 0]
     ledger.post(CP.meter(4, "2000"))
@@ -342,7 +342,7 @@ def test_time_is_told_of_once_a_minute_and_of_no_session_that_speaks():
 
 
 def test_what_comes_out_of_a_queue_is_not_counted_up_to_now():
-    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger = Ledger(tariff_book(TIME_AND_PARKING))
     ledger.post(CP.start("1000", received_at=at(600)))
     assert ticked(ledger, 601) == ()
     ledger.post(CP.meter(599, "2000", received_at=at(600)))
@@ -350,7 +350,7 @@ def test_what_comes_out_of_a_queue_is_not_counted_up_to_now():
 
 
 def test_a_tick_sees_idle_time_that_only_power_tells():
-    ledger = Ledger(book(TIME_AND_PARKING, idle_detection="power"))
+    ledger = Ledger(tariff_book(TIME_AND_PARKING, idle_detection="power"))
     for event in (CP.start("0"), CP.meter(10, "3000"), CP.meter(20, "3000")):
         ledger.post(event)
     (fact,) = ticked(ledger, 30)
@@ -358,7 +358,7 @@ def test_a_tick_sees_idle_time_that_only_power_tells():
 
 
 def test_a_tick_after_a_restart_tells_what_it_would_have_told():
-    ledger, reborn = Ledger(book(TIME_AND_PARKING)), Ledger(TariffBook.empty())
+    ledger, reborn = Ledger(tariff_book(TIME_AND_PARKING)), Ledger(TariffBook.empty())
     for event in (CP.start("0"), CP.meter(5, "500"), CP.status(10, "SuspendedEV")):
         for entry in (event, *ledger.post(event)):
             reborn.restore(entry)
@@ -366,7 +366,7 @@ def test_a_tick_after_a_restart_tells_what_it_would_have_told():
 
 
 def test_a_tick_counts_no_idle_cost_during_grace():
-    ledger = Ledger(book(TIME_AND_PARKING, idle_grace_s=600))
+    ledger = Ledger(tariff_book(TIME_AND_PARKING, idle_grace_s=600))
     for event in (CP.start("1000"), CP.status(10, "SuspendedEV")):
         ledger.post(event)
     costs = [ticked(ledger, minute)[0].progress.cost_idle for minute in (19, 20, 30)]
@@ -388,7 +388,7 @@ def test_idle_time_after_the_stop_counts_until_the_connector_is_available():
 
 def test_while_the_cable_is_in_after_the_stop_each_message_tells_what_it_costs_by_now():
     """20 min idle x 6/h = 2.00, then 30 min = 3.00."""
-    prices = book(TIME_AND_PARKING, post_stop_parking=True)
+    prices = tariff_book(TIME_AND_PARKING, post_stop_parking=True)
     facts = posted(prices, CP.start("0"), CP.stop(0, "0"), CP.status(20, "Finishing"))
     running = progress(facts).progress
     assert (running.idle_s, running.cost_total) == (1200, Decimal("2.00"))
@@ -431,7 +431,7 @@ def test_an_unreadable_unplugging_is_ignored(data):
 
 
 def test_a_status_before_the_start_still_holds_at_the_start():
-    prices = book(TIME_AND_PARKING)
+    prices = tariff_book(TIME_AND_PARKING)
     events = (CP.status(-1, "SuspendedEV"), CP.start("0"), CP.stop(60, "0"))
     assert receipt(prices, *events)["idle_s"] == 3600
     events = (CP.status(-1, "Finishing"), CP.start("0"), CP.stop(60, "0"))
@@ -442,7 +442,7 @@ def test_a_status_before_the_start_still_holds_at_the_start():
 def test_what_is_told_of_when_all_is_over_waits_for_no_cable(restarted):
     """HC-79: the connector is free when an offline session is delivered.  Else it would run up idle
     time until the next one starts."""
-    prices = book(TIME_AND_PARKING, post_stop_parking=True)
+    prices = tariff_book(TIME_AND_PARKING, post_stop_parking=True)
     ledger, late = Ledger(prices), at(180)
     ledger.post(CP.status(180, "Available"))
     start = CP.start("0", received_at=late)
@@ -457,7 +457,7 @@ def test_what_is_told_of_when_all_is_over_waits_for_no_cable(restarted):
 
 def test_a_status_before_the_start_outlives_a_restart():
     """Who restores begins to read at the start of the transaction."""
-    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger = Ledger(tariff_book(TIME_AND_PARKING))
     ledger.post(CP.status(-1, "SuspendedEV"))
     facts = ledger.post(CP.start("0"))
     reborn = Ledger(TariffBook.empty())
@@ -467,7 +467,7 @@ def test_a_status_before_the_start_outlives_a_restart():
 
 
 def test_a_status_of_the_session_before_says_nothing_of_the_next():
-    ledger = Ledger(book(TIME_AND_PARKING))
+    ledger = Ledger(tariff_book(TIME_AND_PARKING))
     for event in (CP.start("0"), CP.status(10, "SuspendedEV"), CP.stop(20, "0")):
         ledger.post(event)
     ledger.post(NEXT.start("0", minutes=30))
@@ -486,30 +486,30 @@ def test_an_older_transaction_is_restored_and_adopted():
     for event in [*history, NEXT.stop(120, "7000")]:
         journal += [event, *ledger.post(event)]
     late = CP.stop(80, "6000", received_at=at(130))
-    assert ledger.account(1) is None
-    assert ledger.lacks(late) == 1
+    assert ledger.session(1) is None
+    assert ledger.missing_transaction(late) == 1
     scratch = Ledger(BOOK)
     for event in journal:
         scratch.restore(event)
     ledger.adopt(scratch, 1)
-    assert ledger.lacks(late) is None
+    assert ledger.missing_transaction(late) is None
     (corrected,) = ledger.post(late)
     assert (corrected.version, corrected.receipt["energy_wh"]) == (2, "5000")
-    assert ledger.account(2).closed
+    assert ledger.session(2).closed
 
 
 def test_only_what_may_have_been_a_transaction_is_lacking():
     ledger = Ledger(BOOK)
-    assert ledger.lacks(CP.meter(1, "1", transaction_id=-1)) is None
-    assert ledger.lacks(CP.meter(1, "1", transaction_id=2**63 - 1)) is None
-    assert ledger.lacks(CP.meter(1, "1", transaction_id=None)) is None
-    assert ledger.lacks(CP.meter(1, "1", transaction_id=5)) == 5
-    assert ledger.lacks(CP.start("1")) is None
-    assert ledger.lacks(CP.start("1", repeated=True)) == 1
-    assert ledger.lacks(CP.unplugged(1)) == 1
-    assert ledger.lacks(CP.status(1, "Charging")) is None
+    assert ledger.missing_transaction(CP.meter(1, "1", transaction_id=-1)) is None
+    assert ledger.missing_transaction(CP.meter(1, "1", transaction_id=2**63 - 1)) is None
+    assert ledger.missing_transaction(CP.meter(1, "1", transaction_id=None)) is None
+    assert ledger.missing_transaction(CP.meter(1, "1", transaction_id=5)) == 5
+    assert ledger.missing_transaction(CP.start("1")) is None
+    assert ledger.missing_transaction(CP.start("1", repeated=True)) == 1
+    assert ledger.missing_transaction(CP.unplugged(1)) == 1
+    assert ledger.missing_transaction(CP.status(1, "Charging")) is None
     ledger.post(CP.start("1"))
-    assert ledger.lacks(CP.start("1", repeated=True)) is None
+    assert ledger.missing_transaction(CP.start("1", repeated=True)) is None
 
 
 def test_an_adopted_transaction_makes_room_for_the_next():
@@ -521,10 +521,10 @@ def test_an_adopted_transaction_makes_room_for_the_next():
             scratch.restore(event)
     for number in (1, 2, 3):
         ledger.adopt(scratch, number)
-        assert [held for held in range(1, 5) if ledger.account(held)] == [number, 4]
+        assert [held for held in range(1, 5) if ledger.session(held)] == [number, 4]
     ledger.adopt(scratch, 4)
     ledger.post(NEXT.stop(2, "11"))
-    assert [held for held in range(1, 5) if ledger.account(held)] == [3, 4]
+    assert [held for held in range(1, 5) if ledger.session(held)] == [3, 4]
 
 
 def test_an_open_transaction_can_be_adopted():
@@ -537,7 +537,7 @@ def test_an_open_transaction_can_be_adopted():
 def test_adopting_what_the_other_lacks_too_changes_nothing():
     ledger = Ledger(BOOK)
     ledger.adopt(Ledger(BOOK), 5)
-    assert ledger.account(5) is None
+    assert ledger.session(5) is None
 
 
 def test_the_ledger_holds_one_closed_transaction_of_a_connector():
@@ -546,7 +546,7 @@ def test_the_ledger_holds_one_closed_transaction_of_a_connector():
         point = ChargePoint(transaction_id=number)
         ledger.post(point.start("0", minutes=number))
         ledger.post(point.stop(number + 0.5, "10"))
-    assert [number for number in range(30) if ledger.account(number)] == [29]
+    assert [number for number in range(30) if ledger.session(number)] == [29]
 
 
 def restored(*entries):
@@ -569,11 +569,11 @@ def test_what_an_operator_closed_stays_closed_after_a_restart():
 
 
 def test_a_session_without_a_price_has_none_after_a_restart():
-    prices = book(PER_KWH | {"end_date_time": "2020-01-01T00:00:00Z"})
+    prices = tariff_book(PER_KWH | {"end_date_time": "2020-01-01T00:00:00Z"})
     ledger = Ledger(prices)
     facts = ledger.post(CP.start("1000"))
     reborn = restored(CP.start("1000"), *facts)
-    reborn.book = BOOK
+    reborn.tariff_book = BOOK
     assert reborn.post(CP.stop(60, "2000")) == ledger.post(CP.stop(60, "2000"))
 
 
@@ -581,7 +581,7 @@ def test_facts_about_what_is_not_held_restore_nothing():
     ledger = Ledger(BOOK)
     opened = ledger.post(CP.start("1000"))
     settled = ledger.post(CP.stop(60, "2000"))
-    assert restored(*opened, *settled, CP.status(1, "Charging")).account(1) is None
+    assert restored(*opened, *settled, CP.status(1, "Charging")).session(1) is None
 
 
 def test_facts_may_follow_the_events_of_many_transactions():
@@ -591,7 +591,7 @@ def test_facts_may_follow_the_events_of_many_transactions():
     ledger = Ledger(BOOK)
     facts = [fact for event in events for fact in ledger.post(event)]
     reborn = restored(*events, *facts)
-    assert [reborn.account(number).version for number in (1, 2)] == [2, 0]
+    assert [reborn.session(number).version for number in (1, 2)] == [2, 0]
     assert reborn.post(NEXT.stop(120, "9000")) == ledger.post(NEXT.stop(120, "9000"))
 
 
@@ -667,7 +667,7 @@ BY_CURRENT = tariff(
 )
 def test_the_lines_of_one_instant_are_one_current(apart, phases, price):
     """evcc #27686: each line in a meter value, or a message, of its own."""
-    ledger = Ledger(book(BY_CURRENT))
+    ledger = Ledger(tariff_book(BY_CURRENT))
     ledger.post(CP.start("0"))
     for minute in (0, 10, 20, 30):
         samples = [Sample(str(100 * minute)), *(amperes(phase, "10") for phase in phases)]

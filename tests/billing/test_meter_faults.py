@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from gateway.billing.ledger import Ledger
 from gateway.billing.plausibility import boundaries
-from gateway.billing.session import retraced
+from gateway.billing.session import refitted
 from gateway.domain.event_values import Reading, Sample
 from gateway.domain.events import TransactionProgressed
 
-from .builders import CP, PER_KWH, ChargePoint, at, book, posted, receipt
+from .builders import CP, PER_KWH, ChargePoint, at, posted, receipt, tariff_book
 
-BOOK = book(PER_KWH)
+BOOK = tariff_book(PER_KWH)
 REVIEW = "needs_review"
 
 
@@ -165,7 +165,7 @@ def test_a_reading_within_the_tolerance_below_is_neither_dip_nor_fall():
     ],
 )
 def test_the_end_is_judged_on_its_last_interval(values, stop, end, policy):
-    prices = book(PER_KWH, **policy)
+    prices = tariff_book(PER_KWH, **policy)
     found = billed(0, values, stop, prices=prices, end=end)
     assert found == (4_000, {"meter_stop_implausible", REVIEW})
 
@@ -247,7 +247,7 @@ def test_readings_without_the_id_never_raise_a_bill_above_the_registers(values):
 
 def test_transaction_data_does_not_outvote_the_readings_before_it():
     """The curve of the readings without an id holds, as live, though the end names itself."""
-    prices = book(
+    prices = tariff_book(
         {
             "id": "T",
             "currency": "EUR",
@@ -292,7 +292,7 @@ def test_a_register_that_begins_at_zero_in_each_session_has_no_gap(first, stop, 
 # --- any fault ----------------------------------------------------------------------------------
 
 POWER = 11  # kW, as the connector's greatest: what is more cannot have flowed
-PRICES = book(PER_KWH, max_power_kw=POWER)
+PRICES = tariff_book(PER_KWH, max_power_kw=POWER)
 SLACK = 1_000 + 1
 
 
@@ -406,7 +406,7 @@ def test_the_course_step_by_step_is_the_course_traced_anew(session):
     ledger = Ledger(BOOK)
     for event in messages(start, readings, stop)[:-1]:
         ledger.post(event)
-        held = ledger.account(1)
-        anew = retraced(held)
-        assert (held.course.last, held.course.flags) == (anew.course.last, anew.course.flags)
-        assert held.course.powers == anew.course.powers
+        held = ledger.session(1)
+        anew = refitted(held)
+        assert (held.curve.last, held.curve.flags) == (anew.curve.last, anew.curve.flags)
+        assert held.curve.powers == anew.curve.powers

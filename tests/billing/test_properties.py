@@ -22,11 +22,11 @@ from .builders import (
     TIME_AND_PARKING,
     ChargePoint,
     at,
-    book,
     component,
     element,
     progress,
     tariff,
+    tariff_book,
 )
 
 NIGHT = tariff(
@@ -42,12 +42,12 @@ CURRENT = tariff(
     element(component("TIME", "2"), component("ENERGY", "0.1"), min_current=16),
 )
 BOOKS = [
-    book(PER_KWH),
-    book(LIVE, post_stop_parking=True),
-    book(TIME_AND_PARKING, idle_grace_s=120),
-    book(NIGHT),
-    book(NIGHT, idle_detection="power", idle_power_w=2000),
-    book(CURRENT),
+    tariff_book(PER_KWH),
+    tariff_book(LIVE, post_stop_parking=True),
+    tariff_book(TIME_AND_PARKING, idle_grace_s=120),
+    tariff_book(NIGHT),
+    tariff_book(NIGHT, idle_detection="power", idle_power_w=2000),
+    tariff_book(CURRENT),
 ]
 
 books = st.sampled_from(BOOKS)

@@ -19,7 +19,7 @@ from gateway.domain.events import (
 )
 
 from . import reference_pricer
-from .builders import ZONE, book
+from .builders import ZONE, tariff_book
 
 # Starts a few minutes before something happens in Amsterdam: 17:00, midnight, both jumps of
 # the clock, and the end of a month.
@@ -152,7 +152,7 @@ def receipt_and_scene(tariff, start, pieces, changes, policy, more):
     left = stop + timedelta(seconds=more) if policy["post_stop_parking"] else None
     changed = [change for change in changed if change[0] <= (left or stop)]
 
-    ledger = Ledger(book(tariff, **policy))
+    ledger = Ledger(tariff_book(tariff, **policy))
     about = {"charge_point_id": "CP-1", "received_at": left or stop}
     ledger.post(
         TransactionStarted(

@@ -81,7 +81,7 @@ def test_wrong_usage_is_2_and_a_line_that_says_what(arguments, capsys):
     assert out == ""
     assert "ocpp-gateway" in err
     assert "_positive" not in err
-    assert "_count" not in err
+    assert "_count_rejected" not in err
 
 
 def test_a_url_that_is_none_is_wrong_usage(capsys):

@@ -80,8 +80,8 @@ def test_a_port_that_only_run_knows_is_to_be_said(tmp_path, capsys):
 
 @pytest.mark.real_time
 async def test_why_the_gateway_shows_nothing_is_said(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.admin.server._from_here", lambda _: False)
-    async with open_admin(gateway.house) as port:
+    monkeypatch.setattr("gateway.admin.server._is_local", lambda _: False)
+    async with open_admin(gateway.running) as port:
         with pytest.raises(TailError, match="says: frames are shown on the gateway's own host"):
             await tail(Address("127.0.0.1", port), [], print)
 
@@ -89,12 +89,12 @@ async def test_why_the_gateway_shows_nothing_is_said(gateway, monkeypatch):
 @pytest.mark.real_time
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost"])
 async def test_a_gateway_that_listens_everywhere_is_reached(gateway, host):
-    async with open_admin(gateway.house) as port:
+    async with open_admin(gateway.running) as port:
         shown, told = trio.open_memory_channel(10)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tail, Address(host, port), ["A B", "CP-1"], shown.send_nowait)
             with trio.fail_after(10):
-                while not gateway.house.tap.looked_at:  # noqa: ASYNC110  another task's socket
+                while not gateway.running.frame_tap.is_watched:  # noqa: ASYNC110  another task's socket
                     await trio.sleep(0.01)
                 async with gateway.charger("CP-1"):
                     assert (await told.receive())["event"] == "connected"

@@ -56,7 +56,7 @@ def warnings_of(path, environment=None):
 
 def test_the_gateways_own_devices_are_no_charge_points(write):
     path = write('[thingsboard]\ngateway_name = "site"\n')
-    assert settings_of(load(path, {})[0]).door.own_devices == {"site", "site sessions"}
+    assert settings_of(load(path, {})[0]).southbound.own_devices == {"site", "site sessions"}
 
 
 # --- defaults and keys -----------------------------------------------------------------------

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.cli.main import _parser
-from gateway.config.load import _SECTIONS, ENVIRONMENT, _spellings, load
+from gateway.config.load import _SECTIONS, ENVIRONMENT, _keys_of, load
 from gateway.config.model import Config
-from gateway.config.tariffs import open_book
+from gateway.config.tariffs import load_tariff_book
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROGRAM = "/opt/ocpp-gateway/bin/ocpp-gateway"
@@ -22,7 +22,7 @@ OCPP, ADMIN = Config().ocpp.listen.port, Config().admin.listen.port
 VARIABLES = {
     f"{ENVIRONMENT}{section}_{key}".upper()
     for section, kind in _SECTIONS.items()
-    for key in _spellings(kind)
+    for key in _keys_of(kind)
 }
 LEAVING_S = 2 * Config().ocpp.grace_s + 10
 """As long as an orderly end may take: charge points have grace_s, then ThingsBoard has, and then
@@ -49,7 +49,7 @@ def configured(path: Path, folder: Path, inside: Mapping[str, str], **environmen
     placed.write_text(text)
     config, warnings = load(placed, environment)
     assert not warnings
-    _, warnings = open_book(config)
+    _, warnings = load_tariff_book(config)
     assert not warnings
     return config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.domain.refused_tags import TAG_ACCEPTED, TAGS_REFUSED, heard
+from gateway.domain.refused_tags import TAG_ACCEPTED, TAGS_REFUSED, count_refused
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,6 @@ from gateway.domain.refused_tags import TAG_ACCEPTED, TAGS_REFUSED, heard
 def test_the_third_in_a_row_is_told_and_so_is_the_end_of_the_row(statuses, told):
     refused, events = 0, []
     for status in statuses:
-        refused, event = heard(refused, status)
+        refused, event = count_refused(refused, status)
         events += [event] if event else []
     assert events == told

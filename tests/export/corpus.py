@@ -15,7 +15,7 @@ from gateway.domain.event_values import Sample
 from gateway.export.party import Location, Party
 from gateway.journal.codec import dump_object, load_object
 
-from ..billing.builders import CP, LIVE, book, component, element, receipt, tariff
+from ..billing.builders import CP, LIVE, component, element, receipt, tariff, tariff_book
 
 PARTY = Party(
     country_code="NL",
@@ -60,7 +60,7 @@ def stored(found: dict[str, Any]) -> dict[str, Any]:
 def plain_receipt(name: str = "several rates", **policy: Any) -> dict[str, Any]:
     """12.3456 kWh in two hours, of which the last 20 minutes idle."""
     events = [CP.start("1000"), CP.meter(60, "7000"), CP.status(100, "SuspendedEV")]
-    return stored(receipt(book(PRICED[name], **policy), *events, CP.stop(120, "13345.6")))
+    return stored(receipt(tariff_book(PRICED[name], **policy), *events, CP.stop(120, "13345.6")))
 
 
 def signed_receipt(*values: str, contexts: tuple[str | None, ...] = ()) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def signed_receipt(*values: str, contexts: tuple[str | None, ...] = ()) -> dict[
         Sample(value, context=context, format="SignedData")
         for value, context in zip(values, named, strict=True)
     ]
-    prices = book(PRICED["no VAT"])
+    prices = tariff_book(PRICED["no VAT"])
     return stored(receipt(prices, CP.start("0"), CP.meter(60, *samples), CP.stop(120, "5000")))
 
 

@@ -15,13 +15,13 @@ from gateway.export.party import Location, party_of
 from gateway.journal.codec import dump_object
 from gateway.tariffs.tariff import TariffBook
 
-from ..billing.builders import CP, PER_KWH, at, book, component, element, receipt, tariff
+from ..billing.builders import CP, PER_KWH, at, component, element, receipt, tariff, tariff_book
 from ..billing.test_properties import BOOKS, last_receipt, messages
 from .corpus import PARTY, PRICED, plain_receipt, signed_receipt, stored, worked_examples
 from .fields import faults
 
 EXAMPLES = [pytest.param(found, id=name) for name, found in worked_examples()]
-PRICES = [*BOOKS, *map(book, PRICED.values()), book(PER_KWH, min_billable_wh=2000)]
+PRICES = [*BOOKS, *map(tariff_book, PRICED.values()), tariff_book(PER_KWH, min_billable_wh=2000)]
 PARTS = ("total_fixed_cost", "total_energy_cost", "total_time_cost", "total_parking_cost")
 STEP = Decimal("0.0001")
 MINOR = {"EUR": Decimal("0.01"), "JPY": Decimal(1), "KWD": Decimal("0.001")}
@@ -197,7 +197,9 @@ def test_a_session_that_is_waived_costs_nothing_and_has_no_parts():
 
 
 def test_a_session_in_which_nothing_happened_has_one_period():
-    found = cdr(stored(receipt(book(PER_KWH), CP.start("1000"), CP.stop(0, "1000"))), party=PARTY)
+    found = cdr(
+        stored(receipt(tariff_book(PER_KWH), CP.start("1000"), CP.stop(0, "1000"))), party=PARTY
+    )
     assert valid(found)["charging_periods"] == [
         {
             "start_date_time": "2026-01-14T15:30:00Z",
@@ -208,7 +210,7 @@ def test_a_session_in_which_nothing_happened_has_one_period():
 
 
 def test_the_remark_begins_with_what_a_person_must_look_at():
-    of = stored(receipt(book(PER_KWH), CP.start("1000"), CP.stop(60, "500", reason="Local")))
+    of = stored(receipt(tariff_book(PER_KWH), CP.start("1000"), CP.stop(60, "500", reason="Local")))
     found = valid(cdr(of, party=PARTY))
     assert found["remark"].startswith("needs review; stopped: Local; flags: ")
     assert "meter_stop_below_start" in found["remark"]
@@ -313,7 +315,7 @@ def test_a_receipt_whose_time_cannot_be_read_is_a_fault_of_ours():
 
 
 def tariff_told(snapshot):
-    of = stored(receipt(book(snapshot), CP.start("0"), CP.stop(60, "9000")))
+    of = stored(receipt(tariff_book(snapshot), CP.start("0"), CP.stop(60, "9000")))
     (told,) = valid(cdr(of, party=PARTY))["tariffs"]
     return told
 
@@ -569,7 +571,7 @@ def test_a_location_has_all_that_a_cdr_needs():
 
 def test_periods_of_a_third_of_a_unit_still_add_up():
     """Three periods of a third of 0.1 Wh: OCPI's four decimals cannot say it of each."""
-    prices = book(
+    prices = tariff_book(
         tariff(
             element(component("ENERGY", "1"), max_duration=1200),
             element(component("ENERGY", "2"), max_duration=2400),

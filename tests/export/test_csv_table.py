@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.export.csv_table import HEADER, rows, write
+from gateway.export.csv_table import HEADER, csv_rows, write
 from gateway.tariffs.tariff import TariffBook
 
 from ..billing.builders import CP, receipt
@@ -20,7 +20,7 @@ from .test_cdr import PRICES
 
 
 def only_row(of):
-    header, row = rows([of])
+    header, row = csv_rows([of])
     return dict(zip(header, row, strict=True))
 
 
@@ -55,7 +55,7 @@ def test_a_session_is_one_row():
 
 
 def test_the_header_comes_even_without_sessions():
-    assert list(rows([])) == [list(HEADER)]
+    assert list(csv_rows([])) == [list(HEADER)]
 
 
 def test_a_session_without_price_or_end_has_empty_cells():

@@ -13,7 +13,7 @@ from gateway.domain.event_values import Sample
 from gateway.export.cdr import cdr
 
 from ..billing import test_reference_pricer as sessions
-from ..billing.builders import CP, ZONE, book, component, element, receipt, tariff
+from ..billing.builders import CP, ZONE, component, element, receipt, tariff, tariff_book
 from . import partner
 from .corpus import PARTY, stored, worked_examples
 from .test_cdr import MINOR, adds_up, valid
@@ -116,7 +116,7 @@ def periods(made):
 def test_periods_of_a_tariff_by_power_tell_the_least_and_the_greatest_power():
     """6, 12, 48 and 4 kW: the first two have one price, and so one period."""
     events = [CP.meter(10, "2000"), CP.meter(20, "4000"), CP.meter(80, "52000")]
-    of = stored(receipt(book(BY_POWER), CP.start("1000"), *events, CP.stop(110, "54000")))
+    of = stored(receipt(tariff_book(BY_POWER), CP.start("1000"), *events, CP.stop(110, "54000")))
     assert periods(assert_recomputed(of)) == [
         {"ENERGY": 3, "TIME": Decimal("0.3333"), "MIN_POWER": 6, "MAX_POWER": 12},
         {"ENERGY": 48, "TIME": 1, "MIN_POWER": 48, "MAX_POWER": 48},
@@ -131,14 +131,14 @@ def test_a_period_never_lies_on_both_sides_of_a_bound_though_its_price_is_the_sa
         element(component("ENERGY", "0.2")),
     )
     events = [CP.meter(60, "6000"), CP.meter(120, "36000")]
-    of = stored(receipt(book(prices), CP.start("1000"), *events, CP.stop(180, "51000")))
+    of = stored(receipt(tariff_book(prices), CP.start("1000"), *events, CP.stop(180, "51000")))
     made = assert_recomputed(of)
     assert [(p["MIN_POWER"], p["MAX_POWER"]) for p in periods(made)] == [(5, 5), (30, 30), (15, 15)]
 
 
 def test_a_power_just_below_a_bound_is_not_rounded_onto_it():
     """15.999996 kW for an hour."""
-    of = stored(receipt(book(BY_POWER), CP.start("1000"), CP.stop(60, "16999.996")))
+    of = stored(receipt(tariff_book(BY_POWER), CP.start("1000"), CP.stop(60, "16999.996")))
     assert periods(assert_recomputed(of))[0]["MAX_POWER"] == Decimal("15.9999")
 
 
@@ -151,14 +151,16 @@ def test_periods_of_a_tariff_by_current_tell_it_and_none_where_it_was_not_sample
         return CP.meter(minute, Sample(amperes, measurand="Current.Import"))
 
     events = [current(10, "10"), current(20, "12.5"), current(30, "16"), current(40, "32")]
-    of = stored(receipt(book(prices), CP.start("1000"), *events, CP.stop(60, "5000")))
+    of = stored(receipt(tariff_book(prices), CP.start("1000"), *events, CP.stop(60, "5000")))
     told = [(p.get("MIN_CURRENT"), p.get("MAX_CURRENT")) for p in periods(assert_recomputed(of))]
     assert told == [(None, None), (10, Decimal("12.5")), (16, 32)]
     assert not any("MIN_POWER" in period for period in periods(assert_recomputed(of)))
 
 
 def test_other_tariffs_tell_neither():
-    of = stored(receipt(book(PER_HOUR), CP.start("1000"), CP.meter(9, "2000"), CP.stop(60, "5000")))
+    of = stored(
+        receipt(tariff_book(PER_HOUR), CP.start("1000"), CP.meter(9, "2000"), CP.stop(60, "5000"))
+    )
     assert periods(assert_recomputed(of)) == [{"ENERGY": 4, "TIME": 1}]
 
 
@@ -168,7 +170,7 @@ PER_HOUR = tariff(element(component("TIME", "6"), component("PARKING_TIME", "12"
 def test_the_grace_of_an_idle_spell_is_a_period_of_no_tariff():
     """30 minutes charging, 15 free, 15 idle: 3 + 3 EUR."""
     events = [CP.start("1000"), CP.status(30, "SuspendedEV"), CP.stop(60, "5000")]
-    made = assert_recomputed(stored(receipt(book(PER_HOUR, idle_grace_s=900), *events)))
+    made = assert_recomputed(stored(receipt(tariff_book(PER_HOUR, idle_grace_s=900), *events)))
     assert made["total_cost"]["excl_vat"] == 6
     assert made["total_parking_time"] == Decimal("0.5")
     free = [p["dimensions"] for p in made["charging_periods"] if "tariff_id" not in p]
@@ -176,7 +178,9 @@ def test_the_grace_of_an_idle_spell_is_a_period_of_no_tariff():
 
 
 def test_a_session_that_is_waived_has_no_relevant_tariff():
-    of = stored(receipt(book(PER_HOUR, min_billable_wh=9000), CP.start("0"), CP.stop(60, "100")))
+    of = stored(
+        receipt(tariff_book(PER_HOUR, min_billable_wh=9000), CP.start("0"), CP.stop(60, "100"))
+    )
     made = assert_recomputed(of)
     assert ["tariff_id" in period for period in made["charging_periods"]] == [False]
 
@@ -186,17 +190,17 @@ def test_a_fee_that_only_a_fault_met_has_its_period():
         element(component("FLAT", "2"), max_duration=600), element(component("ENERGY", "1"))
     )
     events = [CP.start("1000"), CP.status(0, "Faulted"), CP.status(20, "Charging")]
-    made = assert_recomputed(stored(receipt(book(prices), *events, CP.stop(60, "1000"))))
+    made = assert_recomputed(stored(receipt(tariff_book(prices), *events, CP.stop(60, "1000"))))
     assert made["total_cost"]["excl_vat"] == 2
 
 
 def test_no_parking_time_is_not_told_as_zero():
-    of = stored(receipt(book(PER_HOUR), CP.start("0"), CP.stop(60, "100")))
+    of = stored(receipt(tariff_book(PER_HOUR), CP.start("0"), CP.stop(60, "100")))
     assert "total_parking_time" not in cdr(of, party=PARTY)
 
 
 def test_a_receipt_of_an_older_version_has_periods_without_power():
-    of = stored(receipt(book(BY_POWER), CP.start("1000"), CP.stop(60, "5000")))
+    of = stored(receipt(tariff_book(BY_POWER), CP.start("1000"), CP.stop(60, "5000")))
     for period in of["periods"]:
         del period["min_power_kw"], period["max_power_kw"]
     assert periods(valid(cdr(of, party=PARTY))) == [{"ENERGY": 4, "TIME": 1}]

@@ -13,7 +13,7 @@ import trio
 from gateway.domain import events
 from gateway.domain.event_values import Progress
 from gateway.domain.events import ChargePointBooted, ConnectorStatusChanged
-from gateway.journal import Aside, Bookmark, OpenTransaction
+from gateway.journal import Checkpoint, DeadLetter, JournaledTransaction
 from gateway.journal.group_commit import open_sqlite
 from tests.memory_journal import MemoryJournal
 
@@ -128,19 +128,21 @@ async def test_every_kind_of_event_survives(journal):
 
 
 async def test_a_bookmark_is_kept_with_what_was_appended(journal):
-    assert await journal.bookmark("reader") == Bookmark("reader")
-    await journal.append(*boots("a"), bookmark=Bookmark("reader", 1, ((3, 3), (5, 9))))
-    assert await journal.bookmark("reader") == Bookmark("reader", 1, ((3, 3), (5, 9)))
-    await journal.append(bookmark=Bookmark("reader", 5))
-    assert await journal.bookmark("reader") == Bookmark("reader", 5)
+    assert await journal.checkpoint("reader") == Checkpoint("reader")
+    await journal.append(*boots("a"), checkpoint=Checkpoint("reader", 1, ((3, 3), (5, 9))))
+    assert await journal.checkpoint("reader") == Checkpoint("reader", 1, ((3, 3), (5, 9)))
+    await journal.append(checkpoint=Checkpoint("reader", 5))
+    assert await journal.checkpoint("reader") == Checkpoint("reader", 5)
     assert len(await journal.read(after=0, limit=10)) == 1
 
 
 async def test_what_a_reader_gave_up_stays_known(journal):
-    await journal.append(bookmark=Bookmark("reader", 1, aside=(Aside(1, "refused"),)))
-    await journal.append(bookmark=Bookmark("reader", 2))
-    assert (await journal.bookmark("reader")).aside == ()
-    assert await journal.asides("reader") == (Aside(1, "refused"),)
+    await journal.append(
+        checkpoint=Checkpoint("reader", 1, dead_letters=(DeadLetter(1, "refused"),))
+    )
+    await journal.append(checkpoint=Checkpoint("reader", 2))
+    assert (await journal.checkpoint("reader")).dead_letters == ()
+    assert await journal.dead_letters("reader") == (DeadLetter(1, "refused"),)
 
 
 async def test_a_retried_start_is_the_same_transaction(journal):
@@ -167,7 +169,7 @@ async def test_two_starts_in_one_append_are_told_apart(journal):
 async def test_a_transaction_is_open_until_it_has_a_receipt(journal):
     await journal.append(*boots("a"))
     (entry,) = await journal.append(start())
-    known = OpenTransaction(1, "CP", entry.seq)
+    known = JournaledTransaction(1, "CP", entry.seq)
     assert await journal.open_transactions() == (known,)
     await journal.append(settled(1, "r"))
     assert await journal.open_transactions() == ()
@@ -237,7 +239,7 @@ async def test_accounts_are_read_by_charge_point_and_hold_what_matters(journal):
 
 async def test_what_is_durable_is_heard_in_order_before_anybody_goes_on(journal):
     heard = []
-    journal.hear = heard.extend
+    journal.on_durable = heard.extend
 
     async def append(name):
         (entry,) = await journal.append(*boots(name))
@@ -273,7 +275,7 @@ async def trimmed(journal, before=LATER, readers=("a", "b"), most=100):
 
 async def told(journal, **places):
     for reader, seq in places.items():
-        await journal.append(bookmark=Bookmark(reader, seq))
+        await journal.append(checkpoint=Checkpoint(reader, seq))
 
 
 async def test_what_is_old_goes_the_oldest_first_and_the_newest_stays(journal):
@@ -300,7 +302,7 @@ async def test_what_a_reader_has_not_dealt_with_stays(journal):
     assert (await trimmed(journal))[0] == 0
     await told(journal, a=5)
     assert (await trimmed(journal))[0] == 0
-    await journal.append(bookmark=Bookmark("b", 2, ahead=((4, 6),)))
+    await journal.append(checkpoint=Checkpoint("b", 2, ahead=((4, 6),)))
     assert await trimmed(journal) == (2, [3, 4, 5, 6])
 
 
@@ -336,6 +338,8 @@ async def test_ids_go_on_after_a_trim(journal):
 
 async def test_what_was_given_up_is_forgotten_with_its_entry(journal):
     await journal.append(*boots(*"abc"))
-    await journal.append(bookmark=Bookmark("a", 3, aside=(Aside(1, "refused"), Aside(3, "r"))))
+    await journal.append(
+        checkpoint=Checkpoint("a", 3, dead_letters=(DeadLetter(1, "refused"), DeadLetter(3, "r")))
+    )
     await trimmed(journal, readers=("a",))
-    assert await journal.asides("a") == (Aside(3, "r"),)
+    assert await journal.dead_letters("a") == (DeadLetter(3, "r"),)

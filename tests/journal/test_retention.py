@@ -9,7 +9,7 @@ import trio
 from gateway.accountant import READER as ACCOUNTANT
 from gateway.config.load import load
 from gateway.domain.events import ChargePointBooted
-from gateway.journal import Bookmark
+from gateway.journal import Checkpoint
 from gateway.journal.retention import open_retention
 from gateway.northbound.outbox import READER as THINGSBOARD
 from gateway.service import settings_of
@@ -24,9 +24,9 @@ async def test_what_is_older_than_keep_days_goes_a_little_at_a_time():
     journal = MemoryJournal()
     async with open_retention(journal, (ACCOUNTANT, THINGSBOARD), timedelta(days=7), now):
         for hour in range(60 * 24):
-            places = [Bookmark(reader, hour + 1) for reader in (ACCOUNTANT, THINGSBOARD)]
+            places = [Checkpoint(reader, hour + 1) for reader in (ACCOUNTANT, THINGSBOARD)]
             for place in places:
-                await journal.append(bookmark=place)
+                await journal.append(checkpoint=place)
             await journal.append(ChargePointBooted(charge_point_id="CP-1", received_at=now()))
             await trio.sleep(HOUR)
     kept = [entry.event.received_at for entry in await journal.read(after=0, limit=10_000)]
@@ -38,7 +38,7 @@ async def test_a_long_standing_surplus_goes_at_the_start():
     for _ in range(5_000):
         await journal.append(ChargePointBooted(charge_point_id="CP-1", received_at=now()))
     for reader in (ACCOUNTANT, THINGSBOARD):
-        await journal.append(bookmark=Bookmark(reader, 5_000))
+        await journal.append(checkpoint=Checkpoint(reader, 5_000))
     await trio.sleep(72 * HOUR)
     await journal.append(ChargePointBooted(charge_point_id="CP-1", received_at=now()))
     async with open_retention(journal, (ACCOUNTANT, THINGSBOARD), timedelta(days=1), now):
@@ -57,7 +57,7 @@ async def test_a_wall_clock_years_ahead_takes_nothing_away():
     for _ in range(2_000):
         await journal.append(ChargePointBooted(charge_point_id="CP-1", received_at=now()))
     for reader in (ACCOUNTANT, THINGSBOARD):
-        await journal.append(bookmark=Bookmark(reader, 2_000))
+        await journal.append(checkpoint=Checkpoint(reader, 2_000))
     async with open_retention(
         journal, (ACCOUNTANT, THINGSBOARD), timedelta(days=30), lambda: now() + ahead
     ):

@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 import trio
 
-from gateway.journal import Bookmark, JournalError, sqlite_file
+from gateway.journal import Checkpoint, JournalError, sqlite_file
 from gateway.journal.group_commit import open_sqlite
-from gateway.journal.sqlite import SqliteStore, reading
+from gateway.journal.sqlite import SqliteStore, open_read_only
 from gateway.journal.sqlite_file import STEPS
 
 from .test_contract import LATER, boots, settled, start
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.real_time
 async def test_a_restart_goes_on_where_it_was(tmp_path):
     path = tmp_path / "deep" / "journal.db"
     async with open_sqlite(path) as journal:
-        await journal.append(*boots("a"), start(), bookmark=Bookmark("r", 1))
+        await journal.append(*boots("a"), start(), checkpoint=Checkpoint("r", 1))
     async with open_sqlite(path) as journal:
         (again,) = await journal.append(start())
         (new,) = await journal.append(start(connector_id=2))
         assert (again.seq, again.event.transaction_id, again.event.repeated) == (3, 1, True)
         assert (new.seq, new.event.transaction_id) == (4, 2)
-        assert (await journal.bookmark("r")).seq == 1
+        assert (await journal.checkpoint("r")).seq == 1
 
 
 async def test_an_id_is_never_given_twice_even_when_its_row_is_gone(tmp_path):
@@ -115,12 +115,12 @@ async def test_the_store_can_be_read_beside_a_gateway_that_runs(tmp_path):
     path = tmp_path / "journal.db"
     async with open_sqlite(path) as journal:
         await journal.append(start(), settled(1, "r"))
-        with reading(path) as store:
+        with open_read_only(path) as store:
             assert [one["receipt_id"] for one in store.receipts()] == ["r"]
 
 
 def test_reading_a_store_that_is_not_there_says_so(tmp_path):
-    with pytest.raises(JournalError, match="no such store"), reading(tmp_path / "none.db"):
+    with pytest.raises(JournalError, match="no such store"), open_read_only(tmp_path / "none.db"):
         pass
 
 
@@ -131,7 +131,7 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path):
         db.execute("pragma user_version = 1")
         db.execute("insert into tx values (7, 'CP', 1, 'TAG', '', '0', 3, 1)")
         db.execute("""insert into receipt values ('r', 1, 5, '{"transaction_id":7}')""")
-    with pytest.raises(JournalError, match="older gateway"), reading(path):
+    with pytest.raises(JournalError, match="older gateway"), open_read_only(path):
         pass
     async with open_sqlite(path) as journal:
         assert await journal.receipts() == ({"transaction_id": 7},)
@@ -144,7 +144,7 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path):
 
 async def test_a_trim_holds_up_nobody_who_appends(tmp_path):
     async with open_sqlite(tmp_path / "journal.db") as journal:
-        await journal.append(*boots("a") * 10_000, bookmark=Bookmark("r", 10_000))
+        await journal.append(*boots("a") * 10_000, checkpoint=Checkpoint("r", 10_000))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.trim, LATER, ("r",), 9_000)
             await journal.append(*boots("b"))

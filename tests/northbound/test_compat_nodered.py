@@ -8,15 +8,15 @@ from decimal import Decimal
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.event_values import Progress, Reading, Sample
 from gateway.domain.events import MeterSampled, TransactionSettled, TransactionStarted
 from gateway.journal import Entry
 from gateway.northbound import compat_nodered
-from gateway.northbound.publisher import NorthSettings
-from gateway.northbound.rpc_messages import Rpc
-from gateway.southbound.handlers import Rules
-from gateway.southbound.server import DoorSettings
+from gateway.northbound.publisher import NorthboundSettings
+from gateway.northbound.rpc_messages import RpcRequest
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.server import SouthboundSettings
 
 from ..conftest import open_gateway
 from ..fakes import stamp
@@ -24,10 +24,12 @@ from ..fakes import stamp
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def prototype() -> Settings:
-    return Settings(
-        door=DoorSettings(rules=Rules(tell_heartbeats=True)),
-        north=NorthSettings(also=compat_nodered.Prototype().rows, alias=compat_nodered.alias),
+def prototype() -> AppSettings:
+    return AppSettings(
+        southbound=SouthboundSettings(handlers=HandlerSettings(publish_heartbeats=True)),
+        northbound=NorthboundSettings(
+            extra_rows=compat_nodered.PrototypeKeys().rows, map_rpc=compat_nodered.map_rpc
+        ),
         default_id_tag="12345678",
     )
 
@@ -187,7 +189,9 @@ async def test_eighty_chargers_that_stop_together_have_eighty_summaries():
 
 
 def test_registers_are_numbers_also_where_a_meter_counts_in_fractions():
-    rows = compat_nodered.Prototype().rows(settlement(meter_start_wh="0.5", meter_stop_wh="1000.5"))
+    rows = compat_nodered.PrototypeKeys().rows(
+        settlement(meter_start_wh="0.5", meter_stop_wh="1000.5")
+    )
     values = rows[0].values
     assert (values["Meter Start"], values["Meter Stop"]) == (0.5, 1000.5)
     assert values["Energy Active Import Register Final"] == 1000.5
@@ -220,7 +224,7 @@ def sampled(soc: str, connector: int, tx: int | None) -> Entry:
 
 
 def test_the_state_of_charge_is_that_of_the_connector_and_the_transaction():
-    prototype = compat_nodered.Prototype()
+    prototype = compat_nodered.PrototypeKeys()
     prototype.rows(sampled("10", 1, tx=1))
     prototype.rows(sampled("20", 2, tx=2))
     prototype.rows(sampled("30", 1, tx=9))
@@ -240,10 +244,10 @@ def test_the_state_of_charge_is_that_of_the_connector_and_the_transaction():
 @pytest.mark.parametrize(
     ("rpc", "meant"),
     [
-        (Rpc("OC", 1, "settest", True), Rpc("OC/1", 1, "setCharging", True)),
-        (Rpc("OC/2", 1, "settest", True), Rpc("OC/2", 1, "settest", True)),
-        (Rpc("OC", 1, "Reset", None), Rpc("OC", 1, "Reset", None)),
+        (RpcRequest("OC", 1, "settest", True), RpcRequest("OC/1", 1, "setCharging", True)),
+        (RpcRequest("OC/2", 1, "settest", True), RpcRequest("OC/2", 1, "settest", True)),
+        (RpcRequest("OC", 1, "Reset", None), RpcRequest("OC", 1, "Reset", None)),
     ],
 )
 def test_the_one_method_of_the_prototype_is_the_switch_of_connector_1(rpc, meant):
-    assert compat_nodered.alias(rpc) == meant
+    assert compat_nodered.map_rpc(rpc) == meant

@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.northbound import compat_nodered
-from gateway.northbound.publisher import NorthSettings
-from gateway.southbound.handlers import Rules
-from gateway.southbound.server import DoorSettings
+from gateway.northbound.publisher import NorthboundSettings
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.server import SouthboundSettings
 
 from ..conftest import open_gateway as open_any_gateway
 
@@ -37,12 +37,14 @@ FIVE = {  # charge box ids that were wired into the prototype -> as they stand i
 }
 
 
-def prototype() -> Settings:
-    return Settings(
-        door=DoorSettings(rules=Rules(tell_heartbeats=True)),
-        north=NorthSettings(also=compat_nodered.Prototype().rows, alias=compat_nodered.alias),
+def prototype() -> AppSettings:
+    return AppSettings(
+        southbound=SouthboundSettings(handlers=HandlerSettings(publish_heartbeats=True)),
+        northbound=NorthboundSettings(
+            extra_rows=compat_nodered.PrototypeKeys().rows, map_rpc=compat_nodered.map_rpc
+        ),
         default_id_tag="12345678",
-        start_timeout=5,
+        remote_start_timeout_s=5,
     )
 
 

@@ -14,12 +14,12 @@ from gateway.northbound.rpc_messages import RPC_TOPIC
 
 from ..fakes import ATTRIBUTES, CONNECT, TELEMETRY, FakeThingsBoard, now
 from .test_outbox import away, told
-from .test_poison import all_told, open_door
+from .test_poison import all_told, open_publisher_alone
 from .test_publisher import assert_announced_first, firmware, order, settled, wait_until
 
 
 class Choosy(FakeThingsBoard):
-    """Answers a `connect` of a device with its code in `kept_out`; with None it does not answer.
+    """Answers a `connect` of a device with its code in `rejected`; with None it does not answer.
 
     codes: what is said of all other messages.  dropped: topics where it says 0x80 to all.
     """
@@ -53,7 +53,7 @@ async def is_told_soon(board, bus, status: str, within: float) -> None:
 
 
 async def asides_of(journal) -> set[int]:
-    return {aside.seq for aside in await journal.asides(READER)}
+    return {aside.seq for aside in await journal.dead_letters(READER)}
 
 
 # --- devices -------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ async def asides_of(journal) -> set[int]:
 @pytest.mark.parametrize("code", [0x80, 0x97, None])
 async def test_a_device_that_is_let_in_late_is_told_of_whole_and_with_its_type(code):
     board = Choosy()
-    async with open_door(board) as (bus, journal, statistics):
+    async with open_publisher_alone(board) as (bus, journal, statistics):
         await trio.sleep(60)
         board.kept_out["NEW"] = code
         await bus.publish(arrived("NEW"))
@@ -72,7 +72,7 @@ async def test_a_device_that_is_let_in_late_is_told_of_whole_and_with_its_type(c
             await bus.publish(firmware(f"S{n}", "NEW", 100 + n))
             await trio.sleep(10)
         await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
     assert {f"S{n}" for n in range(60)} == {*board.values("NEW", "firmware_status")}
     assert board.attributes("NEW")["remote_address"] == "x"
     assert_announced_first(board)
@@ -82,17 +82,17 @@ async def test_a_device_that_is_let_in_late_is_told_of_whole_and_with_its_type(c
 async def test_a_device_that_is_never_let_in_is_set_aside_after_minutes_and_holds_up_nobody(code):
     board = Choosy()
     board.kept_out["CP-9"] = code
-    async with open_door(board, "CP-1", "CP-9") as (bus, journal, statistics):
+    async with open_publisher_alone(board, "CP-1", "CP-9") as (bus, journal, statistics):
         for n in range(300):
             await bus.publish(firmware(f"X{n}", "CP-9", 100 + n))
             await is_told_soon(board, bus, f"S{n}", within=45)
             if trio.current_time() < 120:
-                assert await journal.asides(READER) == ()
+                assert await journal.dead_letters(READER) == ()
             await trio.sleep(5)
         await wait_until(lambda: all_told(statistics, journal))
-        assert {"let the device in" in aside.why for aside in await journal.asides(READER)} == {
-            True
-        }
+        assert {
+            "let the device in" in aside.why for aside in await journal.dead_letters(READER)
+        } == {True}
         assert len(await asides_of(journal)) == 301
         assert board.links <= 5
         board.kept_out.clear()  # the tenant's limit was raised
@@ -107,7 +107,7 @@ async def test_however_many_are_never_answered_all_others_go_on():
     board = Choosy()
     others = [f"X-{n}" for n in range(130)]
     board.kept_out = dict.fromkeys(others)
-    async with open_door(board, "CP-1", *others) as (bus, journal, statistics):
+    async with open_publisher_alone(board, "CP-1", *others) as (bus, journal, statistics):
         await wait_until(lambda: all_told(statistics, journal), within=7_200)
         assert await asides_of(journal) == {*range(2, 132)}
         for n in range(30):
@@ -126,7 +126,7 @@ async def test_a_server_that_lets_nobody_in_keeps_out_no_device():
 
     board = Board()
     names = [f"CP-{n}" for n in range(1, 21)]
-    async with open_door(board, *names) as (bus, journal, statistics):
+    async with open_publisher_alone(board, *names) as (bus, journal, statistics):
         await trio.sleep(60)
         board.failing = {CONNECT, TELEMETRY, ATTRIBUTES}
         board.cut()
@@ -135,14 +135,14 @@ async def test_a_server_that_lets_nobody_in_keeps_out_no_device():
             await trio.sleep(10)
         board.failing = set()
         await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
 
 
 async def test_who_is_kept_out_slows_nobody_down_and_gets_no_answers_told():
     """Answers in its name would create it with no type (thingsboard-contract R1)."""
     board = Choosy()
     board.kept_out["CP-9"] = 0x97
-    async with open_door(board, "CP-1", "CP-9") as (bus, _, _):
+    async with open_publisher_alone(board, "CP-1", "CP-9") as (bus, _, _):
         await board.deliver(order(device="CP-9"))
         await board.deliver(order(device="CP-1"))
         for n in range(20):
@@ -158,26 +158,26 @@ async def test_who_is_kept_out_slows_nobody_down_and_gets_no_answers_told():
 async def test_what_a_server_fails_at_each_time_is_set_aside_after_minutes(code):
     board = Choosy()
     board.codes["Poison"] = code
-    async with open_door(board) as (bus, journal, statistics):
+    async with open_publisher_alone(board) as (bus, journal, statistics):
         (poison,) = await bus.publish(firmware("Poison"))
         for n in range(30):
             await is_told_soon(board, bus, f"S{n}", within=30)
             if trio.current_time() < 120:
-                assert await journal.asides(READER) == ()
+                assert await journal.dead_letters(READER) == ()
             await trio.sleep(10)
-        (aside,) = await journal.asides(READER)
+        (aside,) = await journal.dead_letters(READER)
         assert aside.seq == poison.seq
         assert f"0x{code:02x}" in aside.why
         assert all_told(statistics, journal)
         assert board.links == 4
-        assert statistics.aside == 1
+        assert statistics.dead_letters == 1
 
 
 @pytest.mark.parametrize("code", [0x80, 0x97])
 @pytest.mark.parametrize("seconds", [20, 900])
 async def test_a_server_that_fails_at_all_telemetry_for_a_while_makes_nobody_guilty(code, seconds):
     board = Choosy()
-    async with open_door(board, "CP-1", "CP-2") as (bus, journal, statistics):
+    async with open_publisher_alone(board, "CP-1", "CP-2") as (bus, journal, statistics):
         await trio.sleep(60)
         board.codes['"values"'] = code
         for n in range(30):
@@ -185,7 +185,7 @@ async def test_a_server_that_fails_at_all_telemetry_for_a_while_makes_nobody_gui
             await trio.sleep(seconds / 30)
         board.codes.clear()
         await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
         assert {*board.values("CP-1", "firmware_status")} == {f"S{n}" for n in range(30)}
 
 
@@ -201,11 +201,11 @@ async def test_what_a_server_fails_and_closes_at_each_time_is_set_aside_after_mi
 
     board = Board()
     board.codes["Poison"] = 0x80
-    async with open_door(board) as (bus, journal, statistics):
+    async with open_publisher_alone(board) as (bus, journal, statistics):
         (poison,) = await bus.publish(firmware("Poison"))
         await bus.publish(firmware("Behind", after=1))
         await trio.sleep(60)
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
         await wait_until(lambda: all_told(statistics, journal))
         assert await asides_of(journal) == {poison.seq}
         assert board.values("CP-1", "firmware_status") == ["Behind"]
@@ -221,19 +221,19 @@ async def test_a_rate_that_is_too_high_makes_nobody_guilty_however_often_the_lin
 
     board = Board()
     board.codes["S1"] = 0x97
-    async with open_door(board) as (bus, journal, statistics):
+    async with open_publisher_alone(board) as (bus, journal, statistics):
         await bus.publish(firmware("S1"))
         await trio.sleep(900)
         board.codes.clear()
         await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
         assert board.values("CP-1", "firmware_status") == ["S1"]
 
 
 async def test_many_that_a_server_fails_at_hold_up_nobody_for_good():
     board = Choosy()
     board.codes["Poison"] = 0x80
-    async with open_door(board) as (bus, journal, statistics):
+    async with open_publisher_alone(board) as (bus, journal, statistics):
         entries = await bus.publish(*(firmware(f"Poison{n}", "CP-1", n) for n in range(70)))
         for n in range(40):
             await is_told_soon(board, bus, f"S{n}", within=300)
@@ -247,7 +247,7 @@ async def test_many_that_a_server_fails_at_hold_up_nobody_for_good():
 
 async def test_attributes_that_were_put_off_are_told_as_they_are_by_then():
     board = Choosy()
-    async with open_door(board) as (bus, journal, statistics):
+    async with open_publisher_alone(board) as (bus, journal, statistics):
         board.codes['"old"'] = 0x80
         await bus.publish(arrived("CP-1", "old"))
         await settled()
@@ -257,7 +257,7 @@ async def test_attributes_that_were_put_off_are_told_as_they_are_by_then():
         assert board.attributes("CP-1")["remote_address"] == "new"
         await wait_until(lambda: all_told(statistics, journal))
         assert board.attributes("CP-1")["remote_address"] == "new"
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
 
 
 @pytest.mark.parametrize("code", [0x80, 0x99])
@@ -265,18 +265,20 @@ async def test_attributes_of_a_backlog_that_are_refused_are_told_again_or_set_as
     board = Choosy()
     async with away(board) as gateway:
         board.codes['"remote_address":"bad"'] = code
-        bus, north = gateway.house.bus, gateway.house.north
+        bus, north = gateway.running.bus, gateway.running.delivery
         (bad,) = await bus.publish(arrived("CP-1", "bad"))
         await bus.publish(*(told(n) for n in range(1, 300)))
         board.up = True
-        await wait_until(lambda: north.place == 300 or await_no_more(board, code), within=900)
+        await wait_until(
+            lambda: north.delivered_seq == 300 or await_no_more(board, code), within=900
+        )
         assert board.attributes("CP-1").get("remote_address") != "bad"
         if code == 0x99:
             assert await asides_of(gateway.journal) == {bad.seq}
         else:
-            assert await gateway.journal.asides(READER) == ()
+            assert await gateway.journal.dead_letters(READER) == ()
             board.codes.clear()
-            await wait_until(lambda: north.place == 300, within=900)
+            await wait_until(lambda: north.delivered_seq == 300, within=900)
             assert board.attributes("CP-1")["remote_address"] == "bad"
 
 

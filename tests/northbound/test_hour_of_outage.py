@@ -31,7 +31,9 @@ async def test_hc_121_an_hour_without_thingsboard_loses_nothing_and_tells_each_d
         assert len(board.published) == told_before
         board.up = True
         await wait_until(
-            lambda: gateway.house.north.told.behind(len(gateway.journal._entries)) == 0
+            lambda: (
+                gateway.running.delivery.tracker.count_remaining(len(gateway.journal._entries)) == 0
+            )
         )
         for name in names:
             rows = [(ts, v["tx_energy_wh"]) for ts, v in board.rows(f"{name}/1")
@@ -44,4 +46,4 @@ async def test_hc_121_an_hour_without_thingsboard_loses_nothing_and_tells_each_d
         for charger, tx in zip(chargers, transactions, strict=True):
             await charger.stop(tx, meter_wh=SAMPLES * 100)
         await wait_until(lambda: len(board.values(LOG, "receipt")) == CHARGERS)
-    assert gateway.house.north.aside == 0
+    assert gateway.running.delivery.dead_letters == 0

@@ -22,7 +22,7 @@ from ..fakes import FakeThingsBoard
      (0x88, "tried again"), (0x9F, "tried again")],
 )  # fmt: skip
 def test_each_refusal_of_a_connection_says_what_to_do(code, to_do):
-    told = reason_codes.refused(code, "Name")
+    told = reason_codes.connack_reason(code, "Name")
     assert told.startswith(f"Name (0x{code:02x}): ")
     assert to_do in told
 
@@ -33,13 +33,16 @@ def test_each_refusal_of_a_connection_says_what_to_do(code, to_do):
      (0x98, "access token changed"), (0x97, "rate limit"), (0x8B, "shuts down")],
 )  # fmt: skip
 def test_each_end_of_a_connection_says_what_to_do(code, to_do):
-    assert to_do in reason_codes.ended(code, "Name")
+    assert to_do in reason_codes.disconnect_reason(code, "Name")
 
 
 def test_a_code_that_nobody_foresaw_is_told_as_it_is():
-    assert reason_codes.refused(0xF0, "Odd") == "Odd (0xf0)"
-    assert reason_codes.ended(0xF0, "Odd") == "Odd (0xf0)"
-    assert reason_codes.ended(0x80, "Unspecified error") == "the broker closed the connection"
+    assert reason_codes.connack_reason(0xF0, "Odd") == "Odd (0xf0)"
+    assert reason_codes.disconnect_reason(0xF0, "Odd") == "Odd (0xf0)"
+    assert (
+        reason_codes.disconnect_reason(0x80, "Unspecified error")
+        == "the broker closed the connection"
+    )
 
 
 class Refusing(FakeThingsBoard):
@@ -67,8 +70,8 @@ def link_lines(logs) -> list[tuple[str, str]]:
     ]
 
 
-def mqtt_of(house) -> str:
-    return json.loads(respond("GET", "/readyz", house)[2])["mqtt"]
+def mqtt_of(running) -> str:
+    return json.loads(respond("GET", "/readyz", running)[2])["mqtt"]
 
 
 async def test_a_reason_is_told_when_it_changes_and_not_with_every_attempt(quiet_logs):
@@ -78,14 +81,14 @@ async def test_a_reason_is_told_when_it_changes_and_not_with_every_attempt(quiet
         await trio.sleep(900)
         assert board.tried > 10
         assert link_lines(quiet_logs) == [("link lost", "wrong token")]
-        assert mqtt_of(gateway.house) == "behind: wrong token"
+        assert mqtt_of(gateway.running) == "behind: wrong token"
         board.reason = "busy"
         await trio.sleep(900)
         assert link_lines(quiet_logs)[1:] == [("link lost", "busy")]
         board.reason = ""
         await trio.sleep(120)
         assert link_lines(quiet_logs)[2:] == [("link up", "")]
-        assert mqtt_of(gateway.house) == "connected"
+        assert mqtt_of(gateway.running) == "connected"
         board.reason = "busy"
         board.cut()
         await trio.sleep(300)
@@ -100,11 +103,11 @@ async def test_a_link_that_comes_and_goes_is_one_trouble_and_is_never_called_up(
         states = set()
         for _ in range(1_200):
             await trio.sleep(0.5)
-            states.add(mqtt_of(gateway.house))
+            states.add(mqtt_of(gateway.running))
             board.cut()
         assert link_lines(quiet_logs) == [("link up", ""), ("link lost", "gone")]
         assert states <= {"connected", "behind: gone", "unsteady: gone"}
-        assert mqtt_of(gateway.house) != "connected"
+        assert mqtt_of(gateway.running) != "connected"
         assert 5 < board.links < 40
         await trio.sleep(120)
         assert link_lines(quiet_logs)[2:] == [("link up", "")]
@@ -116,6 +119,6 @@ async def test_a_link_that_comes_and_goes_is_one_trouble_and_is_never_called_up(
 async def test_the_stop_is_no_trouble(quiet_logs):
     async with open_gateway() as gateway:
         await trio.sleep(60)
-        house = gateway.house
+        running = gateway.running
     assert link_lines(quiet_logs) == [("link up", "")]
-    assert mqtt_of(house) == "behind: the gateway stops"
+    assert mqtt_of(running) == "behind: the gateway stops"

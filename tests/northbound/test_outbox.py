@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.bus import EventBus
 from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
 from gateway.domain.fleet import Fleet
-from gateway.journal import Bookmark
+from gateway.journal import Checkpoint
 from gateway.northbound.outbox import READER
-from gateway.northbound.publisher import NorthSettings, open_north
+from gateway.northbound.publisher import NorthboundSettings, open_publisher
 from tests.memory_journal import MemoryJournal
 
 from ..conftest import Gateway, open_gateway
@@ -52,7 +52,7 @@ async def away(board: FakeThingsBoard | None = None, journal=None, **north) -> I
     board = board or FakeThingsBoard()
     board.up = False
     parts = {"board": board, "journal": journal or MemoryJournal()}
-    told = Settings(north=NorthSettings(in_order=FEW, **north))
+    told = AppSettings(northbound=NorthboundSettings(max_in_order=FEW, **north))
     async with open_gateway(settings=told, **parts) as gateway:
         yield gateway
 
@@ -76,11 +76,11 @@ async def publish(bus: EventBus, first: int, last: int, name: str = "CP-1") -> N
 
 @pytest.mark.parametrize("many_devices", [True, False])
 async def test_new_values_go_before_a_long_backlog_which_goes_oldest_first(many_devices):
-    async with away(SlowBoard(0.3), many_devices=many_devices) as gateway:
-        bus = gateway.house.bus
+    async with away(SlowBoard(0.3), batch_devices=many_devices) as gateway:
+        bus = gateway.running.bus
         await publish(bus, 1, 20_000)
         gateway.board.up = True
-        await wait_until(lambda: gateway.house.north.connected)
+        await wait_until(lambda: gateway.running.delivery.connected)
         began = trio.current_time()
         await bus.publish(told(90_000))
         await wait_until(lambda: 90_000 in numbers(gateway.board))
@@ -95,9 +95,9 @@ async def test_new_values_go_before_a_long_backlog_which_goes_oldest_first(many_
 
 async def test_a_short_backlog_is_told_in_order():
     async with away() as gateway:
-        await publish(gateway.house.bus, 1, FEW)
+        await publish(gateway.running.bus, 1, FEW)
         gateway.board.up = True
-        await publish(gateway.house.bus, FEW + 1, FEW + 20)
+        await publish(gateway.running.bus, FEW + 1, FEW + 20)
         await wait_until(lambda: len(numbers(gateway.board)) >= FEW + 20)
     assert numbers(gateway.board) == list(range(1, FEW + 21))
 
@@ -105,7 +105,7 @@ async def test_a_short_backlog_is_told_in_order():
 async def test_attributes_are_told_as_they_are_now_and_not_as_they_were():
     """They have no time, so an old one that comes late would stand."""
     async with away() as gateway:
-        bus, board = gateway.house.bus, gateway.board
+        bus, board = gateway.running.bus, gateway.board
         await bus.publish(arrived("first"))
         await publish(bus, 1, 2_500)
         await bus.publish(arrived("second"))
@@ -131,7 +131,7 @@ async def test_attributes_that_change_while_they_are_told_are_told_again():
             return await super().send(publication)
 
     async with away(Board()) as gateway:
-        bus, board = gateway.house.bus, gateway.board
+        bus, board = gateway.running.bus, gateway.board
         await bus.publish(arrived("second"))
         await publish(bus, 1, 5 * FEW)
         board.up = True
@@ -145,17 +145,17 @@ async def test_attributes_that_change_while_they_are_told_are_told_again():
 async def test_what_went_ahead_is_not_told_again():
     journal = MemoryJournal()
     await journal.append(*(told(n) for n in range(1, 11)))
-    await journal.append(bookmark=Bookmark(READER, 2, ahead=((4, 6), (9, 9))))
+    await journal.append(checkpoint=Checkpoint(READER, 2, ahead=((4, 6), (9, 9))))
     async with away(journal=journal) as gateway:
         gateway.board.up = True
-        await wait_until(lambda: gateway.house.north.place == 10)
+        await wait_until(lambda: gateway.running.delivery.delivered_seq == 10)
     assert numbers(gateway.board) == [3, 7, 8, 10]
 
 
 async def test_after_a_backlog_each_device_is_shown_as_it_is():
     """An alarm that an old value raised must not stand until the next word of the device."""
     async with away() as gateway, gateway.charger("CP-1"):
-        await publish(gateway.house.bus, 1, 5 * FEW)
+        await publish(gateway.running.bus, 1, 5 * FEW)
         gateway.board.up = True
         await wait_until(lambda: len(numbers(gateway.board)) >= 5 * FEW)
         heard = len(gateway.board.rows("CP-1"))
@@ -166,30 +166,30 @@ async def test_after_a_backlog_each_device_is_shown_as_it_is():
 
 async def test_a_restart_amid_a_backlog_goes_on_with_what_is_left():
     journal = MemoryJournal()
-    async with away(SlowBoard(3.0), journal, grace=0) as gateway:
-        await publish(gateway.house.bus, 1, 9_000)
+    async with away(SlowBoard(3.0), journal, grace_s=0) as gateway:
+        await publish(gateway.running.bus, 1, 9_000)
         gateway.board.up = True
         await wait_until(lambda: len(numbers(gateway.board)) > 1_000)
-        await publish(gateway.house.bus, 9_001, 9_010)
+        await publish(gateway.running.bus, 9_001, 9_010)
         await wait_until(lambda: 9_010 in numbers(gateway.board))
         await settled()
-    place = await journal.bookmark(READER)
+    place = await journal.checkpoint(READER)
     assert place.seq < 9_000
     assert place.ahead
     first = numbers(gateway.board)
     async with away(journal=journal) as gateway:
         gateway.board.up = True
-        await wait_until(lambda: gateway.house.north.told.behind(9_010) == 0)
+        await wait_until(lambda: gateway.running.delivery.tracker.count_remaining(9_010) == 0)
         second = numbers(gateway.board)
     assert {*first, *second} == {*range(1, 9_011)}
     assert len(second) < 9_000
     assert not {*range(9_001, 9_011)} & {*second}
-    assert (await journal.bookmark(READER)).ahead == ()
+    assert (await journal.checkpoint(READER)).ahead == ()
 
 
 async def test_another_outage_amid_a_backlog_leaves_two_and_the_older_goes_first():
     async with away(SlowBoard(3.0)) as gateway:
-        bus, board = gateway.house.bus, gateway.board
+        bus, board = gateway.running.bus, gateway.board
         await publish(bus, 1, 5_000)
         board.up = True
         await wait_until(lambda: len(numbers(board)) > 1_000)
@@ -224,10 +224,10 @@ async def test_no_link_no_memory():
         gateway.board.up = False
         gateway.board.cut()
         await settled()
-        await publish(gateway.house.bus, 1, 1_000)
+        await publish(gateway.running.bus, 1, 1_000)
         (outbox,) = [
             view
-            for view in gateway.house.bus._subscriptions
+            for view in gateway.running.bus._subscriptions
             if view._overflow.name == "REREAD" and len(view._wanted) == 1
         ]
         assert outbox._inbox.statistics().current_buffer_used == 0
@@ -255,13 +255,13 @@ def test_whatever_happens_all_is_told_and_the_latest_is_the_newest(happenings, m
 
 async def _live_through(happenings, many_devices) -> None:
     journal, board = MemoryJournal(), FakeThingsBoard()
-    north = NorthSettings(many_devices=many_devices, in_order=3, grace=0)
+    north = NorthboundSettings(batch_devices=many_devices, max_in_order=3, grace_s=0)
     said: dict[str, list[int]] = {}
     count = 0
     left = [*happenings, ("end", 0)]
     while left:
         bus = EventBus(journal, Fleet())
-        async with open_north(board.open_link, bus, Desk().carry_out, now, north) as statistics:
+        async with open_publisher(board.open_link, bus, Desk().carry_out, now, north) as statistics:
             while left:
                 what, how = left.pop(0)
                 if what == "restart":
@@ -287,7 +287,7 @@ async def _live_through(happenings, many_devices) -> None:
                 if what == "end":
                     await trio.sleep(300)
                     assert statistics.connected
-                    assert statistics.place == len(journal._entries)
+                    assert statistics.delivered_seq == len(journal._entries)
     for name, expected in said.items():
         heard = numbers(board, name)
         assert {*heard} == {*expected}

@@ -12,8 +12,8 @@ from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
 from gateway.domain.fleet import Fleet
 from gateway.northbound.mqtt import Delivery
 from gateway.northbound.outbox import READER
-from gateway.northbound.publisher import NorthSettings, open_north
-from gateway.northbound.telemetry import Row
+from gateway.northbound.publisher import NorthboundSettings, open_publisher
+from gateway.northbound.telemetry import TelemetryRow
 from tests.memory_journal import MemoryJournal
 
 from ..fakes import CONNECT, TELEMETRY, FakeThingsBoard, now
@@ -37,21 +37,23 @@ class Odd(FakeThingsBoard):
 
 
 @asynccontextmanager
-async def open_door(board: FakeThingsBoard, *names: str, **settings):
+async def open_publisher_alone(board: FakeThingsBoard, *names: str, **settings):
     journal = MemoryJournal()
     bus = EventBus(journal, Fleet())
     for name in names or ("CP-1",):
         await bus.publish(
             ChargePointConnected(charge_point_id=name, received_at=now(), remote_address="x")
         )
-    north = open_north(board.open_link, bus, Desk().carry_out, now, NorthSettings(**settings))
+    north = open_publisher(
+        board.open_link, bus, Desk().carry_out, now, NorthboundSettings(**settings)
+    )
     async with north as statistics:
         await settled()
         yield bus, journal, statistics
 
 
 def all_told(statistics, journal) -> bool:
-    return statistics.place == journal.statistics().last_seq
+    return statistics.delivered_seq == journal.statistics().last_seq
 
 
 async def test_what_is_lost_before_the_server_has_taken_a_sign_of_life_does_not_count():
@@ -70,11 +72,11 @@ async def test_what_is_lost_before_the_server_has_taken_a_sign_of_life_does_not_
             return await super().send(publication)
 
     board = Board()
-    async with open_door(board) as (bus, journal, statistics):
+    async with open_publisher_alone(board) as (bus, journal, statistics):
         await bus.publish(firmware("Poison"))
         await wait_until(lambda: all_told(statistics, journal))
         assert board.lost == 4  # among others, before a sign, and twice after one
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
         assert board.values("CP-1", "firmware_status") == ["Poison"]
 
 
@@ -86,7 +88,7 @@ async def test_a_device_that_is_never_answered_does_not_keep_what_is_doubted_fro
             return "lose" if topic == CONNECT and json.loads(text)["device"] == "CP-9" else "take"
 
     board = Board()
-    async with open_door(board, "CP-1", "CP-9") as (bus, _, _):
+    async with open_publisher_alone(board, "CP-1", "CP-9") as (bus, _, _):
         await trio.sleep(60)
         board.holding = True
         await bus.publish(firmware("Doubted", after=100))
@@ -99,7 +101,9 @@ async def test_a_device_that_is_never_answered_does_not_keep_what_is_doubted_fro
 
 async def test_of_a_row_in_several_messages_each_is_told_until_it_is_acknowledged():
     """A receipt and its signed values: one has arrived, which says nothing of the other."""
-    big = Row("CP-1", 1_700_000_000_000, {"receipt": "r" * 50_000, "receipt_signed": "s" * 50_000})
+    big = TelemetryRow(
+        "CP-1", 1_700_000_000_000, {"receipt": "r" * 50_000, "receipt_signed": "s" * 50_000}
+    )
 
     class Board(Odd):
         lost = 0
@@ -115,18 +119,18 @@ async def test_of_a_row_in_several_messages_each_is_told_until_it_is_acknowledge
         return [big] if is_big else []
 
     board = Board()
-    async with open_door(board, also=also) as (bus, journal, statistics):
+    async with open_publisher_alone(board, extra_rows=also) as (bus, journal, statistics):
         await bus.publish(firmware("Big", after=100))
         await wait_until(lambda: all_told(statistics, journal))
         assert board.lost == 2
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
         for key in big.values:
             assert board.values("CP-1", key) == [big.values[key]]
 
 
 async def test_an_entry_of_several_messages_is_not_guilty_of_as_many_losses():
     """Each of three was lost in turn, and each was taken when it was told again."""
-    row = Row("CP-1", 1_700_000_000_000, {key: key * 30_000 for key in "abc"})
+    row = TelemetryRow("CP-1", 1_700_000_000_000, {key: key * 30_000 for key in "abc"})
 
     class Board(Odd):
         lost = ""
@@ -143,10 +147,10 @@ async def test_an_entry_of_several_messages_is_not_guilty_of_as_many_losses():
         return [row] if is_big else []
 
     board = Board()
-    async with open_door(board, also=also) as (bus, journal, statistics):
+    async with open_publisher_alone(board, extra_rows=also) as (bus, journal, statistics):
         await bus.publish(firmware("Big", after=100))
         await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.asides(READER) == ()
+        assert await journal.dead_letters(READER) == ()
         assert {key for _, values in board.rows("CP-1") for key in values} >= {*"abc"}
 
 
@@ -167,7 +171,7 @@ async def test_what_was_lost_waits_for_a_sign_of_life_and_not_for_those_of_all_d
 
     board = Board()
     names = [f"CP-{n}" for n in range(1, 201)]
-    async with open_door(board, *names, many_devices=True) as (bus, _, _):
+    async with open_publisher_alone(board, *names, batch_devices=True) as (bus, _, _):
         await trio.sleep(60)
         await bus.publish(firmware("Poison", after=100))
         began = trio.current_time()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.bus import EventBus
 from gateway.domain.commands import Done
 from gateway.domain.event_values import Progress
@@ -26,11 +26,11 @@ from gateway.domain.events import (
     TransactionSettled,
 )
 from gateway.domain.fleet import Fleet
-from gateway.journal import Bookmark
+from gateway.journal import Checkpoint
 from gateway.northbound.mqtt import Message
 from gateway.northbound.outbox import READER
-from gateway.northbound.publisher import NorthSettings, open_north
-from gateway.northbound.rate_limits import ANSWER, REQUEST
+from gateway.northbound.publisher import NorthboundSettings, open_publisher
+from gateway.northbound.rate_limits import LIMITS_REQUEST, LIMITS_RESPONSE
 from gateway.northbound.rpc_messages import RPC_TOPIC
 from tests.memory_journal import MemoryJournal
 
@@ -67,7 +67,7 @@ def firmware(status: str, name: str = "CP-1", after: float = 0) -> FirmwareStatu
 def devices_of(topic: str, body) -> list[str]:
     if topic in (CONNECT, RPC_TOPIC):
         return [body["device"]]
-    return [] if topic == REQUEST.topic else list(body)
+    return [] if topic == LIMITS_REQUEST.topic else list(body)
 
 
 def assert_announced_first(board: FakeThingsBoard) -> None:
@@ -208,7 +208,7 @@ async def test_the_place_moves_when_thingsboard_has_acknowledged_and_not_before(
     journal: MemoryJournal = gateway.journal
     async with gateway.charger("CP-1") as charger:
         await settled()
-        before = (await journal.bookmark(READER)).seq
+        before = (await journal.checkpoint(READER)).seq
         gateway.board.holding = True
         await charger.status("Charging")
         await settled()
@@ -220,10 +220,10 @@ async def test_the_place_moves_when_thingsboard_has_acknowledged_and_not_before(
         await charger.status("Finishing")
         await settled()
         assert gateway.board.values("CP-1/1", "status")[-1] == "Finishing"
-        assert (await journal.bookmark(READER)).seq == len(journal._entries) - 1 > before
+        assert (await journal.checkpoint(READER)).seq == len(journal._entries) - 1 > before
         gateway.board.release()
         await settled()
-        assert (await journal.bookmark(READER)).seq == len(journal._entries)
+        assert (await journal.checkpoint(READER)).seq == len(journal._entries)
 
 
 async def test_what_was_not_acknowledged_is_sent_again_exactly_as_it_was(gateway):
@@ -255,11 +255,11 @@ async def test_what_was_not_acknowledged_is_sent_again_exactly_as_it_was(gateway
 
 
 async def test_a_restart_between_publish_and_puback_loses_nothing():
-    gateway = Gateway(settings=Settings(north=NorthSettings(grace=1)))
+    gateway = Gateway(settings=AppSettings(northbound=NorthboundSettings(grace_s=1)))
     async with open_gateway(journal=gateway.journal, settings=gateway.settings) as first:
         await settled()
         first.board.holding = True
-        await first.house.bus.publish(firmware("Installing", after=1))
+        await first.running.bus.publish(firmware("Installing", after=1))
         await settled()
         first.stop.set()
     async with open_gateway(journal=gateway.journal) as second:
@@ -274,11 +274,11 @@ async def test_nothing_is_told_before_the_limits_are_known_or_do_not_come():
         board.limits = None
         began = trio.current_time()
         async with open_gateway(board=board) as gateway:
-            await gateway.house.bus.publish(firmware("x"))
+            await gateway.running.bus.publish(firmware("x"))
             if answered_after:
                 await trio.sleep(answered_after)
                 assert board.about(TELEMETRY) == []
-                board._send.send_nowait(Message(ANSWER, b"{}"))
+                board._send.send_nowait(Message(LIMITS_RESPONSE, b"{}"))
             await wait_until(lambda board=board: board.about(TELEMETRY))
             assert told_from <= trio.current_time() - began <= told_from + 1
 
@@ -289,14 +289,14 @@ async def test_nothing_is_told_before_the_limits_are_known_or_do_not_come():
 @pytest.mark.parametrize("code", [0x83, 0x99])
 @pytest.mark.parametrize("many_devices", [True, False])
 async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, many_devices):
-    settings = Settings(north=NorthSettings(many_devices=many_devices))
+    settings = AppSettings(northbound=NorthboundSettings(batch_devices=many_devices))
     async with open_gateway(settings=settings) as gateway:
         gateway.board.codes["Poison"] = code
-        bus = gateway.house.bus
+        bus = gateway.running.bus
         told = [firmware("Poison" if n == 3 else f"S{n}", f"CP-{n % 2}", n) for n in range(6)]
         entries = await bus.publish(*told)
         await settled()
-        (aside,) = await gateway.journal.asides(READER)
+        (aside,) = await gateway.journal.dead_letters(READER)
         assert aside.seq == entries[3].seq
         assert f"0x{code:02x}" in aside.why
         assert gateway.board.latest("CP-0")["firmware_status"] == "S4"
@@ -305,8 +305,8 @@ async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, m
         assert {*gateway.board.values("CP-1", "firmware_status")} == {"S1", "S5"}
         tries = [heard for heard in gateway.board.by_link[0] if "Poison" in json.dumps(heard)]
         assert len(tries) == 4  # with others, and then three times alone
-        assert (await gateway.journal.bookmark(READER)).seq == entries[-1].seq
-        assert gateway.house.north.aside == 1
+        assert (await gateway.journal.checkpoint(READER)).seq == entries[-1].seq
+        assert gateway.running.delivery.dead_letters == 1
         assert gateway.board.links == 1
 
 
@@ -317,7 +317,7 @@ async def test_attributes_that_were_taken_are_not_told_again_over_newer_ones():
         at = EPOCH + timedelta(seconds=after)
         return ChargePointConnected(charge_point_id="CP-1", received_at=at, remote_address=address)
 
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         north.board.codes["Poison"] = 0x99
         north.board.holding = True
         await north.bus.publish(connected("old", 1), firmware("Poison", after=2))
@@ -327,7 +327,7 @@ async def test_attributes_that_were_taken_are_not_told_again_over_newer_ones():
         north.board.release()
         await settled()
         assert north.board.attributes("CP-1")["remote_address"] == "new"
-        assert north.statistics.aside == 1
+        assert north.statistics.dead_letters == 1
 
 
 async def test_a_refusal_that_passes_loses_nothing():
@@ -340,11 +340,11 @@ async def test_a_refusal_that_passes_loses_nothing():
 
     async with open_gateway(board=Relents()) as gateway:
         gateway.board.codes["Again"] = 0x80
-        await gateway.house.bus.publish(firmware("Again"))
+        await gateway.running.bus.publish(firmware("Again"))
         await settled()
-        assert gateway.house.north.refused == 1
+        assert gateway.running.delivery.refused == 1
         assert gateway.board.values("CP-1", "firmware_status") == ["Again"]
-        assert await gateway.journal.asides(READER) == ()
+        assert await gateway.journal.dead_letters(READER) == ()
 
 
 async def test_a_row_that_no_message_can_hold_is_set_aside(gateway):
@@ -360,21 +360,21 @@ async def test_a_row_that_no_message_can_hold_is_set_aside(gateway):
         receipt={"receipt_id": "R", "signed": ["x" * 70_000]},
         published_ms=1,
     )
-    entries = await gateway.house.bus.publish(
+    entries = await gateway.running.bus.publish(
         firmware("before"), signed, firmware("after", after=2)
     )
     await settled()
-    (aside,) = await gateway.journal.asides(READER)
+    (aside,) = await gateway.journal.dead_letters(READER)
     assert aside.seq == entries[1].seq
     assert "bytes" in aside.why
     assert gateway.board.values("CP-1", "firmware_status") == ["before", "after"]
-    assert (await gateway.journal.bookmark(READER)).seq == entries[-1].seq
+    assert (await gateway.journal.checkpoint(READER)).seq == entries[-1].seq
 
 
 async def test_an_event_that_cannot_be_told_stops_nobody(gateway, quiet_logs):
-    also = NorthSettings(also=lambda entry: 1 / 0 if "bad" in str(entry) else ())
-    async with open_gateway(settings=Settings(north=also)) as other:
-        await other.house.bus.publish(firmware("bad"), firmware("good", after=1))
+    also = NorthboundSettings(extra_rows=lambda entry: 1 / 0 if "bad" in str(entry) else ())
+    async with open_gateway(settings=AppSettings(northbound=also)) as other:
+        await other.running.bus.publish(firmware("bad"), firmware("good", after=1))
         await settled()
         assert other.board.values("CP-1", "firmware_status") == ["good"]
     assert [log for log in quiet_logs if log["event"] == "event not told"]
@@ -408,7 +408,7 @@ class North:
 
 
 @asynccontextmanager
-async def open_door(desk: Desk, **settings):
+async def open_publisher_alone(desk: Desk, **settings):
     board, journal = FakeThingsBoard(), MemoryJournal()
     bus = EventBus(journal, Fleet())
     await bus.publish(
@@ -416,8 +416,8 @@ async def open_door(desk: Desk, **settings):
     )
     async with (
         trio.open_nursery() as nursery,
-        open_north(
-            board.open_link, bus, desk.carry_out, now, NorthSettings(**settings)
+        open_publisher(
+            board.open_link, bus, desk.carry_out, now, NorthboundSettings(**settings)
         ) as statistics,
     ):
         await settled()
@@ -434,7 +434,7 @@ def answers(board: FakeThingsBoard) -> list:
 
 
 async def test_a_repeated_order_is_carried_out_once_and_answered_alike():
-    async with open_door(Desk(seconds=5)) as north:
+    async with open_publisher_alone(Desk(seconds=5)) as north:
         for _ in range(3):
             await north.board.deliver(order())
             await trio.sleep(1)
@@ -448,7 +448,7 @@ async def test_a_repeated_order_is_carried_out_once_and_answered_alike():
 
 
 async def test_later_the_same_order_is_a_new_one():
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         await north.board.deliver(order())
         await trio.sleep(29)
         await north.board.deliver(order())
@@ -459,7 +459,7 @@ async def test_later_the_same_order_is_a_new_one():
 
 
 async def test_orders_that_differ_in_anything_are_different_orders():
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         for payload in (order(0), order(1), order(0, "Other"), order(0, params={"a": 1})):
             await north.board.deliver(payload)
         await settled()
@@ -467,7 +467,7 @@ async def test_orders_that_differ_in_anything_are_different_orders():
 
 
 async def test_an_order_for_an_unknown_device_gets_no_answer_for_that_would_create_it():
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         for device in ("CP-9", "CP-9/1", "CP-1/2", "CP-1/0", "", LOG, "CP-1/x"):
             await north.board.deliver(order(device=device))
         await settled()
@@ -477,7 +477,7 @@ async def test_an_order_for_an_unknown_device_gets_no_answer_for_that_would_crea
 
 async def test_connector_1_takes_orders_from_the_connection_on_and_only_while_no_other_is_known():
     """A charge point that tells nothing of itself, as the prototype's simulator, has it, too."""
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         await north.board.deliver(order(1, device="CP-1/1"))
         await settled()
         assert [command.connector_id for command in north.desk.carried_out] == [1]
@@ -490,7 +490,7 @@ async def test_connector_1_takes_orders_from_the_connection_on_and_only_while_no
 
 
 async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():
-    async with open_door(Desk(seconds=50)) as north:
+    async with open_publisher_alone(Desk(seconds=50)) as north:
         for number in range(205):
             await north.board.deliver(order(number))
         await settled()
@@ -517,7 +517,7 @@ async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():
     ],
 )
 async def test_no_garbage_fells_the_door(payload):
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         await north.board.deliver(payload)
         await north.board.deliver(order(7))
         await settled()
@@ -532,7 +532,7 @@ async def test_an_order_that_breaks_our_own_code_fells_nobody(quiet_logs):
                 raise ZeroDivisionError
             return await super().carry_out(command)
 
-    async with open_door(Broken()) as north:
+    async with open_publisher_alone(Broken()) as north:
         await north.board.deliver(order(1))
         await north.board.deliver(order(2, "Other"))
         await settled()
@@ -541,7 +541,7 @@ async def test_an_order_that_breaks_our_own_code_fells_nobody(quiet_logs):
 
 
 async def test_an_order_outlives_the_link_that_brought_it():
-    async with open_door(Desk(seconds=20)) as north:
+    async with open_publisher_alone(Desk(seconds=20)) as north:
         await north.board.deliver(order(3))
         await trio.sleep(5)
         north.board.up = False
@@ -555,7 +555,7 @@ async def test_an_order_outlives_the_link_that_brought_it():
 
 
 async def test_an_answer_without_a_puback_is_given_again_on_the_next_link():
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         north.board.holding = True
         await north.board.deliver(order(3))
         await settled()
@@ -569,7 +569,7 @@ async def test_an_answer_without_a_puback_is_given_again_on_the_next_link():
 
 
 async def test_a_request_that_thingsboard_repeats_on_a_new_link_is_not_carried_out_again():
-    async with open_door(Desk(seconds=5)) as north:
+    async with open_publisher_alone(Desk(seconds=5)) as north:
         await north.board.deliver(order(0))
         await trio.sleep(1)
         north.board.cut()
@@ -581,7 +581,7 @@ async def test_a_request_that_thingsboard_repeats_on_a_new_link_is_not_carried_o
 
 
 async def test_messages_on_other_topics_and_our_own_echoes_are_ignored():
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         await north.board.deliver(b'{"device":"CP-1","id":0,"data":{"status":"Accepted"}}')
         await settled()
         assert (answers(north.board), north.desk.carried_out) == ([], [])
@@ -598,15 +598,15 @@ async def test_at_the_stop_the_outbox_is_emptied():
         gateway.stop.set()
     assert gateway.board.latest("CP-1")["connected"] is False
     assert len(gateway.board.values(LOG, "receipt")) == 1
-    assert (await gateway.journal.bookmark(READER)).seq >= len(gateway.journal._entries) - 1
+    assert (await gateway.journal.checkpoint(READER)).seq >= len(gateway.journal._entries) - 1
 
 
 async def test_the_stop_waits_for_acknowledgements_no_longer_than_the_grace():
-    gateway = Gateway(settings=Settings(north=NorthSettings(grace=7)))
+    gateway = Gateway(settings=AppSettings(northbound=NorthboundSettings(grace_s=7)))
     async with open_gateway(settings=gateway.settings) as gateway:
         await settled()
         gateway.board.holding = True
-        await gateway.house.bus.publish(firmware("x"))
+        await gateway.running.bus.publish(firmware("x"))
         await settled()
         began = trio.current_time()
         gateway.stop.set()
@@ -617,17 +617,17 @@ async def test_with_thingsboard_away_the_stop_does_not_wait():
     board = FakeThingsBoard()
     board.up = False
     async with open_gateway(board=board) as gateway:
-        await gateway.house.bus.publish(firmware("x"))
+        await gateway.running.bus.publish(firmware("x"))
         await trio.sleep(1_000)  # the pauses are long by now
         began = trio.current_time()
         gateway.stop.set()
     assert trio.current_time() - began < 1
-    assert await gateway.journal.bookmark(READER) == Bookmark(READER)
+    assert await gateway.journal.checkpoint(READER) == Checkpoint(READER)
 
 
 async def test_orders_under_way_do_not_hold_the_stop_up():
     """Nothing can come of them: the charge points have left before."""
-    async with open_door(Desk(seconds=600)) as north:
+    async with open_publisher_alone(Desk(seconds=600)) as north:
         await north.board.deliver(order())
         await settled()
         began = trio.current_time()
@@ -648,7 +648,7 @@ async def test_what_is_answered_when_the_house_closes_is_told_still():
 
 
 async def test_answers_that_still_wait_for_their_turn_are_told_before_the_house_closes():
-    async with open_door(Desk()) as north:
+    async with open_publisher_alone(Desk()) as north:
         north.board.holding = True
         for number in range(3):
             await north.board.deliver(order(number))
@@ -682,14 +682,14 @@ async def test_pauses_between_attempts_grow_and_a_link_ends_them():
         assert gaps[0] <= 1
         assert all(gap <= 60 for gap in gaps)
         assert max(gaps) >= 30
-        assert gateway.house.north.why == "no route"
-        assert gateway.house.north.connected is False
+        assert gateway.running.delivery.why == "no route"
+        assert gateway.running.delivery.connected is False
         board.up = True
         await trio.sleep(60 + 26)
-        assert (gateway.house.north.connected, gateway.house.north.why) == (True, "")
+        assert (gateway.running.delivery.connected, gateway.running.delivery.why) == (True, "")
         board.cut()
         await trio.sleep(1.1)  # the first pause again
-        assert (board.links, gateway.house.north.connected) == (2, True)
+        assert (board.links, gateway.running.delivery.connected) == (2, True)
 
 
 async def test_a_link_that_is_lost_at_once_is_not_tried_every_second():
@@ -717,7 +717,7 @@ async def test_whatever_a_link_throws_it_is_one_attempt():
     board = Odd()
     async with open_gateway(board=board) as gateway:
         await trio.sleep(10)
-        assert gateway.house.north.connected
+        assert gateway.running.delivery.connected
     assert board.tried == 3
 
 
@@ -746,10 +746,10 @@ def test_whatever_happens_to_the_link_all_is_told_once_it_stays(happenings, many
 async def _live_through(happenings, many_devices) -> None:
     board, journal = FakeThingsBoard(), MemoryJournal()
     bus, told, guilty = EventBus(journal, Fleet()), {}, set()
-    door = open_north(
-        board.open_link, bus, Desk().carry_out, now, NorthSettings(many_devices=many_devices)
+    publisher = open_publisher(
+        board.open_link, bus, Desk().carry_out, now, NorthboundSettings(batch_devices=many_devices)
     )
-    async with door as statistics:
+    async with publisher as statistics:
         for number, (what, how) in enumerate(happenings):
             match what:
                 case "tell":
@@ -782,11 +782,11 @@ async def _live_through(happenings, many_devices) -> None:
         board.release()
         await trio.sleep(200)
         assert statistics.connected
-        assert statistics.place == len(journal._entries)
+        assert statistics.delivered_seq == len(journal._entries)
     for name, statuses in told.items():
         heard = board.values(name, "firmware_status")
         assert set(heard) == set(statuses)
         assert list(dict.fromkeys(heard)) == statuses  # in order, where first heard
         assert heard[-1] == statuses[-1]
-    assert {aside.seq for aside in await journal.asides(READER)} == guilty
+    assert {aside.seq for aside in await journal.dead_letters(READER)} == guilty
     assert_announced_first(board)

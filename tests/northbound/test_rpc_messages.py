@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.commands import Command, Done, Failed
-from gateway.northbound.rpc_messages import RPC_TOPIC, Rpc, RpcError, answer, command_of, read_rpc
+from gateway.northbound.rpc_messages import (
+    RPC_TOPIC,
+    RpcError,
+    RpcRequest,
+    command_of,
+    read_rpc,
+    response_message,
+)
 
 
 def message(device="CP-1", **data) -> bytes:
@@ -19,29 +26,34 @@ def message(device="CP-1", **data) -> bytes:
 @pytest.mark.parametrize("params", [None, True, False, 0, 1.5, "x", "", {}, [], {"a": [1, None]}])
 def test_params_may_be_any_json(params):
     rpc = read_rpc(message(id=0, method="m", params=params))
-    assert rpc == Rpc("CP-1", 0, "m", params)
+    assert rpc == RpcRequest("CP-1", 0, "m", params)
 
 
 def test_params_may_be_missing():
-    assert read_rpc(message(id=0, method="m")) == Rpc("CP-1", 0, "m", None)
+    assert read_rpc(message(id=0, method="m")) == RpcRequest("CP-1", 0, "m", None)
 
 
 def test_the_id_0_is_answered_like_any_other():
     rpc = read_rpc(message(id=0, method="Reset", params={}))
-    reply = answer(rpc, Done({"status": "Accepted"}))
+    reply = response_message(rpc, Done({"status": "Accepted"}))
     assert reply.topic == RPC_TOPIC
     assert json.loads(reply.payload) == {"device": "CP-1", "id": 0, "data": {"status": "Accepted"}}
 
 
 def test_a_failure_is_told_inside_the_answer():
-    reply = answer(Rpc("CP-1", 3, "Reset", None), Failed("NotConnected", "it is away"))
+    reply = response_message(
+        RpcRequest("CP-1", 3, "Reset", None), Failed("NotConnected", "it is away")
+    )
     error = {"code": "NotConnected", "message": "it is away"}
     assert json.loads(reply.payload) == {"device": "CP-1", "id": 3, "data": {"error": error}}
 
 
 @given(st.integers(0), st.dictionaries(st.text(max_size=9), st.integers() | st.text(max_size=9)))
 def test_the_echo_of_an_answer_is_no_request(number, payload):
-    assert read_rpc(answer(Rpc("CP-1", number, "m", None), Done(payload)).payload) is None
+    assert (
+        read_rpc(response_message(RpcRequest("CP-1", number, "m", None), Done(payload)).payload)
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,7 @@ def test_whatever_comes_is_a_request_or_no_request_and_nothing_else(payload):
         assert rpc.key == rpc.key
         command = command_of(rpc)
         assert command is None or command.method == rpc.method
-        answer(rpc, Done({"status": "Accepted"}))
+        response_message(rpc, Done({"status": "Accepted"}))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +129,7 @@ def test_whatever_comes_is_a_request_or_no_request_and_nothing_else(payload):
     ],
 )
 def test_a_device_is_a_charge_point_or_its_connector(device, whom):
-    command = command_of(Rpc(device, 1, "m", {"a": 1}))
+    command = command_of(RpcRequest(device, 1, "m", {"a": 1}))
     if whom is None:
         assert command is None
     else:
@@ -127,13 +139,13 @@ def test_a_device_is_a_charge_point_or_its_connector(device, whom):
 
 
 def test_only_what_is_wholly_equal_is_a_repetition():
-    first = Rpc("CP-1", 1, "m", {"a": 1})
-    assert first.key == Rpc("CP-1", 1, "m", {"a": 1}).key
+    first = RpcRequest("CP-1", 1, "m", {"a": 1})
+    assert first.key == RpcRequest("CP-1", 1, "m", {"a": 1}).key
     others = [
-        Rpc("CP-2", 1, "m", {"a": 1}),
-        Rpc("CP-1", 2, "m", {"a": 1}),
-        Rpc("CP-1", 1, "n", {"a": 1}),
-        Rpc("CP-1", 1, "m", {"a": True}),
-        Rpc("CP-1", 1, "m", None),
+        RpcRequest("CP-2", 1, "m", {"a": 1}),
+        RpcRequest("CP-1", 2, "m", {"a": 1}),
+        RpcRequest("CP-1", 1, "n", {"a": 1}),
+        RpcRequest("CP-1", 1, "m", {"a": True}),
+        RpcRequest("CP-1", 1, "m", None),
     ]
     assert first.key not in {other.key for other in others}

@@ -17,8 +17,14 @@ from gateway.domain.clock import milliseconds
 from gateway.domain.event_values import Progress, Reading, Sample
 from gateway.domain.events import Event
 from gateway.northbound import telemetry_keys
-from gateway.northbound.batching import ATTRIBUTES_TOPIC, TELEMETRY_TOPIC, connect, parcels
-from gateway.northbound.telemetry import Row, number, rows, sign_of_life, text
+from gateway.northbound.batching import ATTRIBUTES_TOPIC, TELEMETRY_TOPIC, connect_message, pack
+from gateway.northbound.telemetry import (
+    TelemetryRow,
+    double,
+    sign_of_life,
+    telemetry_rows,
+    text_that_stays_text,
+)
 from gateway.simulation.thingsboard import ThingsBoard
 from gateway.simulation.thingsboard.gson import parse
 from gateway.simulation.thingsboard.rows import row_of, values_of
@@ -67,7 +73,7 @@ TX = {"transaction_id": 7, "connector_id": 1, "started_at": AT - timedelta(secon
 
 
 def told(event: Event) -> list[tuple[str, int | None, dict]]:
-    return [(row.device, row.ts, dict(row.values)) for row in rows(event, LOG)]
+    return [(row.device, row.ts, dict(row.values)) for row in telemetry_rows(event, LOG)]
 
 
 def status(status="Available", connector=1, **more):
@@ -370,30 +376,30 @@ def test_milliseconds_are_those_of_the_instant(at):
     ],
 )
 def test_text_that_looks_like_a_number_gets_an_apostrophe(given):
-    assert text(given) == "'" + given
-    assert store_value(text(given)) == ("'" + given, None)
+    assert text_that_stays_text(given) == "'" + given
+    assert store_value(text_that_stays_text(given)) == ("'" + given, None)
 
 
 @pytest.mark.parametrize(
     "given", ["", "-", ".", "5.", "1e3", "+5", "1.2.3", "04AABB", "10.0.0.1", "--5"]
 )
 def test_other_text_stays_as_it_is(given):
-    assert text(given) == given
-    assert store_value(text(given)) == (given, None)
+    assert text_that_stays_text(given) == given
+    assert store_value(text_that_stays_text(given)) == (given, None)
 
 
 @given(
     st.text(st.characters(categories=["Nd", "No", "Nl"], include_characters="-.eE+ x"), max_size=9)
 )
 def test_no_text_is_ever_taken_for_a_number(given):
-    stored, complaint = store_value(text(given))
+    stored, complaint = store_value(text_that_stays_text(given))
     assert complaint is None
     assert isinstance(stored, str)
 
 
 @given(st.decimals().filter(lambda value: not value.is_snan()))
 def test_a_number_has_six_decimals_at_most_or_is_absent(value):
-    shown = number(value)
+    shown = double(value)
     if shown is None:
         assert not value.is_finite() or abs(value) >= 2**53 - 1
     else:
@@ -410,7 +416,7 @@ def store_value_of(shown: float):
 # --- keys --------------------------------------------------------------------------------------
 
 
-def table_of(row: Row) -> dict[str, telemetry_keys.Key]:
+def table_of(row: TelemetryRow) -> dict[str, telemetry_keys.Key]:
     if row.device == LOG:
         kind = telemetry_keys.SESSION_LOG_TYPE
     else:
@@ -423,7 +429,7 @@ def table_of(row: Row) -> dict[str, telemetry_keys.Key]:
 @settings(max_examples=200)
 @given(any_event)
 def test_every_key_is_in_the_table_and_of_its_kind(event):
-    for row in rows(event, LOG):
+    for row in telemetry_rows(event, LOG):
         table = table_of(row)
         for key, value in row.values.items():
             kind = table[key].kind
@@ -466,8 +472,8 @@ def test_signed_values_that_would_make_a_receipt_too_large_go_apart_at_its_time(
 @pytest.mark.parametrize("size", [100, 49_000, 51_000, 55_000, 59_000])
 def test_a_receipt_is_told_whole_in_messages_that_thingsboard_takes(size):
     event = settled([{"value": "x" * size}])
-    for parcel in parcels([(1, row) for row in rows(event, LOG)], many_devices=False):
-        assert len(parcel.publication.payload) <= 60_000
+    for message in pack([(1, row) for row in telemetry_rows(event, LOG)], batch_devices=False):
+        assert len(message.publication.payload) <= 60_000
 
 
 def test_every_kind_of_event_is_generated():
@@ -503,11 +509,15 @@ def test_the_keys_promised_to_users_are_all_there():
 
 
 def test_a_sign_of_life_says_what_is_so_now():
-    assert sign_of_life("CP-1", {"connected": False}, AT) == Row("CP-1", MS, {"connected": False})
+    assert sign_of_life("CP-1", {"connected": False}, AT) == TelemetryRow(
+        "CP-1", MS, {"connected": False}
+    )
     known = {"connected": False, "status": "Faulted"}
-    assert sign_of_life("CP-1", known, AT) == Row("CP-1", MS, {"connected": False})
-    assert sign_of_life("CP-1/1", {"status": "0"}, AT) == Row("CP-1/1", MS, {"status": "'0"})
-    assert sign_of_life("CP-1/1", known, AT) == Row("CP-1/1", MS, known)
+    assert sign_of_life("CP-1", known, AT) == TelemetryRow("CP-1", MS, {"connected": False})
+    assert sign_of_life("CP-1/1", {"status": "0"}, AT) == TelemetryRow(
+        "CP-1/1", MS, {"status": "'0"}
+    )
+    assert sign_of_life("CP-1/1", known, AT) == TelemetryRow("CP-1/1", MS, known)
     assert sign_of_life(LOG, {}, AT).values == {}
 
 
@@ -515,24 +525,26 @@ class Judge:
     """The double's own desk, without a connection."""
 
     def __init__(self) -> None:
-        self._told: list[tuple[int, Row]] = []
+        self._told: list[tuple[int, TelemetryRow]] = []
         self._violations: list[object] = []
 
     def take(self, given: list[Event]) -> None:
         board = ThingsBoard(now=lambda: AT + timedelta(days=60))
         devices: dict[str, Device] = {}
-        told = [(seq, row) for seq, event in enumerate(given, 1) for row in rows(event, LOG)]
-        for parcel in parcels(told, many_devices=True):
-            payload = parcel.publication.payload
+        told = [
+            (seq, row) for seq, event in enumerate(given, 1) for row in telemetry_rows(event, LOG)
+        ]
+        for message in pack(told, batch_devices=True):
+            payload = message.publication.payload
             json.loads(payload, parse_constant=pytest.fail)
             for name, body in parse(payload)[0].items():
                 device = devices.setdefault(name, Device(name, "x"))
-                if parcel.publication.topic == TELEMETRY_TOPIC:
+                if message.publication.topic == TELEMETRY_TOPIC:
                     for item in body:
                         ts, values = row_of(board, name, item, in_gateway=True)
                         device.save(ts, values_of(board, device, values) or {}, Traffic())
                 else:
-                    assert parcel.publication.topic == ATTRIBUTES_TOPIC
+                    assert message.publication.topic == ATTRIBUTES_TOPIC
                     values_of(board, device, body)
         self._violations += board.violations
 
@@ -542,7 +554,7 @@ class Judge:
 
 def test_devices_are_announced_with_their_types():
     kinds = {
-        device: json.loads(connect(device, LOG).payload)["type"]
+        device: json.loads(connect_message(device, LOG).payload)["type"]
         for device in ("CP-1", "CP-1/2", LOG)
     }
     assert kinds == {"CP-1": "EV charger", "CP-1/2": "EV connector", LOG: "EV session log"}

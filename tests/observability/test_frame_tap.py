@@ -11,11 +11,11 @@ import trio
 
 from gateway.domain.events import Event
 from gateway.northbound.mqtt import Delivery
-from gateway.observability.frame_tap import MOST_TRACED, REFUSED, Tap
+from gateway.observability.frame_tap import MAX_TRACED, REFUSED, FrameTap
 
 from ..conftest import open_gateway
 from ..fakes import TELEMETRY, now
-from ..southbound.connections import door
+from ..southbound.connections import southbound_settings
 from ..southbound.raw_websocket import dial
 
 
@@ -108,7 +108,7 @@ async def test_a_trace_ends_when_told_to(gateway, params):
         await charger.boot()
         await gateway.board.rpc("CP-1", "trace", {"minutes": 60})
         assert await gateway.board.rpc("CP-1", "trace", params) == {"status": "Stopped"}
-        assert not gateway.house.tap.looked_at
+        assert not gateway.running.frame_tap.is_watched
         await charger.ask("Heartbeat")
         await a_while(gateway)
     assert traced(gateway) == []
@@ -124,7 +124,7 @@ async def test_a_trace_ends_by_itself_and_then_costs_nothing(gateway):
         await trio.sleep(2)
         before = len(traced(gateway))
         await charger.ask("Heartbeat")
-        assert not gateway.house.tap.looked_at
+        assert not gateway.running.frame_tap.is_watched
         await a_while(gateway)
     assert len(traced(gateway)) == before == 4
 
@@ -148,7 +148,7 @@ async def test_what_is_no_time_is_refused(gateway, params):
     await seen_once(gateway)
     answer = await gateway.board.rpc("CP-1", "trace", params)
     assert answer["error"]["code"] == "InvalidParams"
-    assert not gateway.house.tap.looked_at
+    assert not gateway.running.frame_tap.is_watched
 
 
 async def test_a_connector_has_no_trace(gateway):
@@ -171,7 +171,7 @@ async def test_a_trace_outlives_connections_and_begins_with_the_next(gateway):
 
 
 async def test_a_refused_handshake_is_told_with_the_reason():
-    async with open_gateway(settings=door(require_subprotocol=True)) as gateway:
+    async with open_gateway(settings=southbound_settings(require_subprotocol=True)) as gateway:
         await seen_once(gateway)
         await gateway.board.rpc("CP-1", "trace")
         async with dial(gateway) as peer:
@@ -219,7 +219,7 @@ async def test_a_long_frame_is_cut_and_control_characters_are_escaped(gateway):
 
 async def test_a_flood_fills_neither_store_nor_memory_and_what_is_missed_is_counted():
     async with (
-        open_gateway(settings=door(frames_per_second=100_000)) as gateway,
+        open_gateway(settings=southbound_settings(max_messages_per_s=100_000)) as gateway,
         gateway.charger("CP-1") as charger,
     ):
         await charger.boot()
@@ -230,7 +230,7 @@ async def test_a_flood_fills_neither_store_nor_memory_and_what_is_missed_is_coun
         before = len(gateway.events(Event))
         for _ in range(3_000):
             await charger.ask("Heartbeat")
-        assert len(gateway.house.tap.for_thingsboard._waiting) <= 500
+        assert len(gateway.running.frame_tap.for_thingsboard._waiting) <= 500
         await trio.sleep(60)
         await charger.ask("Heartbeat")
         await a_while(gateway)
@@ -244,12 +244,12 @@ async def test_large_frames_are_kept_up_to_a_bound(gateway):
     await seen_once(gateway)
     gateway.board.up = False
     gateway.board.cut()
-    gateway.house.tap.trace("CP-1", 600)
+    gateway.running.frame_tap.start_trace("CP-1", 600)
     async with gateway.charger("CP-1") as charger:
         for _ in range(200):
             await charger.send("x" * 50_000)
         await charger.ask("Heartbeat")
-        waiting = gateway.house.tap.for_thingsboard._waiting
+        waiting = gateway.running.frame_tap.for_thingsboard._waiting
         assert sum(len(item.frame) for item in waiting) <= 1_000_000
         assert len(waiting) > 50
         gateway.board.up = True
@@ -306,22 +306,22 @@ async def test_a_frame_at_which_every_link_ends_is_given_up(gateway, monkeypatch
 
 
 async def test_no_more_charge_points_are_traced_than_may(gateway):
-    for number in range(MOST_TRACED + 1):
+    for number in range(MAX_TRACED + 1):
         await seen_once(gateway, f"CP-{number}")
-    for number in range(MOST_TRACED):
+    for number in range(MAX_TRACED):
         assert (await gateway.board.rpc(f"CP-{number}", "trace"))["status"] == "Accepted"
-    refused = await gateway.board.rpc(f"CP-{MOST_TRACED}", "trace")
+    refused = await gateway.board.rpc(f"CP-{MAX_TRACED}", "trace")
     assert refused["error"]["code"] == "Busy"
     assert (await gateway.board.rpc("CP-0", "trace", {"minutes": 20}))["status"] == "Accepted"
     await trio.sleep(11 * 60)
-    assert (await gateway.board.rpc(f"CP-{MOST_TRACED}", "trace"))["status"] == "Accepted"
+    assert (await gateway.board.rpc(f"CP-{MAX_TRACED}", "trace"))["status"] == "Accepted"
 
 
 async def test_nothing_is_noted_while_nobody_looks_on(gateway, monkeypatch):
     def note(*_, **__):
         raise AssertionError("it costs more than an if")
 
-    monkeypatch.setattr(gateway.house.tap, "note", note)
+    monkeypatch.setattr(gateway.running.frame_tap, "record", note)
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
         await charger.send("no JSON")
@@ -355,9 +355,9 @@ async def test_a_password_that_a_charge_point_tells_is_not_told_on(gateway, read
 
 async def test_names_that_strangers_make_up_fill_no_memory():
     """Who looks on at everybody and reads slowly is told how much was missed, by 500 names."""
-    tap = Tap(now)
-    with tap.watch(lambda _: True) as watch:
+    tap = FrameTap(now)
+    with tap.subscribe(lambda _: True) as watch:
         for n in range(5_000):
-            tap.note(f"CP-{n}", REFUSED, reason="password")
+            tap.record(f"CP-{n}", REFUSED, reason="password")
         assert len(watch._missed) <= 501
         assert watch._missed.total() == 4_500

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.domain import events, refused_tags
 from gateway.northbound import telemetry_keys
-from gateway.northbound.telemetry import rows
+from gateway.northbound.telemetry import telemetry_rows
 from gateway.provisioning import rule_chain
 from gateway.provisioning.rule_chain import FAULTED, NEEDS_REVIEW, OFFLINE, REFUSES, REFUSES_US
 
@@ -30,7 +30,7 @@ def profile_of(device):
 def tell(engine, *happened):
     """Have the gateway tell events, and ThingsBoard take what it is told."""
     for event in happened:
-        for row in rows(event, LOG):
+        for row in telemetry_rows(event, LOG):
             kind = ATTRIBUTES if row.ts is None else TELEMETRY
             engine.take(kind, row.device, profile_of(row.device), dict(row.values), row.ts or 0)
     assert engine.failures == []

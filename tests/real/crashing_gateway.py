@@ -32,7 +32,7 @@ from pathlib import Path
 from gateway import service
 from gateway.cli import main as cli
 from gateway.journal.sqlite import SqliteStore
-from gateway.southbound.connection import ChargePointSession
+from gateway.southbound.connection import ChargePointConnection
 
 PR_SET_PDEATHSIG = 1
 
@@ -43,14 +43,14 @@ def die() -> None:
 
 def holds(appends, what: str) -> bool:
     return any(
-        (append.bookmark is not None and append.bookmark.reader == what)
+        (append.checkpoint is not None and append.checkpoint.reader == what)
         or any(type(event).__name__ == what for event in append.events)
         for append in appends
     )
 
 
 def die_at(when: str, what: str) -> None:
-    commit, handle = SqliteStore.commit, ChargePointSession._handle
+    commit, handle = SqliteStore.commit, ChargePointConnection._handle
 
     def fatal_commit(store, appends):
         concerned = holds(appends, what)
@@ -66,7 +66,7 @@ def die_at(when: str, what: str) -> None:
             die()
 
     if when == "answered":
-        ChargePointSession._handle = fatal_handle
+        ChargePointConnection._handle = fatal_handle
     else:
         SqliteStore.commit = fatal_commit
 

@@ -11,13 +11,13 @@ import attrs
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.northbound import compat_nodered
 from gateway.northbound.mqtt import Broker, open_link
-from gateway.northbound.publisher import TOPICS, NorthSettings
+from gateway.northbound.publisher import TOPICS, NorthboundSettings
 from gateway.simulation.thingsboard import Act, Fault, RpcTimeout, ThingsBoard
-from gateway.southbound.handlers import Rules
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.server import SouthboundSettings
 
 from ..conftest import open_gateway
 from ..fakes import now
@@ -28,7 +28,7 @@ LOG = "ocpp-gateway sessions"
 
 
 @asynccontextmanager
-async def open_house(settings: Settings | None = None, **how):
+async def open_house(settings: AppSettings | None = None, **how):
     """(gateway, board): the real run() with a real link to a double."""
     board = ThingsBoard(now=now, **how)
     async with trio.open_nursery() as nursery:
@@ -37,7 +37,7 @@ async def open_house(settings: Settings | None = None, **how):
         link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
         with trio.fail_after(60):
             async with open_gateway(
-                board=link, settings=settings or Settings(start_timeout=2)
+                board=link, settings=settings or AppSettings(remote_start_timeout_s=2)
             ) as gateway:
                 yield gateway, board
         nursery.cancel_scope.cancel()
@@ -150,7 +150,7 @@ async def obedient(gateway, name: str = "CP-1"):
     ("profile", "many_devices"), [("4.3", True), ("4.3", False), ("3.8", False)]
 )
 async def test_a_whole_charge_breaks_no_rule_of_thingsboard(profile, many_devices):
-    settings = Settings(north=NorthSettings(many_devices=many_devices))
+    settings = AppSettings(northbound=NorthboundSettings(batch_devices=many_devices))
     async with open_house(settings, profile=profile) as (gateway, board):
         async with gateway.charger("CP-1") as one, gateway.charger("CP-2") as two:
             async with trio.open_nursery() as nursery:
@@ -269,12 +269,14 @@ async def test_a_burst_of_the_same_request_is_one_request():
 # --- compat = "node-red" -----------------------------------------------------------------------
 
 
-def prototype() -> Settings:
-    return Settings(
-        door=DoorSettings(rules=Rules(tell_heartbeats=True)),
-        north=NorthSettings(also=compat_nodered.Prototype().rows, alias=compat_nodered.alias),
+def prototype() -> AppSettings:
+    return AppSettings(
+        southbound=SouthboundSettings(handlers=HandlerSettings(publish_heartbeats=True)),
+        northbound=NorthboundSettings(
+            extra_rows=compat_nodered.PrototypeKeys().rows, map_rpc=compat_nodered.map_rpc
+        ),
         default_id_tag="12345678",
-        start_timeout=2,
+        remote_start_timeout_s=2,
     )
 
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.northbound import mqtt as link_module
 from gateway.northbound.mqtt import Broker, Publication, open_link, publish
-from gateway.northbound.publisher import TOPICS, NorthSettings
+from gateway.northbound.publisher import TOPICS, NorthboundSettings
 from gateway.northbound.rpc_messages import RPC_TOPIC
 from gateway.simulation.thingsboard import ThingsBoard
 from tests.memory_journal import MemoryJournal
@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("gateway.northbound.publisher._FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("gateway.northbound.publisher._LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("gateway.northbound.publisher._FIRST_RETRY_DELAY", 0.02)
+    monkeypatch.setattr("gateway.northbound.publisher._MAX_RETRY_DELAY", 0.1)
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ async def house_at(port: int, journal: MemoryJournal | None = None):
     """The real house, told that ThingsBoard is on that port."""
     broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN)
     link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
-    settings = Settings(north=NorthSettings(grace=0.2))
+    settings = AppSettings(northbound=NorthboundSettings(grace_s=0.2))
     parts = {"board": link, "settings": settings, "journal": journal or MemoryJournal()}
     async with open_gateway(**parts) as gateway:
         yield gateway
@@ -86,11 +86,11 @@ async def test_hc_122_a_broker_that_never_acknowledges_slows_no_charger_and_is_g
         await scene.all_told()
         with scene.board.frozen():
             times = await answer_times(scene, charger, 2.5)
-            await wait_until(lambda: "no PUBACK" in scene.gateway.house.north.why)
+            await wait_until(lambda: "no PUBACK" in scene.gateway.running.delivery.why)
         assert statistics.median(times) < 0.1
         assert max(times) < 1.0  # nobody waited for a PUBACK
         await scene.all_told()
-        assert scene.gateway.house.north.aside == 0
+        assert scene.gateway.running.delivery.dead_letters == 0
 
 
 async def test_hc_122_an_idle_link_to_a_broker_that_hangs_is_found_out_by_its_pings(monkeypatch):
@@ -100,8 +100,8 @@ async def test_hc_122_an_idle_link_to_a_broker_that_hangs_is_found_out_by_its_pi
         await charger.boot()
         await scene.all_told()
         with scene.board.frozen():
-            await wait_until(lambda: not scene.gateway.house.north.connected)
-            assert "nothing was heard" in scene.gateway.house.north.why
+            await wait_until(lambda: not scene.gateway.running.delivery.connected)
+            assert "nothing was heard" in scene.gateway.running.delivery.why
         await charger.status("Available")
         await scene.all_told()
 
@@ -225,14 +225,14 @@ async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_
     async with open_mosquitto(tmp_path) as mosquitto:
         broker = Broker(host="127.0.0.1", port=mosquitto.port)
         async with house_at(mosquitto.port, journal) as gateway, gateway.charger("CP-1"):
-            await wait_until(lambda: gateway.house.north.place)
+            await wait_until(lambda: gateway.running.delivery.delivered_seq)
         async with open_link(broker, ()) as other:
             other._client._client.publish(RPC_TOPIC, order(0), qos=1, retain=True)
             async with (
                 house_at(mosquitto.port, journal) as gateway,
                 gateway.charger("CP-1") as charger,
             ):
-                await wait_until(lambda: gateway.house.north.connected)
+                await wait_until(lambda: gateway.running.delivery.connected)
                 fresh = order(1, method="Reset", type="Soft")
                 await publish(other, [Publication(RPC_TOPIC, fresh)])
                 unique_id, action, _ = await charger.hear()

@@ -20,11 +20,11 @@ from gateway.domain.commands import Done
 from gateway.domain.events import ChargePointConnected, FirmwareStatusChanged
 from gateway.domain.fleet import Fleet
 from gateway.northbound import mqtt as link_module
-from gateway.northbound.mqtt import Broker, LinkLost, Publication, confirmed, open_link, publish
+from gateway.northbound.mqtt import Broker, LinkLost, Publication, open_link, puback_codes, publish
 from gateway.northbound.outbox import READER
-from gateway.northbound.publisher import TOPICS, NorthSettings, open_north
-from gateway.northbound.statistics import Statistics
-from gateway.simulation.thingsboard import Act, Fault, RateLimits, ThingsBoard
+from gateway.northbound.publisher import TOPICS, NorthboundSettings, open_publisher
+from gateway.northbound.statistics import DeliveryStatistics
+from gateway.simulation.thingsboard import Act, Fault, TenantLimits, ThingsBoard
 from tests.memory_journal import MemoryJournal
 
 from .brokers import open_mosquitto, open_mute_broker
@@ -81,12 +81,12 @@ async def why_not(broker: Broker) -> str:
 class Door:
     bus: EventBus
     journal: MemoryJournal
-    statistics: Statistics
+    statistics: DeliveryStatistics
     asked: list = attrs.field(factory=list)
 
 
 @asynccontextmanager
-async def open_door(port: int, **settings):
+async def open_publisher_alone(port: int, **settings):
     journal = MemoryJournal()
     bus = EventBus(journal, Fleet())
     asked: list = []
@@ -96,8 +96,8 @@ async def open_door(port: int, **settings):
         return Done({"status": "Accepted", "count": len(asked)})
 
     opening = partial(open_link, Broker(host="127.0.0.1", port=port, access_token="secret"), TOPICS)
-    async with open_north(
-        opening, bus, carry_out, lambda: datetime.now(UTC), NorthSettings(**settings)
+    async with open_publisher(
+        opening, bus, carry_out, lambda: datetime.now(UTC), NorthboundSettings(**settings)
     ) as statistics:
         yield Door(bus, journal, statistics, asked)
 
@@ -111,8 +111,8 @@ async def wait_until(true, within: float = 30) -> None:
 @pytest.fixture
 def quick(monkeypatch):
     """Attempts follow each other without long pauses."""
-    monkeypatch.setattr("gateway.northbound.publisher._FIRST_PAUSE", 0.05)
-    monkeypatch.setattr("gateway.northbound.publisher._LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("gateway.northbound.publisher._FIRST_RETRY_DELAY", 0.05)
+    monkeypatch.setattr("gateway.northbound.publisher._MAX_RETRY_DELAY", 0.2)
 
 
 # --- one link ------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ async def test_the_code_of_each_puback_is_told():
             Broker(host="127.0.0.1", port=board.port, access_token="x"), ()
         ) as link:
             deliveries = [await link.send(each) for each in (CONNECT, row(1), row(2), row(3))]
-            assert await confirmed(deliveries) == [0, 0, 0x99, 0]
+            assert await puback_codes(deliveries) == [0, 0, 0x99, 0]
 
 
 async def test_a_wrong_token_is_told_in_words():
@@ -184,37 +184,43 @@ async def test_a_broker_that_never_answers_is_given_up(monkeypatch, kind):
 
 async def test_a_device_that_is_no_gateway_is_named_as_the_likely_cause(monkeypatch, quick):
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 0.3)
-    async with open_board(gateway_flag=False) as board, open_door(board.port, grace=0.1) as door:
-        await wait_until(lambda: "marked as a gateway" in door.statistics.why)
-        assert not door.statistics.connected
+    async with (
+        open_board(gateway_flag=False) as board,
+        open_publisher_alone(board.port, grace_s=0.1) as publisher,
+    ):
+        await wait_until(lambda: "marked as a gateway" in publisher.statistics.why)
+        assert not publisher.statistics.connected
 
 
 async def test_who_is_displaced_by_another_client_says_so_and_comes_back(quick, quiet_logs):
-    async with open_board() as board, open_door(board.port) as door:
-        await wait_until(lambda: door.statistics.connected)
+    async with open_board() as board, open_publisher_alone(board.port) as publisher:
+        await wait_until(lambda: publisher.statistics.connected)
         board.take_over()
         await wait_until(lambda: any(log["event"] == "link lost" for log in quiet_logs))
-        await wait_until(lambda: door.statistics.connected)
-        await door.bus.publish(firmware(1))
+        await wait_until(lambda: publisher.statistics.connected)
+        await publisher.bus.publish(firmware(1))
         await wait_until(lambda: "CP-1" in board.devices and board.devices["CP-1"].latest)
     (lost,) = [log for log in quiet_logs if log["event"] == "link lost"]
     assert "taken over" in lost["why"].lower()
 
 
 async def test_a_broker_that_goes_is_told_in_words(tmp_path, quick):
-    async with open_mosquitto(tmp_path) as mosquitto, open_door(mosquitto.port, grace=0) as door:
-        await wait_until(lambda: door.statistics.connected)
+    async with (
+        open_mosquitto(tmp_path) as mosquitto,
+        open_publisher_alone(mosquitto.port, grace_s=0) as publisher,
+    ):
+        await wait_until(lambda: publisher.statistics.connected)
         await mosquitto.kill()
-        await wait_until(lambda: not door.statistics.connected)
-        assert door.statistics.why in (
+        await wait_until(lambda: not publisher.statistics.connected)
+        assert publisher.statistics.why in (
             "the broker closed the connection",
             "[Errno 111] Connection refused",
         )
 
 
 async def test_a_publish_on_a_topic_that_nobody_asked_for_does_no_harm():
-    async with open_board() as board, open_door(board.port) as door:
-        await door.bus.publish(CONNECTED)
+    async with open_board() as board, open_publisher_alone(board.port) as publisher:
+        await publisher.bus.publish(CONNECTED)
         await wait_until(lambda: "CP-1" in board.devices and board.devices["CP-1"].latest)
         board.publish_unasked("v1/gateway/disconnect", '{"device":"CP-1"}')
         board.publish_unasked("v1/gateway/attributes", b"\xff\x00")
@@ -222,7 +228,7 @@ async def test_a_publish_on_a_topic_that_nobody_asked_for_does_no_harm():
         board.set_shared("CP-1", {"a": 1})
         assert await board.rpc("CP-1", "Reset") == {"status": "Accepted", "count": 1}
         await wait_until(lambda: board.publishes.downlinks_acked == 6)  # and the limits
-        assert door.statistics.connected
+        assert publisher.statistics.connected
     assert board.violations == []
 
 
@@ -256,22 +262,22 @@ async def test_no_death_of_the_broker_under_load_loses_anything_or_fells_the_hou
                     await trio.sleep(0.01)
 
         nursery.start_soon(hear)
-        async with open_door(mosquitto.port, grace=20) as door:
-            await wait_until(lambda: door.statistics.connected)
+        async with open_publisher_alone(mosquitto.port, grace_s=20) as publisher:
+            await wait_until(lambda: publisher.statistics.connected)
             for n in range(total):
-                await door.bus.publish(firmware(n, f"CP-{n % 50}"))
+                await publisher.bus.publish(firmware(n, f"CP-{n % 50}"))
                 if n % 500 == 250:
                     await trio.sleep(0.03)
                     listening = trio.Event()
-                    await wait_until(lambda: door.statistics.connected)
+                    await wait_until(lambda: publisher.statistics.connected)
                     await mosquitto.kill()
                     await mosquitto.start()
                     with trio.fail_after(20):
                         await listening.wait()
-            await wait_until(lambda: door.statistics.place >= total)
-            assert door.statistics.connected
-            assert door.statistics.aside == 0
-            assert await door.journal.asides(READER) == ()
+            await wait_until(lambda: publisher.statistics.delivered_seq >= total)
+            assert publisher.statistics.connected
+            assert publisher.statistics.dead_letters == 0
+            assert await publisher.journal.dead_letters(READER) == ()
             await wait_until(lambda: set(told) >= last)
         nursery.cancel_scope.cancel()
     assert len([log for log in quiet_logs if log["event"].startswith("link lost")]) >= 4
@@ -280,16 +286,19 @@ async def test_no_death_of_the_broker_under_load_loses_anything_or_fells_the_hou
 async def test_a_double_that_dies_at_every_turn_has_everything_in_the_end(quick):
     """Its store outlives its connections, so that what is missing was never sent again."""
     total = 2_000
-    async with open_board() as board, open_door(board.port, grace=20, many_devices=True) as door:
-        await wait_until(lambda: door.statistics.connected)
+    async with (
+        open_board() as board,
+        open_publisher_alone(board.port, grace_s=20, batch_devices=True) as publisher,
+    ):
+        await wait_until(lambda: publisher.statistics.connected)
         for n in range(total):
-            await door.bus.publish(firmware(n))
+            await publisher.bus.publish(firmware(n))
             if n % 200 == 100:
                 await trio.sleep(0.02)
                 board.restart()
             if n % 200 == 150:
                 board.faults.add(Fault(act=Act.CLOSE, stored=n % 400 == 150))
-        await wait_until(lambda: door.statistics.place >= total)
+        await wait_until(lambda: publisher.statistics.delivered_seq >= total)
         points = board.devices["CP-1"].series("firmware_status")
     assert [value for _, value in points] == [f"S-{n}" for n in range(total)]
     assert board.failures() == []
@@ -298,50 +307,53 @@ async def test_a_double_that_dies_at_every_turn_has_everything_in_the_end(quick)
 
 @pytest.mark.parametrize("code", [0x83, 0x99])
 async def test_what_the_double_refuses_is_set_aside_with_its_code(code):
-    async with open_board() as board, open_door(board.port) as door:
+    async with open_board() as board, open_publisher_alone(board.port) as publisher:
         board.faults.add(Fault(act=Act.REFUSE, code=code, contains="S-3", times=None))
-        await door.bus.publish(*[firmware(n) for n in range(6)])
-        await wait_until(lambda: door.statistics.place == 6)
-        (aside,) = await door.journal.asides(READER)
+        await publisher.bus.publish(*[firmware(n) for n in range(6)])
+        await wait_until(lambda: publisher.statistics.delivered_seq == 6)
+        (aside,) = await publisher.journal.dead_letters(READER)
         points = board.devices["CP-1"].series("firmware_status")
     assert (aside.seq, f"0x{code:02x}" in aside.why) == (4, True)
     assert [value for _, value in points] == ["S-0", "S-1", "S-2", "S-4", "S-5"]
 
 
 async def test_a_rate_limit_that_closes_the_connection_loses_nothing(quick):
-    async with open_board() as board, open_door(board.port) as door:
+    async with open_board() as board, open_publisher_alone(board.port) as publisher:
         board.faults.add(Fault(act=Act.RATE_LIMIT, contains="S-", times=4))
-        await door.bus.publish(*[firmware(n) for n in range(6)])
-        await wait_until(lambda: door.statistics.place == 6)
-        assert await door.journal.asides(READER) == ()
+        await publisher.bus.publish(*[firmware(n) for n in range(6)])
+        await wait_until(lambda: publisher.statistics.delivered_seq == 6)
+        assert await publisher.journal.dead_letters(READER) == ()
         assert len(board.devices["CP-1"].series("firmware_status")) == 6
 
 
 async def test_duplicate_pubacks_of_old_servers_do_no_harm():
-    async with open_board(profile="3.8") as board, open_door(board.port) as door:
+    async with open_board(profile="3.8") as board, open_publisher_alone(board.port) as publisher:
         board.faults.add(Fault(act=Act.DUPLICATE_ACK, count=3, times=None))
         for n in range(300):
-            await door.bus.publish(firmware(n))
-        await wait_until(lambda: door.statistics.place == 300)
+            await publisher.bus.publish(firmware(n))
+        await wait_until(lambda: publisher.statistics.delivered_seq == 300)
         assert len(board.devices["CP-1"].series("firmware_status")) == 300
-        assert door.statistics.connected
+        assert publisher.statistics.connected
 
 
 async def test_never_too_many_messages_are_on_their_way_at_once():
-    async with open_board() as board, open_door(board.port) as door:
+    async with open_board() as board, open_publisher_alone(board.port) as publisher:
         with board.frozen():
-            await door.bus.publish(*[firmware(n, f"CP-{n}") for n in range(400)])
+            await publisher.bus.publish(*[firmware(n, f"CP-{n}") for n in range(400)])
             await trio.sleep(0.3)
-        await wait_until(lambda: door.statistics.place == 400)
+        await wait_until(lambda: publisher.statistics.delivered_seq == 400)
         assert board.publishes.max_in_flight <= 50
     assert board.violations == []
 
 
 async def test_a_plain_broker_echoes_our_answers_and_nothing_comes_of_it(tmp_path):
     """Mosquitto sends `v1/gateway/rpc` back to who published there; ThingsBoard does not."""
-    async with open_mosquitto(tmp_path) as mosquitto, open_door(mosquitto.port) as door:
-        await door.bus.publish(CONNECTED)
-        await wait_until(lambda: door.statistics.place == 1)
+    async with (
+        open_mosquitto(tmp_path) as mosquitto,
+        open_publisher_alone(mosquitto.port) as publisher,
+    ):
+        await publisher.bus.publish(CONNECTED)
+        await wait_until(lambda: publisher.statistics.delivered_seq == 1)
         broker = Broker(host="127.0.0.1", port=mosquitto.port)
         async with open_link(broker, ["v1/gateway/rpc"]) as asking:
             request = b'{"device":"CP-1","data":{"id":0,"method":"Reset","params":null}}'
@@ -353,7 +365,7 @@ async def test_a_plain_broker_echoes_our_answers_and_nothing_comes_of_it(tmp_pat
                         heard += [json.loads(message.payload)]
         answered = {"device": "CP-1", "id": 0, "data": {"status": "Accepted", "count": 1}}
         assert heard == [json.loads(request), answered]
-        assert len(door.asked) == 1
+        assert len(publisher.asked) == 1
 
 
 # --- TLS -----------------------------------------------------------------------------------------
@@ -423,13 +435,16 @@ async def test_a_plain_broker_where_tls_was_meant_gets_no_plain_connection(tmp_p
 
 async def test_a_server_with_rate_limits_is_never_made_to_close_the_connection(quiet_logs):
     """20 messages a second: 60 devices are announced and told of slowly, on one connection."""
-    limits = RateLimits(messages="20:1", telemetry_messages="20:1", telemetry_data_points="50:1")
-    async with open_board(gateway_rate_limits=limits) as board, open_door(board.port) as door:
+    limits = TenantLimits(messages="20:1", telemetry_messages="20:1", telemetry_data_points="50:1")
+    async with (
+        open_board(gateway_rate_limits=limits) as board,
+        open_publisher_alone(board.port) as publisher,
+    ):
         await wait_until(lambda: any(log["event"] == "link up" for log in quiet_logs))
         await wait_until(lambda: board.publishes.downlinks_acked)  # the limits have come
         for n in range(60):
-            await door.bus.publish(firmware(n, f"CP-{n}"))
-        await wait_until(lambda: door.statistics.place == 60)
+            await publisher.bus.publish(firmware(n, f"CP-{n}"))
+        await wait_until(lambda: publisher.statistics.delivered_seq == 60)
         assert all(board.devices[f"CP-{n}"].value("firmware_status") for n in range(60))
     assert [log for log in quiet_logs if log["event"] == "link lost"] == []
     assert board.violations == []

@@ -12,13 +12,13 @@ import pytest
 import trio
 
 from gateway.admin.server import respond
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.northbound import mqtt as link_module
 from gateway.northbound.batching import CONNECT_TOPIC, TELEMETRY_TOPIC
 from gateway.northbound.mqtt import Broker, LinkLost, open_link
 from gateway.northbound.outbox import READER
-from gateway.northbound.publisher import TOPICS, NorthSettings
-from gateway.simulation.thingsboard import Act, Fault, RateLimits, RpcNoSession, RpcTimeout
+from gateway.northbound.publisher import TOPICS, NorthboundSettings
+from gateway.simulation.thingsboard import Act, Fault, RpcNoSession, RpcTimeout, TenantLimits
 
 from .test_mqtt_link import wait_until
 from .thingsboards import LOG, TOKEN, Scene, open_scene
@@ -33,8 +33,8 @@ from_4_2_1 = pytest.mark.parametrize("profile", PROFILES[1:])
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Attempts follow each other without long pauses."""
-    monkeypatch.setattr("gateway.northbound.publisher._FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("gateway.northbound.publisher._LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("gateway.northbound.publisher._FIRST_RETRY_DELAY", 0.02)
+    monkeypatch.setattr("gateway.northbound.publisher._MAX_RETRY_DELAY", 0.1)
     monkeypatch.setattr("gateway.northbound.rate_limits._SLOWEST", 0.1)
 
 
@@ -57,7 +57,7 @@ def mqtt_of(scene: Scene) -> str:
 
 
 async def asides(scene: Scene):
-    return await scene.gateway.journal.asides(READER)
+    return await scene.gateway.journal.dead_letters(READER)
 
 
 async def two_charges(scene: Scene) -> None:
@@ -148,7 +148,7 @@ async def test_f3_hc_125_one_message_that_is_never_acknowledged_is_set_aside(pro
             Fault(act=Act.NO_ACK, contains='"soc_percent":7.0', times=None, stored=False)
         )
         await scene.charge("CP-1")
-        await wait_until(lambda: scene.gateway.journal._asides.get(READER))
+        await wait_until(lambda: scene.gateway.journal._dead_letters.get(READER))
         scene.board.faults.clear()
         del scene.said["CP-1"][6]
         await scene.all_told()
@@ -177,7 +177,7 @@ async def test_f4_hc_125_what_is_refused_each_time_is_set_aside_and_blocks_nobod
         )
         await scene.charge("CP-1")
         await scene.charge("CP-2")
-        await wait_until(lambda: len(scene.gateway.journal._asides.get(READER, ())) == 2)
+        await wait_until(lambda: len(scene.gateway.journal._dead_letters.get(READER, ())) == 2)
         for said in scene.said.values():
             del said[6]
         await scene.all_told(in_order=False)  # what is behind it does not wait
@@ -195,7 +195,7 @@ async def test_f4_hc_125_what_is_refused_and_closed_at_each_time_is_no_poison_pi
             Fault(act=Act.REFUSE, code=code, closes=True, contains='"soc_percent":7.0', times=None)
         )
         await two_charges(scene)
-        await wait_until(lambda: len(scene.gateway.journal._asides.get(READER, ())) == 2)
+        await wait_until(lambda: len(scene.gateway.journal._dead_letters.get(READER, ())) == 2)
         for said in scene.said.values():
             del said[6]
         await scene.all_told()
@@ -209,7 +209,7 @@ async def test_f1_hc_125_what_is_closed_at_each_time_without_a_word_is_no_poison
             Fault(act=Act.CLOSE, contains='"soc_percent":7.0', times=None, stored=False)
         )
         await two_charges(scene)
-        await wait_until(lambda: len(scene.gateway.journal._asides.get(READER, ())) == 2)
+        await wait_until(lambda: len(scene.gateway.journal._dead_letters.get(READER, ())) == 2)
         for said in scene.said.values():
             del said[6]
         await scene.all_told()
@@ -291,7 +291,7 @@ async def test_f6_hc_123_who_is_not_let_in_says_why_and_what_to_do_once(code, pr
             )
         assert TOKEN not in str(quiet_logs)
         assert mqtt_of(scene).startswith("behind: ")
-        assert respond("GET", "/readyz", scene.gateway.house)[0] == 200
+        assert respond("GET", "/readyz", scene.gateway.running)[0] == 200
         scene.board.faults.clear()
         await scene.all_told()
 
@@ -312,7 +312,7 @@ async def test_f6_a_wrong_token_is_one_line_and_not_one_for_each_attempt(quiet_l
 async def test_a_device_that_is_no_gateway_is_one_line_and_all_is_told_once_it_is(
     profile, impatient, quiet_logs, monkeypatch
 ):
-    monkeypatch.setattr("gateway.northbound.publisher._LASTED", 1.5)
+    monkeypatch.setattr("gateway.northbound.publisher._STABLE_AFTER", 1.5)
     async with open_scene(profile, gateway_flag=False) as scene:
         await scene.charge("CP-1")
         await wait_until(lambda: any("again" in log["event"] for log in quiet_logs))
@@ -371,8 +371,8 @@ async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_the_next_va
 async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_a_sign_of_life(
     profile, monkeypatch
 ):
-    monkeypatch.setattr("gateway.northbound.delivery._SIGN_EVERY", 0.8)
-    monkeypatch.setattr("gateway.northbound.delivery._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("gateway.northbound.delivery._KEEP_ALIVE_EVERY", 0.8)
+    monkeypatch.setattr("gateway.northbound.delivery._CHECK_EVERY", 0.1)
     async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await scene.all_told()
@@ -485,7 +485,7 @@ async def test_f12_signed_values_that_no_packet_can_hold_are_set_aside_and_the_r
 ):
     async with open_scene(profile) as scene:
         await signed_charge(scene, 30_000, 30_001, 30_002)
-        await wait_until(lambda: scene.gateway.journal._asides.get(READER))
+        await wait_until(lambda: scene.gateway.journal._dead_letters.get(READER))
         await scene.board.wait_for(
             lambda board: LOG in board.devices and board.devices[LOG].series("receipt")
         )
@@ -521,9 +521,9 @@ async def test_f12_an_answer_too_large_for_a_packet_is_an_error_to_who_asked():
 @pytest.mark.parametrize(
     "limits",
     [
-        RateLimits(messages="40:1", telemetry_messages="40:1"),
-        RateLimits(telemetry_data_points="100:1"),
-        RateLimits(telemetry_data_points="20:1"),
+        TenantLimits(messages="40:1", telemetry_messages="40:1"),
+        TenantLimits(telemetry_data_points="100:1"),
+        TenantLimits(telemetry_data_points="20:1"),
     ],
     ids=["messages", "points", "fewer points than a row has"],
 )
@@ -563,8 +563,8 @@ async def test_f14_a_device_that_is_long_in_coming_holds_nobody_up_for_good(prof
 @pytest.fixture
 def no_minute(monkeypatch):
     """What is put off is told again in seconds."""
-    monkeypatch.setattr("gateway.northbound.deferrals.MINUTE", 0.5)
-    monkeypatch.setattr("gateway.northbound.delivery._LOOK_EVERY", 0.2)
+    monkeypatch.setattr("gateway.northbound.deferrals.DEFERRAL_S", 0.5)
+    monkeypatch.setattr("gateway.northbound.delivery._CHECK_EVERY", 0.2)
 
 
 @from_4_2_1
@@ -576,7 +576,7 @@ async def test_f4_hc_125_what_the_server_fails_at_each_time_is_set_aside_in_the_
             Fault(act=Act.REFUSE, code=0x80, contains='"soc_percent":7.0', times=None)
         )
         await two_charges(scene)
-        await wait_until(lambda: len(scene.gateway.journal._asides.get(READER, ())) == 2)
+        await wait_until(lambda: len(scene.gateway.journal._dead_letters.get(READER, ())) == 2)
         for said in scene.said.values():
             del said[6]
         await scene.all_told(in_order=False)
@@ -593,7 +593,7 @@ async def test_f14_a_device_that_thingsboard_never_lets_in_blocks_no_other(
         await scene.all_told()  # CP-1, CP-1/1, CP-2, CP-2/1, the log
         async with scene.gateway.charger("CP-3") as third:
             await third.boot()
-            await wait_until(lambda: scene.gateway.journal._asides.get(READER))
+            await wait_until(lambda: scene.gateway.journal._dead_letters.get(READER))
         await scene.charge("CP-1", samples=3)
         scene.said.clear()
         scene.charges.clear()
@@ -652,7 +652,7 @@ async def test_whatever_comes_at_random_all_is_told(profile):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(two_charges, scene)
             for _ in range(5):
-                await wait_until(lambda: scene.gateway.house.north.connected)
+                await wait_until(lambda: scene.gateway.running.delivery.connected)
                 await trio.sleep(0.05)
                 scene.board.restart()
         await scene.all_told(in_order=False)
@@ -660,6 +660,8 @@ async def test_whatever_comes_at_random_all_is_told(profile):
 
 
 async def test_with_mqtt_3_1_1_all_is_told_as_long_as_nothing_is_refused():
-    async with open_scene(protocol="3.1.1", settings=Settings(north=NorthSettings())) as scene:
+    async with open_scene(
+        protocol="3.1.1", settings=AppSettings(northbound=NorthboundSettings())
+    ) as scene:
         await two_charges(scene)
         await scene.all_told()

@@ -15,14 +15,14 @@ import msgspec
 import trio
 
 from gateway.admin.server import respond
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.clock import milliseconds
 from gateway.domain.events import TransactionSettled
 from gateway.northbound.batching import TELEMETRY_TOPIC
 from gateway.northbound.mqtt import Broker, open_link
 from gateway.northbound.outbox import READER
-from gateway.northbound.publisher import TOPICS, NorthSettings
-from gateway.northbound.telemetry import rows
+from gateway.northbound.publisher import TOPICS, NorthboundSettings
+from gateway.northbound.telemetry import telemetry_rows
 from gateway.simulation.thingsboard import ThingsBoard
 
 from ..conftest import Gateway, open_gateway
@@ -56,7 +56,7 @@ class Scene:
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says."""
-        told: dict[str, Any] = json.loads(respond("GET", "/readyz", self.gateway.house)[2])
+        told: dict[str, Any] = json.loads(respond("GET", "/readyz", self.gateway.running)[2])
         return told
 
     def behind(self) -> int:
@@ -101,13 +101,13 @@ class Scene:
 
     def published(self, *, also_aside: bool = False) -> dict[Point, Any]:
         """All that the journal holds for ThingsBoard, but for what was set aside."""
-        known = self.gateway.journal._asides.get(READER, ())
+        known = self.gateway.journal._dead_letters.get(READER, ())
         asides = set() if also_aside else {aside.seq for aside in known}
         return {
             (row.device, key, row.ts): json.loads(_encoder.encode(value))
             for entry in self.gateway.journal._entries
             if entry.seq not in asides
-            for row in rows(entry.event, LOG)
+            for row in telemetry_rows(entry.event, LOG)
             if row.ts is not None
             for key, value in row.values.items()
         }
@@ -177,7 +177,7 @@ class Scene:
 async def open_scene(
     profile: str = "4.3",
     *,
-    settings: Settings | None = None,
+    settings: AppSettings | None = None,
     protocol: str = "5",
     journal: Any = None,
     board: ThingsBoard | None = None,
@@ -186,7 +186,9 @@ async def open_scene(
     """The real `run()` with a real link to a double of that version."""
     board = board or ThingsBoard(now=now, profile=profile, kept_messages=100_000, **how)
     many = not board.profile.ack_per_device
-    settings = settings or Settings(start_timeout=2, north=NorthSettings(many_devices=many))
+    settings = settings or AppSettings(
+        remote_start_timeout_s=2, northbound=NorthboundSettings(batch_devices=many)
+    )
     async with trio.open_nursery() as nursery:
         port = await nursery.start(board.serve_tcp)
         broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN, protocol=protocol)

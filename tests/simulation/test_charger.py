@@ -598,7 +598,7 @@ async def test_leaving_is_told_with_1000(autojump_clock):
 async def test_a_charge_point_gives_up_when_nobody_is_there(autojump_clock):
     central = CentralSystem()
     central.reachable = False
-    simulated = charger(central, sessions=1, first_patience_s=20)
+    simulated = charger(central, sessions=1, connect_timeout_s=20)
     await simulated.run()
     assert simulated.failures == ["CP: no connection: nobody there"]
     assert 20 <= trio.current_time() < 60

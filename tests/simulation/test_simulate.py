@@ -104,7 +104,7 @@ async def test_on_a_terminal_there_is_a_progress_bar(capsys, monkeypatch):
 async def test_nobody_there_is_one_line_and_exit_status_1(capsys):
     async with serving() as server:
         port = server.port
-    options = SimulateOptions(url=f"ws://127.0.0.1:{port}", chargers=2, patience_s=0.1)
+    options = SimulateOptions(url=f"ws://127.0.0.1:{port}", chargers=2, connect_timeout_s=0.1)
     assert await simulate(options, report=lambda _: None, handle_signals=False) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "SIM-000" in line

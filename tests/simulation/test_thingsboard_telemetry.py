@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from thingsboard_client import CONNECT, RPC, TELEMETRY, TS, open_client, row
 
-from gateway.simulation.thingsboard import RateLimits, Row, ThingsBoard
+from gateway.simulation.thingsboard import StoredRow, TenantLimits, ThingsBoard
 
 ATTRIBUTES = "v1/gateway/attributes"
 
@@ -233,7 +233,7 @@ async def test_attributes_are_stored_and_an_empty_object_is_fine():
 
 
 async def test_attributes_count_against_the_budget_as_telemetry_does():
-    board = ThingsBoard(gateway_rate_limits=RateLimits(telemetry_data_points="1:60"))
+    board = ThingsBoard(gateway_rate_limits=TenantLimits(telemetry_data_points="1:60"))
     async with open_client(board) as client:
         await client.greet("CP-1")
         assert await client.publish(ATTRIBUTES, {"CP-1": {"a": 1, "b": 2}}) == 0x97
@@ -369,9 +369,9 @@ async def test_rows_are_shown_and_a_slow_reader_misses_some_without_harm():
         await client.publish(TELEMETRY, {"CP-1": [row(a=1), row(TS + 1, a=2)]})
         await client.publish(ATTRIBUTES, {"CP-1": {"b": True}})
         assert [quick.receive_nowait() for _ in range(3)] == [
-            Row("CP-1", TS, {"a": 1}),
-            Row("CP-1", TS + 1, {"a": 2}),
-            Row("CP-1", 1_767_312_000_000, {"b": True}, is_attributes=True),
+            StoredRow("CP-1", TS, {"a": 1}),
+            StoredRow("CP-1", TS + 1, {"a": 2}),
+            StoredRow("CP-1", 1_767_312_000_000, {"b": True}, is_attributes=True),
         ]
         assert slow.receive_nowait().values == {"a": 1}
         with pytest.raises(trio.WouldBlock):

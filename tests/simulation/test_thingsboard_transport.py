@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from thingsboard_client import CONNECT, RPC, TELEMETRY, RawClient, open_client, row
 
-from gateway.simulation.thingsboard import Act, Fault, RateLimits, ThingsBoard
+from gateway.simulation.thingsboard import Act, Fault, TenantLimits, ThingsBoard
 
 
 def found(board) -> set[str]:
@@ -284,7 +284,7 @@ async def test_messages_in_flight_are_counted_and_more_than_100_are_a_violation(
 
 
 async def test_session_limits_are_told_from_3_8_on(autojump_clock):
-    limits = RateLimits(messages="100:1", telemetry_data_points="5000:60")
+    limits = TenantLimits(messages="100:1", telemetry_data_points="5000:60")
     question = {"method": "getSessionLimits", "params": {}}
     board = ThingsBoard(gateway_rate_limits=limits)
     async with open_client(board) as client:
@@ -302,7 +302,7 @@ async def test_session_limits_are_told_from_3_8_on(autojump_clock):
 
 
 async def test_the_rate_limit_is_told_and_then_the_connection_closes(autojump_clock):
-    board = ThingsBoard(gateway_rate_limits=RateLimits(telemetry_data_points="3:1,100:60"))
+    board = ThingsBoard(gateway_rate_limits=TenantLimits(telemetry_data_points="3:1,100:60"))
     async with open_client(board) as client:
         await client.greet("CP-1")
         assert await client.publish(TELEMETRY, {"CP-1": [row(a=1, b=2), row(ts=5, a=2)]}) == 0
@@ -315,7 +315,7 @@ async def test_the_rate_limit_is_told_and_then_the_connection_closes(autojump_cl
 
 
 async def test_each_device_of_a_batch_counts_and_connect_is_a_message_of_its_own_class():
-    limits = RateLimits(messages="2:60", telemetry_messages="1:60")
+    limits = TenantLimits(messages="2:60", telemetry_messages="1:60")
     board = ThingsBoard(gateway_rate_limits=limits)
     async with open_client(board) as client:
         await client.greet("CP-1", "CP-2")
@@ -326,7 +326,7 @@ async def test_each_device_of_a_batch_counts_and_connect_is_a_message_of_its_own
 
 
 async def test_an_old_server_closes_at_the_rate_limit_without_a_word():
-    board = ThingsBoard(profile="3.8", gateway_rate_limits=RateLimits(messages="1:60"))
+    board = ThingsBoard(profile="3.8", gateway_rate_limits=TenantLimits(messages="1:60"))
     async with open_client(board) as client:
         await client.greet("CP-1")
         await client.send(client.packet(CONNECT, {"device": "CP-2"}))

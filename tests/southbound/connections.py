@@ -9,11 +9,11 @@ from typing import Any
 
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.domain.events import ChargePointDisconnected
 from gateway.journal import JournalError
 from gateway.southbound.authentication import hash_password
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.server import SouthboundSettings
 from tests.memory_journal import MemoryJournal
 
 from ..conftest import Gateway
@@ -22,16 +22,16 @@ from ..fakes import FakeCharger
 HALF_AN_ANSWER = b'\x81\x32[3,"m"'  # what a clogged stream has room for
 
 
-def door(**settings: Any) -> Settings:
-    return Settings(door=DoorSettings(**settings))
+def southbound_settings(**settings: Any) -> AppSettings:
+    return AppSettings(southbound=SouthboundSettings(**settings))
 
 
-UNASKED = door(boot_wait=math.inf)
+UNASKED = southbound_settings(boot_wait_s=math.inf)
 """Nobody is asked how it is: what comes from the gateway is what a test is about."""
 
 
 def connected(gateway: Gateway, charge_point_id: str) -> Any:
-    return gateway.house.bus.fleet.about(charge_point_id).get("connected")
+    return gateway.running.bus.fleet.state_of(charge_point_id).get("connected")
 
 
 def reasons(gateway: Gateway, charge_point_id: str) -> list[str]:
@@ -78,8 +78,8 @@ class SlowJournal(MemoryJournal):
         self.held.set()
         self.fails = False
 
-    async def append(self, *events: Any, bookmark: Any = None) -> Any:
+    async def append(self, *events: Any, checkpoint: Any = None) -> Any:
         await self.held.wait()
         if self.fails:
             raise JournalError("the disk is full")
-        return await super().append(*events, bookmark=bookmark)
+        return await super().append(*events, checkpoint=checkpoint)

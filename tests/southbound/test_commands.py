@@ -11,13 +11,13 @@ import jsonschema_rs
 import pytest
 import trio
 
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.bus import EventBus, Overflow
 from gateway.domain.commands import Command
 from gateway.domain.events import CommandCarriedOut, TransactionSettled
 from gateway.domain.fleet import Fleet
-from gateway.observability.frame_tap import Tap
-from gateway.southbound.commands import Orders
+from gateway.observability.frame_tap import FrameTap
+from gateway.southbound.commands import CommandRunner
 from gateway.southbound.registry import Registry
 from tests.memory_journal import MemoryJournal
 
@@ -372,7 +372,7 @@ async def test_a_call_that_is_not_answered_times_out_and_the_next_is_sent(gatewa
         await charger.reply(late, status="Accepted")
         await charger.reply(unique_id, listVersion=5)
         assert (await operator.has_heard(2))[1] == {"listVersion": 5}
-        assert gateway.house.south.rejected["UnaskedAnswer"] == 1
+        assert gateway.running.connections.rejected_frames["UnaskedAnswer"] == 1
 
 
 async def test_the_time_to_answer_counts_from_the_sending(gateway, operator):
@@ -396,7 +396,7 @@ async def test_an_answer_that_comes_after_all_is_over_is_counted(gateway, operat
         await operator.has_heard()
         await charger.reply(unique_id, status="Accepted")
         await charger.ask("Heartbeat")
-        assert gateway.house.south.rejected["UnaskedAnswer"] == 1
+        assert gateway.running.connections.rejected_frames["UnaskedAnswer"] == 1
 
 
 async def test_of_two_answers_in_one_breath_the_first_counts(gateway, operator):
@@ -681,7 +681,7 @@ async def test_another_tags_start_elsewhere_is_not_the_one_that_was_ordered(gate
 @pytest.mark.parametrize("method", ["remoteStart", "setCharging"])
 async def test_a_start_on_another_connector_says_on_which(method):
     """The car is there, or connectors are counted otherwise."""
-    settings = Settings(default_id_tag="TAG")
+    settings = AppSettings(default_id_tag="TAG")
     async with open_gateway(settings=settings) as gateway, plugged(gateway) as charger:
         async with trio.open_nursery() as nursery:
             operator = Operator(gateway, nursery)
@@ -699,7 +699,7 @@ async def test_a_start_on_another_connector_says_on_which(method):
 async def test_a_refused_start_on_another_connector_says_on_which(operator, gateway):
     async with plugged(gateway) as charger:
         operator.order("CP-1/3", "remoteStart", {"idTag": "TAG"})
-        before = gateway.house.bus.fleet.devices
+        before = gateway.running.bus.fleet.devices
         assert "CP-1/3" not in before
         await trio.sleep(1)
         operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
@@ -846,7 +846,7 @@ async def test_another_connectors_stop_is_not_the_one_that_was_ordered(gateway, 
 
 async def test_a_remote_start_without_a_tag_takes_the_configured_one():
     async with (
-        open_gateway(settings=Settings(default_id_tag="HOUSE")) as gateway,
+        open_gateway(settings=AppSettings(default_id_tag="HOUSE")) as gateway,
         plugged(gateway) as charger,
         trio.open_nursery() as nursery,
     ):
@@ -887,7 +887,7 @@ async def test_a_remote_start_that_nothing_follows_times_out(gateway, operator):
         await operator.has_heard()
         assert operator.codes == ["Timeout"]
         assert 60 <= operator.times[0] - before < 61
-        assert gateway.house.bus.fleet.open_transaction("CP-1", 1) is None
+        assert gateway.running.bus.fleet.open_transaction("CP-1", 1) is None
 
 
 async def test_a_remote_stop_is_answered_with_its_receipt(gateway, operator):
@@ -936,7 +936,7 @@ async def test_a_remote_stop_of_one_who_is_away_is_not_connected(gateway, operat
 async def test_a_switch_starts_and_stops():
     """`setCharging` answers as the two do."""
     async with (
-        open_gateway(settings=Settings(default_id_tag="HOUSE")) as gateway,
+        open_gateway(settings=AppSettings(default_id_tag="HOUSE")) as gateway,
         plugged(gateway) as charger,
         trio.open_nursery() as nursery,
     ):
@@ -1023,8 +1023,8 @@ async def test_a_refused_start_does_not_outlast_what_a_slow_clock_says_next(gate
 async def test_an_order_to_a_connector_that_was_never_seen_tells_nothing_of_it():
     """As the prototype's `settest` may give, which means connector 1: telling would create it."""
     bus = EventBus(MemoryJournal(), Fleet())
-    orders = Orders(bus, Registry(), lambda: EPOCH, Tap(lambda: EPOCH))
-    with bus.subscribe(CommandCarriedOut, overflow=Overflow.FORGET) as heard:
+    orders = CommandRunner(bus, Registry(), lambda: EPOCH, FrameTap(lambda: EPOCH))
+    with bus.subscribe(CommandCarriedOut, overflow=Overflow.DROP_OLDEST) as heard:
         command = Command(
             charge_point_id="CP-1", connector_id=1, method="setCharging", params=False
         )

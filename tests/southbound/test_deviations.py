@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from gateway.domain import events
 from gateway.domain.redaction import LONGEST_TEXT
 from gateway.journal.codec import dump, load
-from gateway.northbound.telemetry import rows
+from gateway.northbound.telemetry import telemetry_rows
 from gateway.southbound.messages import (
     CENTRAL_SYSTEM_ACTIONS,
     CHARGE_POINT_ACTIONS,
     TRANSACTION_ACTIONS,
     FrameError,
-    InvalidAnswer,
+    InvalidResponse,
     Request,
     decode,
     read_result,
@@ -118,7 +118,7 @@ READ_AS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 def test_a_request_is_read_as_it_is_meant(action, payload, meant, where):
     read = request(action, payload)
     assert read.payload == meant
-    assert read.bent[0].partition(": ")[0] == where
+    assert read.deviations[0].partition(": ")[0] == where
 
 
 @pytest.mark.parametrize(("action", "payload", "meant", "where"), READ_AS)
@@ -153,14 +153,14 @@ def test_a_strict_gateway_says_what_it_always_said(payload, code):
 
 def test_no_words_about_a_deviation_repeat_a_value():
     payload = STATUS | {"info": "correct horse" * 9, "status": "battery", "vendorId": 4711}
-    told = "; ".join(request("StatusNotification", payload).bent)
+    told = "; ".join(request("StatusNotification", payload).deviations)
     assert not {"horse", "battery", "4711"} & set(told.replace(":", " ").split())
     assert "info: 117 characters, 50 are allowed" in told
 
 
 def test_of_many_deviations_the_first_are_told():
     read = request("Heartbeat", {f"k{number}": 1 for number in range(5_000)})
-    assert len(read.bent) == 10
+    assert len(read.deviations) == 10
 
 
 def test_a_field_spelled_otherwise_does_not_displace_the_one_that_is_spelled_right():
@@ -171,16 +171,16 @@ def test_a_field_spelled_otherwise_does_not_displace_the_one_that_is_spelled_rig
 def test_too_long_text_is_whole_in_the_journal_and_cut_for_thingsboard():
     boot = fact("BootNotification", BOOT | {"chargePointModel": "m" * 4_000})
     assert boot.model == "m" * 4_000
-    (row,) = rows(boot, "log")
+    (row,) = telemetry_rows(boot, "log")
     assert row.values["charger"]["model"] == "m" * (LONGEST_TEXT - 1) + "…"
     status = fact(
         "StatusNotification", STATUS | {"connectorId": 0, "info": "i" * 300, "status": "s" * 300}
     )
     assert (status.info, status.status) == ("i" * 300, "s" * 300)
-    (row,) = rows(status, "log")
+    (row,) = telemetry_rows(status, "log")
     assert [len(row.values[key]) for key in ("info", "status")] == [LONGEST_TEXT] * 2
     security = fact("SecurityEventNotification", {"type": "T", "techInfo": "t" * 300})
-    (row,) = rows(security, "log")
+    (row,) = telemetry_rows(security, "log")
     assert security.tech_info == "t" * 300
     assert len(row.values["security_event"]["tech_info"]) == LONGEST_TEXT
 
@@ -267,9 +267,9 @@ def test_an_answer_is_read_as_it_is_meant(action, payload, meant):
     assert [type(value) for value in answer.payload.values()] == [
         type(value) for value in meant.values()
     ]
-    assert answer.bent
+    assert answer.deviations
     if set(payload) <= set(schema_of(f"{action}Response")["properties"]):
-        with pytest.raises(InvalidAnswer) as caught:
+        with pytest.raises(InvalidResponse) as caught:
             read_result(action, payload, lenient=False)
         assert caught.value.payload is payload
 
@@ -289,7 +289,7 @@ def test_an_answer_is_read_as_it_is_meant(action, payload, meant):
     ],
 )
 def test_an_answer_that_cannot_be_read_keeps_its_payload(action, payload):
-    with pytest.raises(InvalidAnswer) as caught:
+    with pytest.raises(InvalidResponse) as caught:
         read_result(action, payload)
     assert caught.value.payload is payload
     assert "A" not in str(caught.value).replace(action, "").replace(KEYS, "")
@@ -299,11 +299,11 @@ def test_an_answer_that_cannot_be_read_keeps_its_payload(action, payload):
 def test_an_answer_without_a_payload_is_empty_where_it_may_be(action):
     answer = read_result(action, None)
     assert answer.payload == {}
-    assert answer.bent
-    with pytest.raises(InvalidAnswer):
+    assert answer.deviations
+    with pytest.raises(InvalidResponse):
         read_result(action, None, lenient=False)
     for needed in ("Reset", "UnlockConnector", "GetLocalListVersion"):
-        with pytest.raises(InvalidAnswer) as caught:
+        with pytest.raises(InvalidResponse) as caught:
             read_result(needed, None)
         assert caught.value.payload is None
 
@@ -519,6 +519,6 @@ def test_a_harmless_deviation_in_any_answer_is_read_and_means_the_same(action, b
         answer = read_result(action, message)
         if bend in MEANT_AS_BEFORE or bend is _null:
             assert answer.payload == json.loads(json.dumps(straight), parse_float=Decimal)
-        assert answer.bent or bend in (_empty, _as_number)
+        assert answer.deviations or bend in (_empty, _as_number)
 
     holds()

@@ -14,14 +14,14 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import gateway.southbound.driver_display as display_module
-from gateway.app import Settings
-from gateway.billing.driver_messages import Editor
+from gateway.app import AppSettings
+from gateway.billing.driver_messages import DisplayMessages
 from gateway.domain.events import TransactionSettled
 from gateway.southbound.driver_display import decimals_of
-from gateway.southbound.handlers import Rules
-from gateway.southbound.server import DoorSettings
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.server import SouthboundSettings
 
-from ..conftest import Gateway, book_of, open_gateway
+from ..conftest import Gateway, open_gateway, tariff_book_of
 from ..fakes import now, stamp
 
 HOUR = 3600
@@ -125,35 +125,35 @@ async def screen(gateway: Gateway, name: str = "CP-1", *, boot: bool = True, **h
 
 
 @pytest.fixture
-async def house():
+async def running():
     async with open_gateway(
-        settings=Settings(driver_display=True), book=book_of(PRICES)
+        settings=AppSettings(driver_display=True), tariff_book=tariff_book_of(PRICES)
     ) as gateway:
         yield gateway
 
 
-async def test_a_charge_is_shown_from_its_price_to_its_final_cost(house):
+async def test_a_charge_is_shown_from_its_price_to_its_final_cost(running):
     """5 kWh at 0.484, 0.605 for the session, then 20 min idle at 0.121, 10 of them free: 4.235."""
-    async with screen(house) as display:
+    async with screen(running) as display:
         charger = display.charger
         await charger.status("Preparing")
         await display.authorize()
-        await house.settled()
+        await running.settled()
         await charger.status("Charging")
         started_at = stamp()
         tx = await charger.start(meter_wh=1_000)
-        await house.settled()
+        await running.settled()
         await trio.sleep(HOUR)
         sampled_at = stamp()
         await charger.sample(tx, "6000")
-        await house.settled()
+        await running.settled()
         idle_at = stamp()
         await charger.status("SuspendedEV")
-        await house.settled()
+        await running.settled()
         assert display.names() == ["SetUserPrice", *["RunningCost"] * 3]
         await trio.sleep(1_200 - 0.5)
         await charger.stop(tx, meter_wh=6_000)
-        await house.settled()
+        await running.settled()
 
     assert display.asked == [
         (
@@ -222,28 +222,28 @@ async def test_drivers_are_shown_nothing_unless_it_is_switched_on(gateway):
     ],
     ids=["says no", "does not know", "refuses", "never answers"],
 )
-async def test_a_charge_point_without_a_display_is_asked_once_and_left_alone(house, how):
-    async with screen(house, **how) as display:
+async def test_a_charge_point_without_a_display_is_asked_once_and_left_alone(running, how):
+    async with screen(running, **how) as display:
         await trio.sleep(60)
         await display.charger.boot()
         await display.authorize()
         tx = await display.charger.start(meter_wh=0)
         await trio.sleep(60)
         await display.charger.stop(tx, meter_wh=100)
-        await house.settled()
+        await running.settled()
     assert (len(display.asked), display.shown) == (1, [])
 
 
-async def test_a_message_never_overtakes_the_answer_to_what_it_is_about(house):
-    async with screen(house) as display:
+async def test_a_message_never_overtakes_the_answer_to_what_it_is_about(running):
+    async with screen(running) as display:
         await display.authorize()
-        await house.settled()
+        await running.settled()
         tx = await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         await display.charger.sample(tx, "10")
-        await house.settled()
+        await running.settled()
         await display.charger.stop(tx, meter_wh=100)
-        await house.settled()
+        await running.settled()
     assert display.order == [
         *("answer", "GetConfiguration"),
         *("answer", "SetUserPrice"),
@@ -253,36 +253,36 @@ async def test_a_message_never_overtakes_the_answer_to_what_it_is_about(house):
     ]
 
 
-async def test_only_the_newest_cost_follows_one_that_is_not_answered_yet(house):
-    async with screen(house) as display:
+async def test_only_the_newest_cost_follows_one_that_is_not_answered_yet(running):
+    async with screen(running) as display:
         tx = await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         display.gate = trio.Event()
         for register in ("1000", "2000", "3000"):
             await trio.sleep(1)
             await display.charger.sample(tx, register)
-            await house.settled()
+            await running.settled()
         assert [data["meterValue"] for _, data in display.shown] == [0, 1_000]
         display.gate.set()
-        await house.settled()
+        await running.settled()
     assert [data["meterValue"] for _, data in display.shown] == [0, 1_000, 3_000]
 
 
-async def test_a_final_cost_takes_the_place_of_running_costs_that_wait(house):
-    async with screen(house) as display:
+async def test_a_final_cost_takes_the_place_of_running_costs_that_wait(running):
+    async with screen(running) as display:
         tx = await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         display.gate = trio.Event()
         for register in ("1000", "2000"):
             await trio.sleep(1)
             await display.charger.sample(tx, register)
-            await house.settled()
+            await running.settled()
         await display.charger.stop(tx, meter_wh=3_000)
-        await house.settled()
+        await running.settled()
         other = await display.charger.start(meter_wh=0, connector=2)
-        await house.settled()
+        await running.settled()
         display.gate.set()
-        await house.settled()
+        await running.settled()
     assert [(name, data["transactionId"]) for name, data in display.shown] == [
         ("RunningCost", tx),
         ("RunningCost", tx),
@@ -291,64 +291,64 @@ async def test_a_final_cost_takes_the_place_of_running_costs_that_wait(house):
     ]
 
 
-async def test_a_price_that_comes_too_late_is_not_shown(house):
-    async with screen(house, boot=False, gate=trio.Event()) as display:
+async def test_a_price_that_comes_too_late_is_not_shown(running):
+    async with screen(running, boot=False, gate=trio.Event()) as display:
         await display.charger.boot()
         await display.authorize("tag")
         await display.charger.start(meter_wh=0, tag="TAG")
-        await house.settled()
+        await running.settled()
         assert display.shown == []
         display.gate.set()
-        await house.settled()
+        await running.settled()
     assert display.names() == ["RunningCost"]
 
 
 async def test_who_may_not_charge_is_shown_no_price():
-    rules = Rules(tags=attrs.evolve(Rules().tags, accept_unknown=False))
-    settings = Settings(driver_display=True, door=DoorSettings(rules=rules))
+    rules = HandlerSettings(tags=attrs.evolve(HandlerSettings().tags, accept_unknown=False))
+    settings = AppSettings(driver_display=True, southbound=SouthboundSettings(handlers=rules))
     async with open_gateway(settings=settings) as gateway, screen(gateway) as display:
         await display.authorize()
         await gateway.settled()
         assert display.shown == []
 
 
-async def test_no_price_is_shown_where_every_connector_is_taken(house):
+async def test_no_price_is_shown_where_every_connector_is_taken(running):
     """Who shows a tag then wants to stop."""
-    async with screen(house) as display:
+    async with screen(running) as display:
         await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         await display.authorize()
-        await house.settled()
+        await running.settled()
     assert display.names() == ["RunningCost"]
 
 
 @pytest.mark.parametrize("how", [{"status": "UnknownVendorId"}, {"refusal": "NotSupported"}])
-async def test_a_display_that_does_not_know_us_is_dark_until_the_next_connection(house, how):
-    async with screen(house) as display:
+async def test_a_display_that_does_not_know_us_is_dark_until_the_next_connection(running, how):
+    async with screen(running) as display:
         for name, value in how.items():
             setattr(display, name, value)
         tx = await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         await display.charger.sample(tx, "1000")
-        await house.settled()
+        await running.settled()
         assert display.names() == ["RunningCost"]
-    async with screen(house) as display:
+    async with screen(running) as display:
         await display.charger.sample(tx, "2000")
-        await house.settled()
+        await running.settled()
         assert display.names() == ["RunningCost"]
 
 
-async def test_a_display_that_rejects_one_message_gets_the_next(house):
-    async with screen(house, status="Rejected") as display:
+async def test_a_display_that_rejects_one_message_gets_the_next(running):
+    async with screen(running, status="Rejected") as display:
         tx = await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         await display.charger.sample(tx, "1000")
-        await house.settled()
+        await running.settled()
     assert display.names() == ["RunningCost"] * 2
 
 
-async def test_a_display_that_never_answers_slows_no_answer_and_no_command_after_it(house):
-    async with screen(house) as display:
+async def test_a_display_that_never_answers_slows_no_answer_and_no_command_after_it(running):
+    async with screen(running) as display:
         display.gate = trio.Event()
         began = trio.current_time()
         tx = await display.charger.start(meter_wh=0)
@@ -358,11 +358,11 @@ async def test_a_display_that_never_answers_slows_no_answer_and_no_command_after
         await trio.sleep(60)  # it is given up, and not asked again
         assert len(display.shown) == 1
         await display.charger.sample(tx, "1000")
-        await house.settled()
+        await running.settled()
         assert len(display.shown) == 1
 
 
-async def test_what_was_charged_offline_is_not_shown(house):
+async def test_what_was_charged_offline_is_not_shown(running):
     """Start, reading and stop of an hour, delivered three hours later."""
     begun = now()
     await trio.sleep(4 * HOUR)
@@ -370,29 +370,29 @@ async def test_what_was_charged_offline_is_not_shown(house):
     def at(hours: float) -> str:
         return (begun + timedelta(hours=hours)).isoformat()
 
-    async with screen(house) as display:
+    async with screen(running) as display:
         ask = display.charger.ask
         reply = await ask(
             "StartTransaction", connectorId=1, idTag="TAG", meterStart=0, timestamp=at(0)
         )
         tx = reply["transactionId"]
         value = [{"timestamp": at(0.5), "sampledValue": [{"value": "500"}]}]
-        await house.settled()
+        await running.settled()
         await ask("MeterValues", connectorId=1, transactionId=tx, meterValue=value)
-        await house.settled()
+        await running.settled()
         await ask("StopTransaction", transactionId=tx, meterStop=1_000, timestamp=at(1))
-        await house.settled()
-        assert len(house.events(TransactionSettled)) == 1
+        await running.settled()
+        assert len(running.events(TransactionSettled)) == 1
         assert display.shown == []
         await display.charger.start(meter_wh=1_000)
-        await house.settled()
+        await running.settled()
         assert display.names() == ["RunningCost"]
 
 
-async def test_a_transaction_that_only_began_offline_gets_its_final_cost(house):
+async def test_a_transaction_that_only_began_offline_gets_its_final_cost(running):
     begun = now()
     await trio.sleep(600)
-    async with screen(house) as display:
+    async with screen(running) as display:
         reply = await display.charger.ask(
             "StartTransaction",
             connectorId=1,
@@ -402,25 +402,25 @@ async def test_a_transaction_that_only_began_offline_gets_its_final_cost(house):
         )
         await trio.sleep(HOUR)
         await display.charger.sample(reply["transactionId"], "900")
-        await house.settled()
+        await running.settled()
         await display.charger.stop(reply["transactionId"], meter_wh=1_000)
-        await house.settled()
+        await running.settled()
     assert display.names() == ["RunningCost", "FinalCost"]
 
 
-async def test_an_end_that_was_only_concluded_is_not_shown(house):
+async def test_an_end_that_was_only_concluded_is_not_shown(running):
     """The next start shows that the one before has ended; its driver has left."""
-    async with screen(house) as display:
+    async with screen(running) as display:
         await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         await display.charger.start(meter_wh=1_000, tag="NEXT")
-        await house.settled()
-        assert len(house.events(TransactionSettled)) == 1
+        await running.settled()
+        assert len(running.events(TransactionSettled)) == 1
     assert display.names() == ["RunningCost", "RunningCost"]
 
 
-async def test_a_charge_point_that_reconnects_without_booting_is_asked_all_the_same(house):
-    async with screen(house, boot=False) as display:
+async def test_a_charge_point_that_reconnects_without_booting_is_asked_all_the_same(running):
+    async with screen(running, boot=False) as display:
         await display.charger.ask("Heartbeat")
         await trio.sleep(5)
         assert display.asked == []
@@ -432,50 +432,53 @@ async def test_a_charge_point_that_reconnects_without_booting_is_asked_all_the_s
 
 
 async def test_a_charge_point_that_waits_for_approval_is_not_asked():
-    settings = Settings(driver_display=True, door=DoorSettings(rules=Rules(pending=True)))
+    settings = AppSettings(
+        driver_display=True,
+        southbound=SouthboundSettings(handlers=HandlerSettings(pending_unknown=True)),
+    )
     async with open_gateway(settings=settings) as gateway, screen(gateway) as display:
         await trio.sleep(120)
         assert display.asked == []
 
 
-async def test_nothing_is_kept_for_a_charge_point_that_left(house):
-    async with screen(house) as display:
+async def test_nothing_is_kept_for_a_charge_point_that_left(running):
+    async with screen(running) as display:
         tx = await display.charger.start(meter_wh=0)
-        await house.settled()
+        await running.settled()
         display.gate = trio.Event()
         await display.charger.sample(tx, "1000")
-        await house.settled()
+        await running.settled()
         await display.charger.sample(tx, "2000")
-        await house.settled()
+        await running.settled()
         assert len(display.shown) == 2
-    await house.settled()
-    async with screen(house) as display:
+    await running.settled()
+    async with screen(running) as display:
         await trio.sleep(60)
         assert display.shown == []
         await display.charger.sample(tx, "3000")
-        await house.settled()
+        await running.settled()
     assert [data["meterValue"] for _, data in display.shown] == [3_000]
 
 
-async def test_a_replaced_connection_shows_nothing_more(house):
-    async with screen(house) as old:
+async def test_a_replaced_connection_shows_nothing_more(running):
+    async with screen(running) as old:
         tx = await old.charger.start(meter_wh=0)
-        await house.settled()
-        async with screen(house) as new:
+        await running.settled()
+        async with screen(running) as new:
             await new.charger.sample(tx, "1000")
-            await house.settled()
+            await running.settled()
             assert (old.names(), new.names()) == (["RunningCost"], ["RunningCost"])
 
 
 @pytest.mark.parametrize(
     ("where", "what", "told"),
     [
-        (Editor, "message", "display not used"),
-        (display_module, "told_afterwards", "display not served"),
+        (DisplayMessages, "message", "display not used"),
+        (display_module, "happened_offline", "display not served"),
     ],
 )
 async def test_a_fault_of_ours_with_one_display_concerns_no_other(
-    house, monkeypatch, quiet_logs, where, what, told
+    running, monkeypatch, quiet_logs, where, what, told
 ):
     sound_one = getattr(where, what)
 
@@ -485,41 +488,41 @@ async def test_a_fault_of_ours_with_one_display_concerns_no_other(
         return sound_one(*args)
 
     monkeypatch.setattr(where, what, faulty)
-    async with screen(house, "CP-1") as sound, screen(house, "CP-2") as broken:
+    async with screen(running, "CP-1") as sound, screen(running, "CP-2") as broken:
         for display in (broken, sound):
             tx = await display.charger.start(meter_wh=0)
-            await house.settled()
+            await running.settled()
             await display.charger.sample(tx, "1000")
-            await house.settled()
+            await running.settled()
         assert (sound.names(), broken.names()) == (["RunningCost"] * 2, [])
     assert {line["event"] for line in quiet_logs if line["log_level"] == "error"} == {told}
 
 
-async def test_the_oldest_of_very_many_messages_make_room(house):
-    async with screen(house, gate=trio.Event()) as display:
+async def test_the_oldest_of_very_many_messages_make_room(running):
+    async with screen(running, gate=trio.Event()) as display:
         for connector in range(1, 41):
             await display.charger.start(meter_wh=0, connector=connector)
-        await house.settled()
+        await running.settled()
         display.gate.set()
-        await house.settled()
+        await running.settled()
     assert [data["transactionId"] for _, data in display.shown] == list(range(9, 41))
 
 
-async def test_a_message_gives_way_where_too_many_commands_wait(house):
-    async with screen(house) as display:
+async def test_a_message_gives_way_where_too_many_commands_wait(running):
+    async with screen(running) as display:
         display.gate = trio.Event()
-        session = house.house.registry.session("CP-1")
+        session = running.running.registry.connection("CP-1")
         async with trio.open_nursery() as commands:
             for _ in range(20):
                 commands.start_soon(session.call, "ClearCache", {})
             tx = await display.charger.start(meter_wh=0)
-            await house.settled()
+            await running.settled()
             commands.cancel_scope.cancel()
         display.gate.set()
-        await house.settled()
+        await running.settled()
         assert display.shown == []
         await display.charger.sample(tx, "1000")
-        await house.settled()
+        await running.settled()
     assert display.names() == ["RunningCost"]
 
 
@@ -538,9 +541,9 @@ async def test_connectors_that_are_priced_differently_are_told_apart():
         ],
         "time_zone": "Europe/Amsterdam",
     }
-    settings = Settings(driver_display=True)
+    settings = AppSettings(driver_display=True)
     async with (
-        open_gateway(settings=settings, book=book_of(prices)) as gateway,
+        open_gateway(settings=settings, tariff_book=tariff_book_of(prices)) as gateway,
         screen(gateway) as display,
     ):
         await display.charger.status("Available", connector=1)
@@ -556,13 +559,13 @@ async def test_connectors_that_are_priced_differently_are_told_apart():
     ]
 
 
-async def test_a_house_that_closes_does_not_wait_for_a_display(house):
-    async with screen(house) as display:
+async def test_a_house_that_closes_does_not_wait_for_a_display(running):
+    async with screen(running) as display:
         display.gate = trio.Event()
         await display.charger.start(meter_wh=0)
         await wait_all_tasks_blocked()
         began = trio.current_time()
-        house.stop.set()
+        running.stop.set()
         await display.charger.closed.wait()
         assert trio.current_time() - began < 1
 

@@ -97,7 +97,7 @@ async def test_an_offence_is_counted_but_not_told_each_time(gateway):
         await charger.send("garbage")
         await charger.ask("Heartbeat")
         assert [event.total for event in gateway.events(FramesRejected)] == [1, 51]
-        assert gateway.house.south.rejected["FormationViolation"] == 51
+        assert gateway.running.connections.rejected_frames["FormationViolation"] == 51
 
 
 async def test_a_start_retried_on_a_new_connection_is_the_same_transaction(gateway):

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gateway.domain.events import ChargePointConnected
-from gateway.southbound.handlers import Desk
+from gateway.southbound.handlers import RequestHandlers
 
 from ..conftest import open_gateway
 from ..fakes import Refused
@@ -18,11 +18,11 @@ from .connections import (
     HALF_AN_ANSWER,
     UNASKED,
     connected,
-    door,
     faults_of_ours,
     others,
     reasons,
     serves,
+    southbound_settings,
 )
 from .raw_websocket import (
     BINARY,
@@ -60,7 +60,7 @@ async def test_a_bug_of_ours_is_an_internal_error_to_that_charge_point_only(
     async def broken(self, request):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(Desk, "_boot", broken)
+    monkeypatch.setattr(RequestHandlers, "on_boot_notification", broken)
     async with gateway.charger("OTHER") as other, gateway.charger("CP-1") as charger:
         with pytest.raises(Refused) as caught:
             await charger.boot()
@@ -84,7 +84,7 @@ async def test_a_bug_in_a_transaction_message_ends_the_connection_without_an_ans
         async with gateway.charger("CP-1") as charger:
             await charger.boot()
             with monkeypatch.context() as patched:
-                patched.setattr(Desk, "_fact", broken)
+                patched.setattr(RequestHandlers, "_event_of", broken)
                 with pytest.raises(ConnectionError):
                     await charger.ask(action)
         async with gateway.charger("CP-1") as charger:
@@ -132,7 +132,7 @@ async def test_half_a_frame_is_never_followed_by_another(until):
 async def test_a_call_that_is_given_up_half_sent_ends_the_connection(gateway):
     """Its asker is cancelled, which the connection would outlive with half a frame on the wire."""
     async with others(gateway), opened(gateway, "CP-1", clogged=True) as peer:
-        session = gateway.house.registry.session("CP-1")
+        session = gateway.running.registry.connection("CP-1")
         with trio.move_on_after(1):
             await session.call("ClearCache", {})
         assert await peer.end() == b'\x81\x18[2,"g1'
@@ -149,7 +149,7 @@ async def test_a_call_that_is_given_up_half_sent_ends_the_connection(gateway):
     ],
 )
 async def test_a_refused_handshake_ends_the_stream_at_once(path, headers, status):
-    settings = door(passwords={"CP-2": "no hash of anything"})
+    settings = southbound_settings(passwords={"CP-2": "no hash of anything"})
     async with open_gateway(settings=settings) as gateway, dial(gateway) as peer:
         before = trio.current_time()
         response = await peer.upgrade(path, *headers)
@@ -250,7 +250,7 @@ async def test_many_who_say_nothing_do_not_keep_others_out(gateway):
 
 
 async def test_beyond_the_most_connections_nobody_is_let_in():
-    async with open_gateway(settings=door(most_connections=1)) as gateway:
+    async with open_gateway(settings=southbound_settings(max_connections=1)) as gateway:
         async with gateway.charger("CP-1") as charger:
             async with dial(gateway) as peer:
                 assert await peer.end() == b""

@@ -13,7 +13,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.metrics import render
-from gateway.app import Settings
+from gateway.app import AppSettings
 from gateway.cli.replay import replay
 from gateway.domain.events import (
     ChargePointBooted,
@@ -26,12 +26,12 @@ from gateway.domain.events import (
     TransactionStopped,
 )
 from gateway.domain.redaction import LONGEST_TEXT
-from gateway.northbound.telemetry import rows
-from gateway.southbound.server import DoorSettings
+from gateway.northbound.telemetry import telemetry_rows
+from gateway.southbound.server import SouthboundSettings
 
 from ..conftest import open_gateway
 from ..fakes import EPOCH, Refused
-from .connections import door
+from .connections import southbound_settings
 from .raw_websocket import OCPP, dial
 
 FIELD = json.loads((Path(__file__).parents[1] / "data" / "field-frames.json").read_text())
@@ -45,7 +45,7 @@ def read_by_thingsboard(gateway) -> Any:
 
 
 def counted(gateway, name: str = DEVIATIONS) -> float:
-    for family in text_string_to_metric_families(render(gateway.house).decode()):
+    for family in text_string_to_metric_families(render(gateway.running).decode()):
         for sample in family.samples:
             if sample.name == name:
                 return sample.value
@@ -353,7 +353,7 @@ async def test_a_password_in_an_answer_that_is_not_json_is_hidden(gateway):
 
 
 async def test_a_strict_gateway_reads_no_answer_leniently():
-    settings = Settings(door=DoorSettings(lenient=False))
+    settings = AppSettings(southbound=SouthboundSettings(lenient=False))
     async with (
         open_gateway(settings=settings) as gateway,
         asking(gateway, "Reset", {"type": "Soft"}) as (charger, unique_id, heard),
@@ -367,7 +367,7 @@ async def test_a_strict_gateway_reads_no_answer_leniently():
 
 async def test_a_trace_says_what_of_a_frame_breaks_the_schema(gateway):
     async with asking(gateway, "Reset", {"type": "Soft"}) as (charger, unique_id, _):
-        gateway.house.tap.trace("CP-1", 60)
+        gateway.running.frame_tap.start_trace("CP-1", 60)
         await charger.ask("Heartbeat", beyond=1)
         await charger.send([3, unique_id, {"status": "accepted"}])
         await trio.sleep(1)
@@ -402,7 +402,7 @@ async def test_each_connection_counts_from_one(gateway):
     assert [event.total for event in gateway.events(SchemaDeviated)] == [1, 1]
     (event, _) = gateway.events(SchemaDeviated)
     assert (event.action, event.what) == ("Heartbeat", "beyond: an unknown field")
-    (row,) = rows(event, "log")
+    (row,) = telemetry_rows(event, "log")
     assert (row.device, row.values) == ("CP-1", {"schema_deviations": 1})
 
 
@@ -445,7 +445,7 @@ async def test_a_call_that_is_not_json_is_answered_and_the_connection_serves_on(
     ],
 )
 async def test_a_refused_subprotocol_is_named_as_it_was_asked_for(quiet_logs, header, told):
-    settings = door(require_subprotocol=True)
+    settings = southbound_settings(require_subprotocol=True)
     async with open_gateway(settings=settings) as gateway, dial(gateway) as peer:
         response = await peer.upgrade("/ocpp/CP-1", header)
     assert response.status == 400

@@ -10,13 +10,13 @@ import pytest
 import trio
 
 from gateway.domain.events import ChargePointConnected
-from gateway.southbound.handlers import Rules
-from gateway.southbound.handshake_limiter import Arrivals
+from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.handshake_limiter import HandshakeLimiter
 from gateway.southbound.tcp import address_of, tune
-from gateway.southbound.throttle import Pace
+from gateway.southbound.throttle import Throttle
 
 from ..conftest import open_gateway
-from .connections import UNASKED, connected, door, others, reasons, serves
+from .connections import UNASKED, connected, others, reasons, serves, southbound_settings
 from .raw_websocket import (
     OCPP,
     PING,
@@ -70,7 +70,7 @@ async def test_a_flood_is_slowed_and_counted(gateway, quiet_logs, flood):
         took = trio.current_time() - began
         # It is read 4 KiB at a time, and the last of them is not waited for.
         assert (5_000 - BURST - 700) / RATE < took < 5_000 / RATE * 1.1
-        assert 3_900 < gateway.house.south.throttled <= 5_002
+        assert 3_900 < gateway.running.connections.throttled_frames <= 5_002
         assert reasons(gateway, "CP-1") == []
     slowed = [log for log in quiet_logs if "slowed" in log["event"]]
     assert [(log["charge_point"], log["frames_per_s"]) for log in slowed] == [("CP-1", 200)]
@@ -104,7 +104,7 @@ async def test_what_was_queued_in_an_outage_goes_through_at_once(gateway):
         answered = [(await peer.message())[1] for _ in queued]
         assert trio.current_time() - began < 0.1
     assert answered == [str(n) for n in range(500)]
-    assert gateway.house.south.throttled == 0
+    assert gateway.running.connections.throttled_frames == 0
 
 
 async def test_who_keeps_to_the_pace_is_never_slowed(gateway):
@@ -115,7 +115,7 @@ async def test_who_keeps_to_the_pace_is_never_slowed(gateway):
             await peer.message()
             assert trio.current_time() == asked
             await trio.sleep(0.01)
-    assert gateway.house.south.throttled == 0
+    assert gateway.running.connections.throttled_frames == 0
 
 
 async def test_a_ping_in_a_flood_waits_for_no_more_than_what_the_kernel_holds(gateway):
@@ -155,16 +155,16 @@ async def test_a_stop_does_not_wait_for_who_is_slowed(gateway):
 
 def test_a_pace_is_a_rate_and_what_five_seconds_of_it_come_to():
     held: list[int] = []
-    pace = Pace(10, held.append, "CP-1")
+    pace = Throttle(10, held.append, "CP-1")
     for _ in range(50):
         pace.count()
-    assert pace.pause_until(100.0, 0) is None
+    assert pace.resume_at(100.0, 0) is None
     pace.count()
-    assert pace.pause_until(100.0, 0) == pytest.approx(100.1)
+    assert pace.resume_at(100.0, 0) == pytest.approx(100.1)
     assert held == [1]
-    assert pace.pause_until(100.1, 0) is None  # it has waited
-    assert pace.pause_until(200.0, 50 * 8_192) is None  # a long rest, and a long message
-    assert pace.pause_until(200.0, 8_192) == pytest.approx(200.1)
+    assert pace.resume_at(100.1, 0) is None  # it has waited
+    assert pace.resume_at(200.0, 50 * 8_192) is None  # a long rest, and a long message
+    assert pace.resume_at(200.0, 8_192) == pytest.approx(200.1)
 
 
 # --- who never reads -----------------------------------------------------------------------------
@@ -181,7 +181,7 @@ async def test_who_never_reads_is_not_read_either_and_is_closed(flood, within):
     An answer that does not leave ends the connection after 10 s; a pong that does not leave is
     found out once our own ping, after 30 s, does not leave either.
     """
-    settings = door(boot_wait=math.inf, frames_per_second=100_000)
+    settings = southbound_settings(boot_wait_s=math.inf, max_messages_per_s=100_000)
     async with open_gateway(settings=settings) as gateway, others(gateway) as other:
         pipe, back = NarrowPipe(4_096), NarrowPipe(300)
         pair = (trio.StapledStream(pipe, back), trio.StapledStream(back, pipe))
@@ -229,7 +229,9 @@ async def test_orders_to_who_never_reads_are_bounded_and_fail():
 
 async def test_two_hundred_frames_that_trickle_in_starve_nobody():
     """HC-145: a byte a second each, inside a frame; the silence ends them all."""
-    settings = door(rules=Rules(heartbeat_interval=5), boot_wait=math.inf)
+    settings = southbound_settings(
+        handlers=HandlerSettings(heartbeat_interval_s=5), boot_wait_s=math.inf
+    )
     data = call("BootNotification", chargePointVendor="slow", chargePointModel="x" * 20)
     async with open_gateway(settings=settings) as gateway, AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(opened(gateway, f"SLOW-{n}")) for n in range(200)]
@@ -258,7 +260,10 @@ async def test_two_hundred_frames_that_trickle_in_starve_nobody():
 
 async def test_of_too_many_unfinished_handshakes_the_oldest_makes_room(quiet_logs):
     """HC-24: an address holds no more of them, and yet whoever asks from there gets in."""
-    async with open_gateway(settings=door(most_arriving=3)) as gateway, AsyncExitStack() as stack:
+    async with (
+        open_gateway(settings=southbound_settings(max_handshakes_per_address=3)) as gateway,
+        AsyncExitStack() as stack,
+    ):
         before = trio.current_time()
         silent = [await stack.enter_async_context(dial(gateway)) for _ in range(10)]
         for peer in silent[:7]:
@@ -275,50 +280,53 @@ async def test_of_too_many_unfinished_handshakes_the_oldest_makes_room(quiet_log
         await trio.sleep(6)
         for peer in silent[8:]:
             assert await peer.end() == b""
-        assert gateway.house.south.unfinished == 10
+        assert gateway.running.connections.unfinished_handshakes == 10
     assert [log for log in quiet_logs if log["log_level"] in ("warning", "error")] == []
 
 
 async def test_whoever_has_finished_a_handshake_is_counted_no_more():
-    async with open_gateway(settings=door(most_arriving=3)) as gateway, AsyncExitStack() as stack:
+    async with (
+        open_gateway(settings=southbound_settings(max_handshakes_per_address=3)) as gateway,
+        AsyncExitStack() as stack,
+    ):
         for number in range(10):
             charger = await stack.enter_async_context(gateway.charger(f"CP-{number}"))
             assert await serves(charger)
         assert len(gateway.events(ChargePointConnected)) == 10
-        assert gateway.house.south.unfinished == 0
+        assert gateway.running.connections.unfinished_handshakes == 0
 
 
 async def test_addresses_do_not_take_each_others_places():
-    arrivals = Arrivals(2, 10.0)
-    with arrivals.arriving("a") as first, arrivals.arriving("b") as other:
-        with arrivals.arriving("a"), arrivals.arriving("a"):
+    arrivals = HandshakeLimiter(2, 10.0)
+    with arrivals.handshake("a") as first, arrivals.handshake("b") as other:
+        with arrivals.handshake("a"), arrivals.handshake("a"):
             assert first.cancel_called
         assert not other.cancel_called
-        with arrivals.arriving("b"):
+        with arrivals.handshake("b"):
             assert not other.cancel_called
     assert arrivals._by_address == {}
 
 
 async def test_a_request_that_waits_for_its_answer_also_makes_room_but_not_at_a_stop():
-    arrivals = Arrivals(1, 10.0)
-    with arrivals.arriving("a") as first:
+    arrivals = HandshakeLimiter(1, 10.0)
+    with arrivals.handshake("a") as first:
         await trio.sleep(9)
-        arrivals.heard(first)
-        arrivals.dismiss_silent()
+        arrivals.request_received(first)
+        arrivals.cancel_silent()
         assert not first.cancel_called
         assert first.deadline == trio.current_time() + 10
-        with arrivals.arriving("a") as second:
+        with arrivals.handshake("a") as second:
             assert first.cancel_called
-            arrivals.dismiss_silent()
+            arrivals.cancel_silent()
             assert second.cancel_called
 
 
 async def test_who_has_asked_makes_room_after_those_who_have_not():
     """Passwords take a while to be checked: those in that queue mean it, and the silent do not."""
-    arrivals = Arrivals(2, 10.0)
-    with arrivals.arriving("A") as asked:
-        arrivals.heard(asked)
-        with arrivals.arriving("A") as silent, arrivals.arriving("A") as newcomer:
+    arrivals = HandshakeLimiter(2, 10.0)
+    with arrivals.handshake("A") as asked:
+        arrivals.request_received(asked)
+        with arrivals.handshake("A") as silent, arrivals.handshake("A") as newcomer:
             assert (asked.cancel_called, silent.cancel_called) == (False, True)
             assert not newcomer.cancel_called
 
@@ -333,7 +341,7 @@ async def test_many_from_one_address_who_mean_it_all_get_in():
             peers.append(peer)
         for peer in peers:
             assert (await peer.response()).status == 101
-        assert gateway.house.south.unfinished == 0
+        assert gateway.running.connections.unfinished_handshakes == 0
 
 
 # --- what the kernel does ------------------------------------------------------------------------

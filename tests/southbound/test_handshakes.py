@@ -11,11 +11,11 @@ from gateway.domain.events import (
     ConnectorStatusChanged,
     MeterSampled,
 )
-from gateway.southbound.handlers import Rules
+from gateway.southbound.handlers import HandlerSettings
 
 from ..conftest import open_gateway
 from ..fakes import Refused
-from .connections import HASH, PASSWORD, authorization, door, serves
+from .connections import HASH, PASSWORD, authorization, serves, southbound_settings
 from .raw_websocket import OCPP, call, dial, request, until
 
 # --- which protocol, and who ---------------------------------------------------------------------
@@ -55,7 +55,7 @@ async def test_a_charge_point_without_ocpp_1_6_is_refused_before_the_upgrade(
 
 
 async def test_a_subprotocol_may_be_required():
-    async with open_gateway(settings=door(require_subprotocol=True)) as gateway:
+    async with open_gateway(settings=southbound_settings(require_subprotocol=True)) as gateway:
         async with dial(gateway) as peer:
             response = await peer.upgrade("/ocpp/CP-1")
             assert response.status == 400
@@ -71,7 +71,7 @@ async def test_an_empty_list_of_subprotocols_names_none(gateway, header):
         response = await peer.upgrade("/ocpp/CP-1", header)
         assert (response.status, response.headers.get("sec-websocket-protocol")) == (101, None)
     async with (
-        open_gateway(settings=door(require_subprotocol=True)) as strict,
+        open_gateway(settings=southbound_settings(require_subprotocol=True)) as strict,
         dial(strict) as peer,
     ):
         response = await peer.upgrade("/ocpp/CP-1", header)
@@ -112,7 +112,7 @@ async def test_the_charge_point_goes_by_the_end_of_its_path(gateway, path, name)
 async def test_no_charge_point_has_the_name_of_a_device_of_the_gateways_own(quiet_logs, path):
     """Its telemetry would be mixed with the receipts of all."""
     own = frozenset({"gw", "gw sessions"})
-    async with open_gateway(settings=door(own_devices=own)) as gateway:
+    async with open_gateway(settings=southbound_settings(own_devices=own)) as gateway:
         async with dial(gateway) as peer:
             assert (await peer.upgrade(path, OCPP)).status == 404
         async with gateway.charger("gw-1") as charger:
@@ -133,7 +133,7 @@ async def test_a_path_without_a_charge_point_id_is_not_found(gateway, quiet_logs
         response = await peer.upgrade(path, OCPP)
     assert response.status == 404
     assert b"ws://HOST:PORT/ocpp/<charge point id>" in response.body
-    assert gateway.house.bus.fleet.charge_points() == []
+    assert gateway.running.bus.fleet.charge_points() == []
     (told,) = [entry for entry in quiet_logs if entry["log_level"] == "warning"]
     assert (told["event"], told["path"]) == ("handshake refused", path)
     assert "ws://HOST:PORT/ocpp/<charge point id>" in told["why"]
@@ -163,17 +163,22 @@ async def test_what_a_charge_point_without_an_id_asks_for_is_told_once_an_hour(g
 
 async def test_unknown_charge_points_may_be_rejected():
     """HC-12: and they leave no device behind."""
-    settings = door(reject_unknown=True, known=frozenset({"CP-1"}))
+    settings = southbound_settings(
+        reject_unknown_charge_points=True, known_charge_points=frozenset({"CP-1"})
+    )
     async with open_gateway(settings=settings) as gateway:
         async with dial(gateway) as peer:
             assert (await peer.upgrade("/ocpp/CP-2", OCPP)).status == 404
         async with gateway.charger("CP-1") as charger:
             assert await serves(charger)
-        assert gateway.house.bus.fleet.charge_points() == ["CP-1"]
+        assert gateway.running.bus.fleet.charge_points() == ["CP-1"]
 
 
 async def test_unknown_charge_points_may_have_to_wait_for_approval():
-    settings = door(rules=Rules(pending=True, heartbeat_interval=60), known=frozenset({"CP-1"}))
+    settings = southbound_settings(
+        handlers=HandlerSettings(pending_unknown=True, heartbeat_interval_s=60),
+        known_charge_points=frozenset({"CP-1"}),
+    )
     async with open_gateway(settings=settings) as gateway:
         async with gateway.charger("CP-1") as known:
             assert (await known.boot())["status"] == "Accepted"
@@ -238,7 +243,7 @@ async def test_without_a_boot_a_charge_point_is_served_all_the_same(gateway):
 )
 async def test_who_has_a_password_must_show_it(header, status):
     """`CP` with `1:…` is, on the wire, the very same as `CP:1` with `…`."""
-    settings = door(passwords={"CP:1": HASH})
+    settings = southbound_settings(passwords={"CP:1": HASH})
     async with open_gateway(settings=settings) as gateway:
         async with dial(gateway) as peer:
             response = await peer.upgrade("/ocpp/CP:1", OCPP, header)
@@ -258,14 +263,14 @@ async def test_who_has_a_password_must_show_it(header, status):
 @pytest.mark.real_time
 async def test_a_password_that_was_right_is_known_again_without_the_slow_hash(monkeypatch):
     """A fleet of thousands that reconnects must not wait for thousands of argon2 hashes."""
-    settings = door(passwords={"CP-1": HASH})
+    settings = southbound_settings(passwords={"CP-1": HASH})
     async with open_gateway(settings=settings) as gateway:
         async with dial(gateway) as peer:
             right = authorization("CP-1", PASSWORD)
             assert (await peer.upgrade("/ocpp/CP-1", OCPP, right)).status == 101
         hashed = []
         monkeypatch.setattr(
-            "gateway.southbound.authentication.PasswordBook._verify",
+            "gateway.southbound.authentication.PasswordVerifier._verify",
             lambda self, stored, password: hashed.append(password) or False,
         )
         async with dial(gateway) as peer:
@@ -279,7 +284,7 @@ async def test_a_password_that_was_right_is_known_again_without_the_slow_hash(mo
 
 async def test_a_charge_point_may_not_connect_with_less_security_than_it_must():
     """HC-19, OCPP security A00.FR.002."""
-    async with open_gateway(settings=door(profiles={"CP-1": 2})) as gateway:
+    async with open_gateway(settings=southbound_settings(security_profiles={"CP-1": 2})) as gateway:
         async with dial(gateway) as peer:
             assert (await peer.upgrade("/ocpp/CP-1", OCPP)).status == 403
         async with gateway.charger("CP-2") as charger:

@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from gateway.domain.events import TransactionSettled, TransactionStopped
-from gateway.southbound.message_size import MOST_LARGE, Incoming, action_of
+from gateway.southbound.message_size import MAX_LARGE, Incoming, action_of
 
 from ..conftest import open_gateway
-from .connections import UNASKED, connected, door, others, reasons, serves
+from .connections import UNASKED, connected, others, reasons, serves, southbound_settings
 from .raw_websocket import PING, PONG, TEXT, call, frame, opened, until
 
 MIB = 2**20
@@ -111,7 +111,9 @@ async def test_a_stop_is_known_by_its_beginning_in_whatever_pieces_it_comes(gate
 
 @pytest.mark.parametrize("most", [4_096, 262_144, 8 * MIB])
 async def test_a_stop_is_taken_up_to_four_mebibytes_or_what_all_may_have(most):
-    async with open_gateway(settings=door(max_message_bytes=most, boot_wait=math.inf)) as gateway:
+    async with open_gateway(
+        settings=southbound_settings(max_message_bytes=most, boot_wait_s=math.inf)
+    ) as gateway:
         limit = max(most, 4 * MIB)
         async with opened(gateway, "CP-1") as peer:
             await peer.send(stop_frame(limit))
@@ -167,7 +169,7 @@ async def test_a_message_above_the_limit_ends_its_connection_only(gateway, piece
 
 
 async def test_a_limit_is_of_bytes_not_of_characters():
-    settings = door(max_message_bytes=4_096)
+    settings = southbound_settings(max_message_bytes=4_096)
     async with open_gateway(settings=settings) as gateway, opened(gateway, "CP-1") as peer:
         await peer.send(call("DataTransfer", vendorId="x" * 4_000))
         assert (await peer.message())[0] in (3, 4)
@@ -236,10 +238,10 @@ async def test_only_a_few_large_messages_are_held_at_a_time():
                     received.append(name)
                 await leave.wait()
 
-        for number in range(MOST_LARGE):
+        for number in range(MAX_LARGE):
             nursery.start_soon(hold, f"SLOW-{number}")
         await trio.sleep(1)
-        assert len(received) == MOST_LARGE
+        assert len(received) == MAX_LARGE
 
         async with opened(gateway, "CP-1") as peer:
             await peer.send(stop_frame(300_000))
@@ -256,9 +258,9 @@ async def test_large_messages_one_after_the_other_need_one_place_each():
         open_gateway(settings=UNASKED) as gateway,
         opened(gateway, "CP-1") as peer,
     ):
-        for number in range(2 * MOST_LARGE + 1):
+        for number in range(2 * MAX_LARGE + 1):
             await peer.send(stop_frame(270_000, str(number)))
-        for number in range(2 * MOST_LARGE + 1):
+        for number in range(2 * MAX_LARGE + 1):
             assert (await peer.message())[1] == str(number)
         assert reasons(gateway, "CP-1") == []
 
@@ -268,8 +270,8 @@ async def test_places_are_given_back_exactly():
     incoming = Incoming(4_096, places)
     head = '[2,"x","StopTransaction",'
     assert incoming.add(head + "x" * 5_000, finished=False) is None
-    await incoming.place()
-    await incoming.place()  # it has one
+    await incoming.wait_for_room()
+    await incoming.wait_for_room()  # it has one
     assert places.value == 0
     assert incoming.add("x", finished=True) is None
     incoming.take()
@@ -281,7 +283,7 @@ async def test_places_are_given_back_exactly():
     incoming.close()
     assert places.value == 1
     assert incoming.add(head + "x" * 5_000, finished=False) is None
-    await incoming.place()
+    await incoming.wait_for_room()
     incoming.close()
     incoming.answered()
     assert places.value == 1

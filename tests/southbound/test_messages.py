@@ -16,12 +16,12 @@ from gateway.southbound import messages
 from gateway.southbound.messages import (
     CHARGE_POINT_ACTIONS,
     TRANSACTION_ACTIONS,
+    CallError,
+    CallResult,
     FrameError,
-    InvalidAnswer,
     InvalidCall,
-    Refusal,
+    InvalidResponse,
     Request,
-    Result,
     check_call,
     decode,
     encode_call,
@@ -193,7 +193,7 @@ def test_a_torn_call_is_answered_with_its_own_id_or_not_at_all(unique_id, at, pi
 def test_a_transaction_message_is_never_refused_for_its_content(action, payload):
     request = decode(f'[2,"m","{action}",{payload}]')
     assert isinstance(request, Request)
-    assert request.bent
+    assert request.deviations
 
 
 @pytest.mark.parametrize("frame", ['[2,"m","Heartbeat",null]', '[2,"m","Heartbeat"]'])
@@ -228,7 +228,7 @@ def test_bends_are_named():
     request = decode(
         '[2,"m","StatusNotification",{"connectorId":"1","status":"?","errorCode":"NoError"}]'
     )
-    assert [where.split(":")[0] for where in request.bent] == ["connectorId", "status"]
+    assert [where.split(":")[0] for where in request.deviations] == ["connectorId", "status"]
 
 
 def test_half_a_character_is_replaced_and_the_message_served():
@@ -247,13 +247,13 @@ def test_fractions_keep_their_digits():
 
 
 def test_answers_are_read_as_they_come():
-    assert decode('[3,"g1",{"status":"Accepted"}]') == Result("g1", {"status": "Accepted"})
-    assert decode('[3,"g1"]') == Result("g1", None)
-    assert decode('[4,"g1","InternalError","why",{"a":1}]') == Refusal(
+    assert decode('[3,"g1",{"status":"Accepted"}]') == CallResult("g1", {"status": "Accepted"})
+    assert decode('[3,"g1"]') == CallResult("g1", None)
+    assert decode('[4,"g1","InternalError","why",{"a":1}]') == CallError(
         "g1", "InternalError", "why", {"a": 1}
     )
-    assert decode('[4,"g1"]') == Refusal("g1", "GenericError", "", None)
-    assert decode('[4,"g1",null,null]') == Refusal("g1", "GenericError", "", None)
+    assert decode('[4,"g1"]') == CallError("g1", "GenericError", "", None)
+    assert decode('[4,"g1",null,null]') == CallError("g1", "GenericError", "", None)
     assert decode('[4,"g1","X","d",{},1]').code == "X"
 
 
@@ -261,7 +261,7 @@ def test_answers_are_read_as_they_come():
     "text", ['[3,"g1",{"status":NaN}]', '[3,"g1",{"status":', '[4,"g1","a "word""]']
 )
 def test_an_answer_that_is_not_json_is_kept_whole_for_whoever_asked(text):
-    assert decode(text) == Result("g1", text)
+    assert decode(text) == CallResult("g1", text)
 
 
 def test_an_error_has_five_elements_and_a_bounded_text():
@@ -310,7 +310,7 @@ def test_a_limit_with_one_decimal_goes_out_as_it_is():
 
 def test_an_answer_that_breaks_its_schema_is_told_with_its_payload():
     for payload in ({"status": "Maybe"}, {"status": None}, {"status": ""}, {}, [], None, "x"):
-        with pytest.raises(InvalidAnswer) as caught:
+        with pytest.raises(InvalidResponse) as caught:
             read_result("Reset", payload)
         assert caught.value.payload == payload
     assert read_result("GetDiagnostics", {}).payload == {}

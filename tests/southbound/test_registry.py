@@ -123,8 +123,8 @@ async def test_who_comes_back_to_an_empty_seat_is_never_refused(gateway):
 class LaggingJournal(MemoryJournal):
     """Its order is that of the calls, as on a disk, but to be durable takes a second."""
 
-    async def append(self, *events: Any, bookmark: Any = None) -> Any:
-        entries = await super().append(*events, bookmark=bookmark)
+    async def append(self, *events: Any, checkpoint: Any = None) -> Any:
+        entries = await super().append(*events, checkpoint=checkpoint)
         await trio.sleep(1)
         return entries
 
@@ -196,7 +196,7 @@ async def test_a_seat_is_free_when_the_close_is_seen():
         before = trio.current_time()
         await close_politely(peer)
         await wait_all_tasks_blocked()
-        assert gateway.house.registry.sessions() == []
+        assert gateway.running.registry.connections() == []
         assert trio.current_time() == before
 
 

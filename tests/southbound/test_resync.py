@@ -9,11 +9,11 @@ import attrs
 import pytest
 import trio
 
-from gateway.southbound.handlers import Rules
+from gateway.southbound.handlers import HandlerSettings
 from tests.memory_journal import MemoryJournal
 
 from ..conftest import Gateway, open_gateway
-from .connections import connected, door, serves
+from .connections import connected, serves, southbound_settings
 from .raw_websocket import opened, until
 from .test_commands import Operator
 
@@ -200,7 +200,7 @@ async def test_a_connection_that_is_lost_meanwhile_is_no_fault(gateway, quiet_lo
 
 # --- Pending -------------------------------------------------------------------------------------
 
-PENDING = door(rules=Rules(pending=True))
+PENDING = southbound_settings(handlers=HandlerSettings(pending_unknown=True))
 
 
 async def test_who_waits_for_approval_is_not_asked():

@@ -15,7 +15,7 @@ from gateway.domain.events import ChargePointConnected
 from gateway.southbound.tls import tls_context
 
 from ..conftest import open_gateway
-from .connections import HASH, PASSWORD, authorization, door, faults_of_ours
+from .connections import HASH, PASSWORD, authorization, faults_of_ours, southbound_settings
 from .raw_websocket import OCPP, Peer, request, until
 
 
@@ -35,7 +35,7 @@ async def tls_gateway(authority: trustme.CA, tmp_path: Any, *, mutual: bool = Fa
     (plain,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     context = tls_context(cert, key, ca if mutual else None)
     listener = trio.SSLListener(plain, context, https_compatible=True)
-    async with open_gateway(listener=listener, settings=door(**how)) as gateway:
+    async with open_gateway(listener=listener, settings=southbound_settings(**how)) as gateway:
         yield gateway, plain.socket.getsockname()[1]
 
 
@@ -49,7 +49,7 @@ def client_tls(authority: trustme.CA, *, known: bool = False) -> ssl.SSLContext:
 
 @pytest.mark.real_time
 async def test_tls_with_a_password_is_security_profile_2(authority, tmp_path):
-    how = {"passwords": {"CP-1": HASH}, "profiles": {"CP-1": 2}}
+    how = {"passwords": {"CP-1": HASH}, "security_profiles": {"CP-1": 2}}
     async with tls_gateway(authority, tmp_path, **how) as (gateway, port):
         name, _, value = authorization("CP-1", PASSWORD).partition(": ")
         async with open_websocket_url(
@@ -69,7 +69,7 @@ async def test_tls_with_a_password_is_security_profile_2(authority, tmp_path):
 @pytest.mark.real_time
 async def test_a_client_certificate_is_security_profile_3(authority, tmp_path):
     """HC-21: without one, or with another authority's, nobody comes in."""
-    how = {"mutual": True, "profiles": {"CP-1": 3}}
+    how = {"mutual": True, "security_profiles": {"CP-1": 3}}
     async with tls_gateway(authority, tmp_path, **how) as (gateway, port):
         url = f"wss://localhost:{port}/ocpp/CP-1"
         async with open_websocket_url(
@@ -94,7 +94,7 @@ async def test_a_client_certificate_is_security_profile_3(authority, tmp_path):
 @pytest.mark.real_time
 async def test_what_is_not_tls_is_dropped_by_the_tls_port(authority, tmp_path, quiet_logs):
     """HC-22: plain HTTP, garbage, and a ClientHello that nothing follows."""
-    how = {"handshake_timeout": 0.5}
+    how = {"handshake_timeout_s": 0.5}
     async with tls_gateway(authority, tmp_path, **how) as (_, port):
         hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
         for said in (request("/ocpp/CP-1", OCPP), bytes(100), hello, b""):
@@ -128,6 +128,6 @@ async def test_tls_below_1_2_is_refused(authority, tmp_path, quiet_logs):
         with pytest.raises(trio.BrokenResourceError):
             await stream.do_handshake()
         await trio.aclose_forcefully(stream)
-        await until(lambda: gateway.house.south.handshakes["tls"] == 1, within=5)
+        await until(lambda: gateway.running.connections.refused_handshakes["tls"] == 1, within=5)
     (told,) = [entry for entry in quiet_logs if entry["event"] == "no TLS handshake"]
     assert told["why"] == "UNSUPPORTED_PROTOCOL"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway.southbound.handlers import Rules
+from gateway.southbound.handlers import HandlerSettings
 
 from ..conftest import Gateway, open_gateway
-from .connections import UNASKED, SlowJournal, connected, door, others, serves
+from .connections import UNASKED, SlowJournal, connected, others, serves, southbound_settings
 from .raw_websocket import CLOSE, OCPP, PING, PONG, TEXT, call, dial, frame, opened, request, until
 
 
@@ -52,7 +52,7 @@ async def test_silence_counts_from_the_last_frame_whatever_came_before_the_first
 
 async def test_three_heartbeats_of_silence_end_the_connection():
     """Here they are shorter than the wait for a pong: 3 x 10 s."""
-    settings = door(rules=Rules(heartbeat_interval=10))
+    settings = southbound_settings(handlers=HandlerSettings(heartbeat_interval_s=10))
     async with open_gateway(settings=settings) as gateway, opened(gateway, "CP-1"):
         assert 30 <= await silent_for(gateway, "CP-1") < 34
 

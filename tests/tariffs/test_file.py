@@ -19,10 +19,10 @@ DEFAULT = {"default": True, "tariffs": ["T"]}
 
 
 def faults_of(document: Any, *, fatal: bool = True, **more: Any) -> dict[str, str]:
-    book, faults = read_tariffs(document, **more)
+    tariff_book, faults = read_tariffs(document, **more)
     found = {fault.where: fault.what for fault in faults if fault.fatal is fatal}
     if fatal and found:
-        assert not book.assignments
+        assert not tariff_book.assignments
     return found
 
 
@@ -48,9 +48,9 @@ def test_a_pasted_ocpi_object_is_read_as_it_is():
         "step_size": 1}]}], "last_updated": "2018-12-17T17:15:01Z"}]}""",
         parse_float=Decimal,
     )
-    book, faults = read_tariffs(document, default_time_zone=ZONE)
+    tariff_book, faults = read_tariffs(document, default_time_zone=ZONE)
     assert faults == ()
-    terms = book.terms("CP-1", 1, START)
+    terms = tariff_book.terms("CP-1", 1, START)
     assert terms.tariff is not None
     assert terms.tariff.snapshot == document["tariffs"][0]
     assert terms.time_zone == ZONE
@@ -217,15 +217,15 @@ def test_all_faults_are_told_at_once():
     ],
 )
 def test_a_warning_leaves_the_tariff_in_force(document, what):
-    book, faults = read_tariffs(document)
+    tariff_book, faults = read_tariffs(document)
     assert [fault for fault in faults if fault.fatal] == []
     assert any(what in fault.what for fault in faults), faults
-    assert book.assignments
+    assert tariff_book.assignments
 
 
 def test_an_empty_list_of_days_is_every_day():
-    book, _ = read_tariffs(with_restriction(day_of_week=[]))
-    assert book.terms("CP-1", 1, START).tariff.elements[0].restrictions.days is None
+    tariff_book, _ = read_tariffs(with_restriction(day_of_week=[]))
+    assert tariff_book.terms("CP-1", 1, START).tariff.elements[0].restrictions.days is None
 
 
 def test_elements_for_reservations_price_no_session():
@@ -235,8 +235,8 @@ def test_elements_for_reservations_price_no_session():
             element(component("ENERGY", "1")),
         )
     )
-    book, _ = read_tariffs(document)
-    found = book.terms("CP-1", 1, START).tariff
+    tariff_book, _ = read_tariffs(document)
+    found = tariff_book.terms("CP-1", 1, START).tariff
     assert [component.price for component in found.components] == [1]
 
 
@@ -250,11 +250,11 @@ def test_the_first_assignment_that_covers_a_connector_holds():
             {"charge_point": "CP-1", "tariffs": ["B"]},
         ],
     )
-    book, faults = read_tariffs(document)
+    tariff_book, faults = read_tariffs(document)
     assert not [fault for fault in faults if fault.fatal]
 
     def tariff_of(charge_point_id, connector_id):
-        return book.terms(charge_point_id, connector_id, START).tariff.id
+        return tariff_book.terms(charge_point_id, connector_id, START).tariff.id
 
     assert tariff_of("CP-1", 1) == "B"
     assert tariff_of("CP-1", 2) == tariff_of("CP-7", 2) == "A"
@@ -271,10 +271,12 @@ def test_a_default_may_be_for_some_connectors_only():
             {"charge_point": "CP-1", "connector": 2, "tariffs": ["C"]},
         ],
     )
-    book, faults = read_tariffs(document)
+    tariff_book, faults = read_tariffs(document)
     assert not faults
     found = {
-        (name, n): book.terms(name, n, START).tariff for name in ("CP-1", "X") for n in (1, 2, 3)
+        (name, n): tariff_book.terms(name, n, START).tariff
+        for name in ("CP-1", "X")
+        for n in (1, 2, 3)
     }
     assert {key: tariff and tariff.id for key, tariff in found.items()} == {
         ("CP-1", 1): "A", ("CP-1", 2): "C", ("CP-1", 3): None,
@@ -283,8 +285,8 @@ def test_a_default_may_be_for_some_connectors_only():
 
 
 def test_no_assignment_that_covers_means_no_price_but_says_so():
-    book, _ = read_tariffs(file(PER_KWH, assign=[{"charge_point": "X", "tariffs": ["T"]}]))
-    terms = book.terms("CP-1", 1, START)
+    tariff_book, _ = read_tariffs(file(PER_KWH, assign=[{"charge_point": "X", "tariffs": ["T"]}]))
+    terms = tariff_book.terms("CP-1", 1, START)
     assert terms.tariff is None
     assert terms.unpriced
 
@@ -296,26 +298,26 @@ def test_the_empty_book_prices_nothing_and_expects_nothing():
 
 
 def test_a_charge_points_own_time_zone_comes_first():
-    book, _ = read_tariffs(
+    tariff_book, _ = read_tariffs(
         file(PER_KWH), default_time_zone="Europe/Rome", zones={"CP-1": "Asia/Tokyo"}
     )
-    assert book.terms("CP-1", 1, START).time_zone == "Asia/Tokyo"
-    assert book.terms("CP-2", 1, START).time_zone == "Europe/Rome"
-    book, _ = read_tariffs(file(PER_KWH))
-    assert book.terms("CP-2", 1, START).time_zone == ZONE
+    assert tariff_book.terms("CP-1", 1, START).time_zone == "Asia/Tokyo"
+    assert tariff_book.terms("CP-2", 1, START).time_zone == "Europe/Rome"
+    tariff_book, _ = read_tariffs(file(PER_KWH))
+    assert tariff_book.terms("CP-2", 1, START).time_zone == ZONE
     found = faults_of(file(PER_KWH), zones={"CP-1": "Nowhere"}, default_time_zone="Else/Where")
     assert set(found) == {'zones["CP-1"]', "time_zone"}
 
 
 def test_a_charge_points_own_greatest_power_comes_first():
-    book, _ = read_tariffs(file(PER_KWH), max_power_kw={"CP-1": Decimal(22)})
-    assert book.terms("CP-1", 1, START).policy.max_power_kw == 22
-    assert book.terms("CP-2", 1, START).policy.max_power_kw == 500
+    tariff_book, _ = read_tariffs(file(PER_KWH), max_power_kw={"CP-1": Decimal(22)})
+    assert tariff_book.terms("CP-1", 1, START).policy.max_power_kw == 22
+    assert tariff_book.terms("CP-2", 1, START).policy.max_power_kw == 500
 
 
 def test_a_snapshot_prices_like_the_file():
-    book, _ = read_tariffs(file(LIVE, policy={"idle_grace_s": 60}))
-    terms = book.terms("CP-1", 1, START)
+    tariff_book, _ = read_tariffs(file(LIVE, policy={"idle_grace_s": 60}))
+    terms = tariff_book.terms("CP-1", 1, START)
     again = terms_of(terms.tariff.snapshot, terms.policy_snapshot(), terms.time_zone)
     assert again.policy == terms.policy
     assert again.tariff.components == terms.tariff.components
@@ -329,10 +331,10 @@ def test_canonical_json_does_not_depend_on_the_order_of_members():
 
 
 def test_numbers_read_as_floats_are_taken_as_they_are_written():
-    book, _ = read_tariffs(
+    tariff_book, _ = read_tariffs(
         json.loads('{"tariffs": [' + json.dumps(float_tariff()) + "]}"), default_time_zone=ZONE
     )
-    assert book.terms("CP-1", 1, START).tariff.components[0].price == Decimal("0.1")
+    assert tariff_book.terms("CP-1", 1, START).tariff.components[0].price == Decimal("0.1")
 
 
 def float_tariff():

@@ -12,9 +12,9 @@ and keeps a list of everything that ThingsBoard would have lost or shown wrongly
     assert board.violations == []
 """
 
-from .core import Row
+from .core import StoredRow
 from .faults import Act, Fault, Faults
-from .profile import PROFILES, Profile, RateLimits
+from .profile import PROFILES, Profile, TenantLimits
 from .rpc import RpcNoSession, RpcTimeout
 from .server import Received, ThingsBoard
 from .store import Device, Traffic, Violation
@@ -26,11 +26,11 @@ __all__ = [
     "Fault",
     "Faults",
     "Profile",
-    "RateLimits",
     "Received",
-    "Row",
     "RpcNoSession",
     "RpcTimeout",
+    "StoredRow",
+    "TenantLimits",
     "ThingsBoard",
     "Traffic",
     "Violation",

@@ -28,8 +28,8 @@ from mqtt5 import (
 )
 
 from .faults import Act, Fault
-from .publish_handlers import take
-from .publish_outcomes import Outcome
+from .publish_handlers import handle_publish
+from .publish_outcomes import PublishOutcome
 from .wire import PINGRESP, MalformedPacket, PacketTooLarge, UnknownVersion, Wire
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ _MOST_IN_FLIGHT: Final = 100  # thingsboard-contract C4
 _LAST_WRITE: Final = 5.0  # seconds that a closing connection has for its last bytes
 
 
-class Session:
+class MqttConnection:
     """A connection from accept to close."""
 
     own: Device
@@ -250,7 +250,7 @@ class Session:
             board.report("P2", "FAIL", f"{topic}: QoS {int(packet.qos)}")
         fault = board.faults.for_publish(topic, payload) if len(board.faults) else None
         is_taken = fault is None or fault.stores
-        outcome = take(board, self, topic, payload) if is_taken else Outcome()
+        outcome = handle_publish(board, self, topic, payload) if is_taken else PublishOutcome()
         if fault is not None:
             outcome = _misfortune(fault, outcome)
         board.note(topic, payload, outcome)
@@ -261,11 +261,11 @@ class Session:
         else:
             self._acknowledge(packet.packet_id, outcome)
 
-    async def _acknowledge_later(self, packet_id: int | None, outcome: Outcome) -> None:
+    async def _acknowledge_later(self, packet_id: int | None, outcome: PublishOutcome) -> None:
         await trio.sleep(outcome.delay)
         self._acknowledge(packet_id, outcome)
 
-    def _acknowledge(self, packet_id: int | None, outcome: Outcome) -> None:
+    def _acknowledge(self, packet_id: int | None, outcome: PublishOutcome) -> None:
         if packet_id is not None and outcome.codes:
             self._unacked -= 1
             for code in outcome.codes:
@@ -302,20 +302,20 @@ class Session:
         self._scope.cancel()
 
 
-def _misfortune(fault: Fault, outcome: Outcome) -> Outcome:
+def _misfortune(fault: Fault, outcome: PublishOutcome) -> PublishOutcome:
     match fault.act:
         case Act.CLOSE:
-            return Outcome((), close=True)
+            return PublishOutcome((), close=True)
         case Act.ACK_AND_CLOSE:
-            return Outcome(outcome.codes, close=True)
+            return PublishOutcome(outcome.codes, close=True)
         case Act.NO_ACK:
-            return Outcome(())
+            return PublishOutcome(())
         case Act.REFUSE:
-            return Outcome((fault.code,), close=fault.closes)
+            return PublishOutcome((fault.code,), close=fault.closes)
         case Act.RATE_LIMIT:
-            return Outcome((_QUOTA_EXCEEDED,), close=True)
+            return PublishOutcome((_QUOTA_EXCEEDED,), close=True)
         case Act.DUPLICATE_ACK:
-            return Outcome(outcome.codes * fault.count)
+            return PublishOutcome(outcome.codes * fault.count)
         case Act.DELAY:
-            return Outcome(outcome.codes, outcome.close, fault.seconds)
+            return PublishOutcome(outcome.codes, outcome.close, fault.seconds)
     raise AssertionError(f"{fault.act} does not concern a PUBLISH")

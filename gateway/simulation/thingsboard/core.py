@@ -16,7 +16,7 @@ from .store import Device, Severity, Traffic, Violation, is_device_name
 from .values import Stored
 
 if TYPE_CHECKING:
-    from .connection import Session
+    from .connection import MqttConnection
 
 _DEVICE_SILENCE: Final = 600.0  # seconds until a device session expires, thingsboard-contract R5
 _BAD_NAME_DELAY: Final = 10.0  # seconds until the core gives up, thingsboard-contract 5
@@ -24,7 +24,7 @@ _MOST_VIOLATIONS: Final = 10_000
 
 
 @attrs.frozen
-class Row:
+class StoredRow:
     """Values of one device as they were stored."""
 
     device: str
@@ -58,7 +58,7 @@ class Core:
         self.devices: dict[str, Device] = {}
         self.gateways: dict[str, Device] = {}
         """The devices of the gateways themselves, by access token."""
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, MqttConnection] = {}
         """The open connection of each access token."""
         self.violations: list[Violation] = []
         """What the product did wrong, in order; no more than the first 10,000."""
@@ -66,7 +66,7 @@ class Core:
         self._now = now
         self._min_rpc_timeout = min_rpc_timeout
         self._change: trio.Event | None = None
-        self._readers: list[trio.MemorySendChannel[Row]] = []
+        self._readers: list[trio.MemorySendChannel[StoredRow]] = []
 
     # --- what tests and the demo ask -------------------------------------------------------------
 
@@ -81,12 +81,12 @@ class Core:
                 self._change = trio.Event()
             await self._change.wait()
 
-    def rows(self, buffer: int = 1_000) -> trio.MemoryReceiveChannel[Row]:
+    def rows(self, buffer: int = 1_000) -> trio.MemoryReceiveChannel[StoredRow]:
         """What is stored from now on; a reader that falls `buffer` rows behind misses some.
 
         Close the channel to stop.
         """
-        send, receive = trio.open_memory_channel[Row](buffer)
+        send, receive = trio.open_memory_channel[StoredRow](buffer)
         self._readers.append(send)
         return receive
 
@@ -174,7 +174,7 @@ class Core:
         if pending.one_way:
             pending.settle(None)
 
-    def _session_of(self, device: Device) -> Session | None:
+    def _session_of(self, device: Device) -> MqttConnection | None:
         session = device.session
         if session is None or device is session.own:
             return session
@@ -203,7 +203,12 @@ class Core:
     # --- for the transport ----------------------------------------------------------------------
 
     def open_device(
-        self, session: Session, name: str, *, kind: str | None = None, is_greeting: bool = False
+        self,
+        session: MqttConnection,
+        name: str,
+        *,
+        kind: str | None = None,
+        is_greeting: bool = False,
     ) -> Device:
         """The device of that name, created if missing, with its session held by this connection.
 
@@ -240,7 +245,7 @@ class Core:
                 Part(QUOTA_EXCEEDED if tells else None), f"{name!r} is beyond the device limit"
             )
 
-    def close_device(self, session: Session, name: str) -> None:
+    def close_device(self, session: MqttConnection, name: str) -> None:
         """`v1/gateway/disconnect`: the session ends here, no other is touched (R13)."""
         session.greeted.discard(name)
         if device := session.devices.get(name):
@@ -264,14 +269,14 @@ class Core:
     def save_row(self, device: Device, ts: int, values: dict[str, Stored]) -> None:
         device.save(ts, values, self.publishes)
         if self._readers:
-            self._show(Row(device.name, ts, values))
+            self._show(StoredRow(device.name, ts, values))
 
     def save_attributes(self, device: Device, values: dict[str, Stored]) -> None:
         device.attributes.update(values)
         if self._readers:
-            self._show(Row(device.name, self.now_ms(), values, is_attributes=True))
+            self._show(StoredRow(device.name, self.now_ms(), values, is_attributes=True))
 
-    def _show(self, row: Row) -> None:
+    def _show(self, row: StoredRow) -> None:
         for reader in list(self._readers):
             try:
                 reader.send_nowait(row)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from .publish_outcomes import Desk, Message, Outcome, Refused, acknowledge
+from .publish_outcomes import Message, PublishHandler, PublishOutcome, Refused, acknowledge
 from .rows import row_of, save_attributes, save_rows
 from .values import plain
 
 if TYPE_CHECKING:
-    from .connection import Session
+    from .connection import MqttConnection
     from .server import ThingsBoard
 
 
-def _own_telemetry(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _own_telemetry(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
     root = message.json(board)
     items = root if isinstance(root, list) else [root]
     if not all(isinstance(item, dict) for item in items):
@@ -28,14 +28,18 @@ def _own_telemetry(board: ThingsBoard, session: Session, message: Message) -> Ou
     return acknowledge(board, [save_rows(board, session, session.own, rows)])
 
 
-def _own_attributes(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _own_attributes(
+    board: ThingsBoard, session: MqttConnection, message: Message
+) -> PublishOutcome:
     root = message.json(board)
     if not isinstance(root, dict):
         raise Refused("BAD-A", "not an object")
     return acknowledge(board, [save_attributes(board, session, session.own, root)])
 
 
-def _own_attributes_request(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _own_attributes_request(
+    board: ThingsBoard, session: MqttConnection, message: Message
+) -> PublishOutcome:
     root = message.json(board)
     if not isinstance(root, dict):
         raise Refused("BAD-A", "not an object")
@@ -46,45 +50,49 @@ def _own_attributes_request(board: ThingsBoard, session: Session, message: Messa
         if found := {name: known[name] for name in names if name in known}:
             answer[scope] = found
     session.send_json(f"v1/devices/me/attributes/response/{_tail(message.topic)}", answer)
-    return Outcome()
+    return PublishOutcome()
 
 
 def _names(listed: Any) -> Iterable[str]:
     return listed.split(",") if isinstance(listed, str) else ()
 
 
-def _own_rpc_request(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _own_rpc_request(
+    board: ThingsBoard, session: MqttConnection, message: Message
+) -> PublishOutcome:
     root = message.json(board)
     if not isinstance(root, dict) or not isinstance(root.get("method"), str):
         raise Refused("BAD-A", "no method")
     if root["method"] == "getSessionLimits" and board.profile.session_limits:
         topic = f"v1/devices/me/rpc/response/{_tail(message.topic)}"
         session.send_json(topic, dict(board.session_limits))
-    return Outcome()
+    return PublishOutcome()
 
 
-def _own_rpc_answer(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _own_rpc_answer(
+    board: ThingsBoard, session: MqttConnection, message: Message
+) -> PublishOutcome:
     if not (number := _tail(message.topic)).isdecimal():
         raise Refused("BAD-A", "the topic ends without a request id")
     board.settle_rpc(session.own, int(number), plain(message.json(board)))
-    return Outcome()
+    return PublishOutcome()
 
 
 def _tail(topic: str) -> str:
     return topic.rpartition("/")[2]
 
 
-_TOPICS: Final[dict[str, Desk]] = {
+_TOPICS: Final[dict[str, PublishHandler]] = {
     "v1/devices/me/telemetry": _own_telemetry,
     "v1/devices/me/attributes": _own_attributes,
 }
-_PREFIXES: Final[dict[str, Desk]] = {
+_PREFIXES: Final[dict[str, PublishHandler]] = {
     "v1/devices/me/attributes/request": _own_attributes_request,
     "v1/devices/me/rpc/request": _own_rpc_request,
     "v1/devices/me/rpc/response": _own_rpc_answer,
 }
 
 
-def own_desk(topic: str) -> Desk | None:
+def device_api_handler(topic: str) -> PublishHandler | None:
     """Who takes this topic of the device API; None when nobody does."""
     return _TOPICS.get(topic) or _PREFIXES.get(topic.rpartition("/")[0])

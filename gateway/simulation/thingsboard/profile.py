@@ -44,14 +44,14 @@ PROFILES: Mapping[str, Profile] = {
 
 
 @attrs.frozen(kw_only=True)
-class RateLimits:
+class TenantLimits:
     """Budgets as ThingsBoard writes them: "count:seconds,count:seconds"; empty means no limit."""
 
     messages: str = ""
     telemetry_messages: str = ""
     telemetry_data_points: str = ""
 
-    def as_told(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, str]:
         """These limits as `getSessionLimits` tells them (thingsboard-contract 8)."""
         return {
             "messages": self.messages,
@@ -61,12 +61,12 @@ class RateLimits:
 
 
 class Budget:
-    """Counts messages and data points of one client against its RateLimits.
+    """Counts messages and data points of one client against its TenantLimits.
 
     clock: seconds, never going back.
     """
 
-    def __init__(self, limits: RateLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: TenantLimits, clock: Callable[[], float]) -> None:
         self._messages = _buckets(limits.messages, clock)
         self._telemetry = _buckets(limits.telemetry_messages, clock)
         self._points = _buckets(limits.telemetry_data_points, clock)

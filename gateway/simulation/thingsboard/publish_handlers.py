@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .device_api import own_desk
+from .device_api import device_api_handler
 from .publish_outcomes import (
     PAYLOAD_INVALID,
     TOPIC_NAME_INVALID,
-    Desk,
     DeviceRefused,
     Message,
-    Outcome,
     Part,
+    PublishHandler,
+    PublishOutcome,
     Refused,
     acknowledge,
     excerpt,
@@ -26,24 +26,26 @@ from .rows import over_budget, row_of, save_attributes, save_rows
 from .values import long_of, plain
 
 if TYPE_CHECKING:
-    from .connection import Session
+    from .connection import MqttConnection
     from .server import ThingsBoard
 
 
-def take(board: ThingsBoard, session: Session, topic: str, payload: bytes) -> Outcome:
+def handle_publish(
+    board: ThingsBoard, session: MqttConnection, topic: str, payload: bytes
+) -> PublishOutcome:
     """Store a message, or refuse it; every rule that it breaks is reported to the board."""
     if topic.startswith("v1/gateway"):
         if not board.gateway_flag:  # only a line in the server's log, thingsboard-contract P3
             board.report("P3", "FAIL", f"{topic} from a device that is not a gateway")
-            return Outcome(())
-        desk = _GATEWAY.get(topic)
+            return PublishOutcome(())
+        handler = _GATEWAY.get(topic)
     else:
-        desk = own_desk(topic)
-    if desk is None:
+        handler = device_api_handler(topic)
+    if handler is None:
         board.report("P4", "FAIL", f"unknown topic {topic}")
-        return Outcome((TOPIC_NAME_INVALID,))
+        return PublishOutcome((TOPIC_NAME_INVALID,))
     try:
-        return desk(board, session, Message(topic, payload))
+        return handler(board, session, Message(topic, payload))
     except Refused as refused:
         board.report(refused.kind, "FAIL", f"{topic}: {refused}: {excerpt(payload)}")
         return outcome_of(refused, session)
@@ -55,7 +57,7 @@ def take(board: ThingsBoard, session: Session, topic: str, payload: bytes) -> Ou
 # --- the gateway's topics ------------------------------------------------------------------------
 
 
-def _connect(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _connect(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
     root = message.object(board)
     kind = root.get("type")
     if isinstance(kind, dict | list):
@@ -63,12 +65,12 @@ def _connect(board: ThingsBoard, session: Session, message: Message) -> Outcome:
     name = _device_name(root)
     _spend(board, session)
     board.open_device(session, name, kind=str(kind) if kind else None, is_greeting=True)
-    return Outcome()
+    return PublishOutcome()
 
 
-def _disconnect(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _disconnect(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
     board.close_device(session, _device_name(message.object(board)))
-    return Outcome()
+    return PublishOutcome()
 
 
 def _device_name(root: dict[str, Any]) -> str:
@@ -78,7 +80,7 @@ def _device_name(root: dict[str, Any]) -> str:
     return str(name)
 
 
-def _telemetry(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _telemetry(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
     entries = _members(board, message, list, "array")
     return acknowledge(
         board, [_device_rows(board, session, name, rows) for name, rows in entries.items()]
@@ -96,7 +98,7 @@ def _members(board: ThingsBoard, message: Message, wanted: type, called: str) ->
     return entries
 
 
-def _device_rows(board: ThingsBoard, session: Session, name: str, items: list[Any]) -> Part:
+def _device_rows(board: ThingsBoard, session: MqttConnection, name: str, items: list[Any]) -> Part:
     try:
         device = board.open_device(session, name)
     except DeviceRefused as refused:
@@ -113,12 +115,12 @@ def _device_rows(board: ThingsBoard, session: Session, name: str, items: list[An
     return save_rows(board, session, device, rows)
 
 
-def _spend(board: ThingsBoard, session: Session) -> None:
+def _spend(board: ThingsBoard, session: MqttConnection) -> None:
     if not session.budget.allows():
         raise DeviceRefused(over_budget(board, "gateway"), "rate limit exceeded")
 
 
-def _attributes(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _attributes(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
     parts = []
     for name, members in _members(board, message, dict, "object").items():
         try:
@@ -131,7 +133,9 @@ def _attributes(board: ThingsBoard, session: Session, message: Message) -> Outco
     return acknowledge(board, parts)
 
 
-def _attributes_request(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _attributes_request(
+    board: ThingsBoard, session: MqttConnection, message: Message
+) -> PublishOutcome:
     root = message.object(board)
     request_id = _int(root, "id")
     name, is_client = _device_name(root), root.get("client")
@@ -148,10 +152,10 @@ def _attributes_request(board: ThingsBoard, session: Session, message: Message) 
     elif found:
         answer["values"] = found
     session.send_json("v1/gateway/attributes/response", answer)
-    return Outcome()
+    return PublishOutcome()
 
 
-def _rpc_answer(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _rpc_answer(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
     root = message.object(board)
     name, request_id = _device_name(root), _int(root, "id")
     if "data" not in root:
@@ -159,7 +163,7 @@ def _rpc_answer(board: ThingsBoard, session: Session, message: Message) -> Outco
     _spend(board, session)
     device = board.open_device(session, name)
     board.settle_rpc(device, request_id, plain(root["data"]))
-    return Outcome()
+    return PublishOutcome()
 
 
 def _int(root: dict[str, Any], name: str) -> int:
@@ -169,13 +173,13 @@ def _int(root: dict[str, Any], name: str) -> int:
         raise Refused("BAD-R", f"{name} is not an integer") from exc
 
 
-def _claim(board: ThingsBoard, session: Session, message: Message) -> Outcome:
+def _claim(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
     for name in _members(board, message, dict, "object"):
         board.open_device(session, name)
-    return Outcome()
+    return PublishOutcome()
 
 
-_GATEWAY: Final[dict[str, Desk]] = {
+_GATEWAY: Final[dict[str, PublishHandler]] = {
     "v1/gateway/connect": _connect,
     "v1/gateway/disconnect": _disconnect,
     "v1/gateway/telemetry": _telemetry,

@@ -10,7 +10,7 @@ import attrs
 from .gson import JsonSyntaxError, parse
 
 if TYPE_CHECKING:
-    from .connection import Session
+    from .connection import MqttConnection
     from .core import Core
     from .server import ThingsBoard
 
@@ -22,7 +22,7 @@ PAYLOAD_INVALID: Final = 0x99
 
 
 @attrs.frozen
-class Outcome:
+class PublishOutcome:
     """What is said to a PUBLISH.
 
     codes: one PUBACK each; none means that ThingsBoard never answers.
@@ -63,18 +63,18 @@ class DeviceRefused(Exception):
         self.part = part
 
 
-def outcome_of(refused: Refused, session: Session) -> Outcome:
+def outcome_of(refused: Refused, session: MqttConnection) -> PublishOutcome:
     """What this client is told of a refusal."""
     if refused.kind == "BAD-R":
-        return Outcome((IMPLEMENTATION,), close=True)
+        return PublishOutcome((IMPLEMENTATION,), close=True)
     if refused.kind == "CLOSE":
-        return Outcome((), close=True)
+        return PublishOutcome((), close=True)
     if session.tells_reasons:
-        return Outcome((PAYLOAD_INVALID,))
-    return Outcome((), close=True)
+        return PublishOutcome((PAYLOAD_INVALID,))
+    return PublishOutcome((), close=True)
 
 
-def acknowledge(board: Core, parts: list[Part]) -> Outcome:
+def acknowledge(board: Core, parts: list[Part]) -> PublishOutcome:
     """The answer to a message whose devices fared like this (thingsboard-contract 9)."""
     close = any(part.close for part in parts)
     delay = max(part.delay for part in parts)
@@ -83,7 +83,7 @@ def acknowledge(board: Core, parts: list[Part]) -> Outcome:
         # one PUBACK once all parts called back; a failed part calls at once, and only once
         bad = [part.code for part in parts if part.code or part.close][:1]
         codes = bad or ([None] if None in codes else [0])
-    return Outcome(tuple(code for code in codes if code is not None), close, delay)
+    return PublishOutcome(tuple(code for code in codes if code is not None), close, delay)
 
 
 def excerpt(payload: bytes) -> str:
@@ -116,5 +116,5 @@ class Message:
         return value
 
 
-Desk: TypeAlias = "Callable[[ThingsBoard, Session, Message], Outcome]"
+PublishHandler: TypeAlias = "Callable[[ThingsBoard, MqttConnection, Message], PublishOutcome]"
 """Takes the messages of one topic."""

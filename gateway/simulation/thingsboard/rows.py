@@ -9,7 +9,7 @@ from .store import Device, fault_of_key
 from .values import Stored, json_type, long_of, store_value
 
 if TYPE_CHECKING:
-    from .connection import Session
+    from .connection import MqttConnection
     from .core import Core
 
 _EARLIEST_TS: Final = 1_420_070_400_000  # 2015-01-01, thingsboard-contract J3
@@ -17,7 +17,7 @@ _LATEST_AHEAD: Final = 24 * 3600 * 1000
 
 
 def save_rows(
-    board: Core, session: Session, device: Device, rows: list[tuple[int, dict[str, Any]]]
+    board: Core, session: MqttConnection, device: Device, rows: list[tuple[int, dict[str, Any]]]
 ) -> Part:
     """Store one device's rows, unless they exceed its budget."""
     stored = [(ts, values_of(board, device, values)) for ts, values in rows]
@@ -37,7 +37,9 @@ def over_budget(board: Core, name: str) -> Part:
     return Part(QUOTA_EXCEEDED if board.profile.ack_on_failure else None, close=True)
 
 
-def save_attributes(board: Core, session: Session, device: Device, members: dict[str, Any]) -> Part:
+def save_attributes(
+    board: Core, session: MqttConnection, device: Device, members: dict[str, Any]
+) -> Part:
     """Store one device's client attributes, unless they exceed its budget."""
     stored = values_of(board, device, members) if members else {}
     if not session.budget.allows(len(stored or ())):

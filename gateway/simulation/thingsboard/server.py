@@ -13,11 +13,11 @@ import mqtt5
 import structlog
 import trio
 
-from .connection import Session
+from .connection import MqttConnection
 from .core import Core, real_time
 from .faults import Faults
-from .profile import PROFILES, Budget, Profile, RateLimits
-from .publish_outcomes import Outcome
+from .profile import PROFILES, Budget, Profile, TenantLimits
+from .publish_outcomes import PublishOutcome
 from .store import Device
 from .wire import LARGEST_PACKET
 
@@ -32,7 +32,7 @@ class Received:
 
     topic: str
     payload: bytes
-    outcome: Outcome
+    outcome: PublishOutcome
 
 
 class ThingsBoard(Core):
@@ -60,8 +60,8 @@ class ThingsBoard(Core):
         history: int | None = 10_000,
         kept_messages: int = 1_000,
         device_limit: int | None = None,
-        rate_limits: RateLimits | None = None,
-        gateway_rate_limits: RateLimits | None = None,
+        rate_limits: TenantLimits | None = None,
+        gateway_rate_limits: TenantLimits | None = None,
         min_rpc_timeout: float = 5.0,
         first_downlink_id: int = 1,
     ) -> None:
@@ -79,11 +79,11 @@ class ThingsBoard(Core):
         self.messages: deque[Received] = deque(maxlen=kept_messages)
         self.faults = Faults()
         self.session_limits: Mapping[str, Any] = _session_limits(
-            rate_limits or RateLimits(), gateway_rate_limits or RateLimits(), gateway_flag
+            rate_limits or TenantLimits(), gateway_rate_limits or TenantLimits(), gateway_flag
         )
-        self._gateway_rate_limits = gateway_rate_limits or RateLimits()
+        self._gateway_rate_limits = gateway_rate_limits or TenantLimits()
         self._budgets: dict[str, Budget] = {}
-        self._connections: set[Session] = set()
+        self._connections: set[MqttConnection] = set()
         self._thawed: trio.Event | None = None
 
     # --- serving -------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class ThingsBoard(Core):
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve one client to the end of its connection; its faults stay its own."""
-        session = Session(self, stream)
+        session = MqttConnection(self, stream)
         self._connections.add(session)
         try:
             await session.run()
@@ -193,7 +193,7 @@ class ThingsBoard(Core):
             return 0x86
         return 0x85 if packet.client_id.strip() else 0x87
 
-    def welcome(self, session: Session, token: str) -> None:
+    def welcome(self, session: MqttConnection, token: str) -> None:
         """Let a session in; an older one of the same token goes (thingsboard-contract C3)."""
         if before := self.sessions.get(token):
             self.forget(before)
@@ -213,7 +213,7 @@ class ThingsBoard(Core):
         self.send_pending(own, again=True)
         self.changed()
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: MqttConnection) -> None:
         """End all that a connection held."""
         if session.token is not None and self.sessions.get(session.token) is session:
             del self.sessions[session.token]
@@ -229,7 +229,7 @@ class ThingsBoard(Core):
         traffic.by_topic[topic] += 1
         traffic.duplicates += is_duplicate
 
-    def note(self, topic: str, payload: bytes, outcome: Outcome) -> None:
+    def note(self, topic: str, payload: bytes, outcome: PublishOutcome) -> None:
         self.messages.append(Received(topic, payload, outcome))
 
 
@@ -237,13 +237,13 @@ async def _at_once() -> None:
     """Nothing to wait for; the callers have checkpoints of their own."""
 
 
-def _session_limits(own: RateLimits, gateway: RateLimits, is_gateway: bool) -> dict[str, Any]:
+def _session_limits(own: TenantLimits, gateway: TenantLimits, is_gateway: bool) -> dict[str, Any]:
     """The answer to `getSessionLimits` (thingsboard-contract 8)."""
     limits: dict[str, Any] = {
         "maxPayloadSize": LARGEST_PACKET,
         "maxInflightMessages": 100,
-        "rateLimits": own.as_told(),
+        "rateLimits": own.as_json(),
     }
     if is_gateway:
-        limits["gatewayRateLimits"] = gateway.as_told()
+        limits["gatewayRateLimits"] = gateway.as_json()
     return limits

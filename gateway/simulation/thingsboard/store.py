@@ -12,7 +12,7 @@ import attrs
 from .values import Stored
 
 if TYPE_CHECKING:
-    from .connection import Session
+    from .connection import MqttConnection
     from .rpc import Pending
 
 Severity = Literal["FAIL", "WARN"]
@@ -72,7 +72,7 @@ class Device:
     """Client attributes."""
     shared: dict[str, Stored] = attrs.Factory(dict)
     """Shared attributes."""
-    session: Session | None = attrs.field(default=None, repr=False)
+    session: MqttConnection | None = attrs.field(default=None, repr=False)
     active_at: float = 0.0
     """When its session was last used, in seconds of Trio's clock."""
     pending: dict[int, Pending] = attrs.field(factory=dict, repr=False)
