@@ -1,8 +1,8 @@
-"""The accountant at work: the ledger of `billing.ledger`, fed by the bus.
+"""The accountant's task: it feeds the ledger of `billing.ledger` from the bus.
 
 What it remembers is not stored: it is what the ledger makes of the journal's entries, so a
-restart reads again what concerns the transactions that are open, and goes on.  Facts and the
-place in the journal are saved in one commit: each fact is told once.
+restart reads again what concerns the transactions that are open, and goes on.  Derived
+events and the checkpoint are saved in one commit, so that each is published once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class AccountingStatistics:
     """What was accounted for since the start, for metrics.
 
     receipts, of which needs_review: corrections count again.  orphans: messages that belong
-    to no transaction.  not_accounted: entries that a bug of ours kept out of the books.
+    to no transaction.  not_accounted: entries that a bug of ours kept out of the ledger.
     """
 
     receipts: int = 0
@@ -96,7 +96,7 @@ async def open_accountant(
             with bus.subscribe(
                 *ACCOUNTED, overflow=Overflow.REREAD, after=checkpoint.seq, capacity=5_000
             ) as entries:
-                # That the subscription closes first is what ends the books.
+                # The task ends because the subscription closes first.
                 nursery.start_soon(_account_for_entries, entries, bus, ledger, statistics)  # noqa: ASYNC111
                 yield statistics
             nursery.cancel_scope.deadline = trio.current_time() + grace_s
@@ -137,7 +137,7 @@ def restore_entries(
     """Restore what happened up to `checkpoint`, and the facts that followed from it.
 
     Facts are numbered after the events that they follow from, so some lie beyond the place.
-    refused: is told of an event that the ledger cannot make sense of, which is a bug of ours (or
+    refused: is called with an event that the ledger cannot account for, which is a bug of ours (or
         a tariff of an older version); all others are restored.
     """
     for entry in entries:
@@ -161,8 +161,9 @@ async def _account_for_entries(
         facts = [known for fact in facts for known in _in_full(fact, bus)]
         for fact in facts:
             statistics.count(fact)
-        # Facts and place, or neither.  Nobody is promised them, so the next batch need not
-        # wait until they are durable; who is far ahead of the disk has to, for memory's sake.
+        # The derived events and the checkpoint, or neither.  Nothing waits for them, so the next
+        # batch need not wait until they are durable.  When many appends wait for the disk already,
+        # it does wait, to bound memory.
         checkpoint = Checkpoint(READER, batch[-1].seq)
         if bus.journal.statistics().waiting < _MAX_WAITING:
             bus.publish_soon(*facts, checkpoint=checkpoint)
@@ -179,7 +180,7 @@ async def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
         outcomes = await offload(partial(ledger.outcomes, event))
         return ledger.enter(event, outcomes)
     except Exception as exc:
-        # `post` changes nothing when it raises, so the rest of the books stays right.
+        # `post` changes nothing when it raises, so the rest of the ledger stays right.
         log.exception("event not accounted", seq=entry.seq)
         return (
             NotAccounted(
@@ -238,7 +239,7 @@ async def _tick(
 def _ticked(ledger: Ledger, transaction_id: int, at: datetime) -> tuple[Event, ...]:
     try:
         return ledger.tick(transaction_id, at)
-    except Exception:  # the other transactions are told of all the same
+    except Exception:  # the other transactions are published all the same
         log.exception("time not priced", transaction_id=transaction_id)
         return ()
 

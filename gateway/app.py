@@ -1,4 +1,4 @@
-"""The roof.  What stands under it is opened top-down and closed bottom-up, by nesting alone."""
+"""The task tree of the gateway: what is opened first is closed last, by nesting alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ACCOUNTING_SHARE = (
 
 @attrs.frozen(kw_only=True)
 class AppSettings:
-    """What each room is told.
+    """The settings of every part of the gateway.
 
     id_tag, remote_start_timeout_s: see `commands.CommandRunner`.
     driver_display: show drivers their costs, where charge points can.
@@ -66,7 +66,7 @@ class TariffReloads:
 
 @attrs.frozen
 class RunningGateway:
-    """The rooms of a running gateway, for those who look on."""
+    """The parts of a running gateway, for metrics, health and the admin port."""
 
     bus: EventBus
     registry: Registry
@@ -109,7 +109,7 @@ async def run(
     async with open_retention(journal, (ACCOUNTANT, THINGSBOARD), settings.keep, now):
         await _publish_disconnections(bus, now)
         async with (
-            # hears everyone, leaves last
+            # subscribes to all events, is closed last
             open_publisher(
                 open_link,
                 bus,
@@ -119,7 +119,7 @@ async def run(
                 shutdown,
                 frame_tap.for_thingsboard,
             ) as delivery,
-            # hears the charge points, tells the north
+            # reads charge points' events, publishes derived events
             open_accountant(
                 bus,
                 ledger,
@@ -127,11 +127,11 @@ async def run(
                 settings.stale_session,
                 _ACCOUNTING_SHARE * settings.northbound.grace_s,
             ) as accounting,
-            # hears the accountant, tells the drivers
+            # reads derived events, calls charge points that have a display
             open_driver_displays(bus, registry, ledger, now)
             if settings.driver_display
             else nullcontext(),
-            # tells everyone, leaves first
+            # publishes charge points' events, is closed first
             open_southbound(
                 listeners, bus, registry, now, settings.southbound, frame_tap
             ) as connections,
@@ -145,7 +145,9 @@ async def run(
 
 
 async def _publish_disconnections(bus: EventBus, now: Now) -> None:
-    """Nobody is connected at a start, whatever was last known before a crash."""
+    """No charge point is connected at a start, whatever the journal says of the time before a
+    crash.
+    """
     last_seq = bus.journal.statistics().last_seq
     newest = await bus.journal.read(after=last_seq - 1, limit=1)
     gone = partial(

@@ -1,4 +1,4 @@
-"""The stairwell: what the journal took in, every floor hears.
+"""The event bus: what the journal has made durable goes to every subscriber.
 
 Publishing waits for the disk and for nothing else.  A subscriber that falls behind is
 not waited for; what then happens is its own choice, its Overflow.  There is no third choice
@@ -35,7 +35,7 @@ class Overflow(enum.Enum):
 class Subscription:
     """One subscriber's view.  Read it from one task only.
 
-    Its laws: every wanted entry beyond its place is delivered once, in journal order (REREAD);
+    Its laws: every wanted entry after its checkpoint is delivered once, in journal order (REREAD);
     restart, outage and lag are one state, being behind the journal.
     """
 
@@ -63,7 +63,7 @@ class Subscription:
 
     def offer(self, entry: Entry) -> None:
         if self._behind or not isinstance(entry.event, self._wanted):
-            return  # who is behind gets it from the journal, and memory need not hold it
+            return  # a subscriber that is behind reads it from the journal
         try:
             self._send_new.send_nowait(entry)
         except trio.WouldBlock:
@@ -163,7 +163,7 @@ class EventBus:
     async def publish(
         self, *events: Event, checkpoint: Checkpoint | None = None
     ) -> tuple[Entry, ...]:
-        """Record events, and a reader's place, then let every subscriber hear them.
+        """Make events and a reader's checkpoint durable, then pass them to every subscriber.
 
         Returns when they are durable, as the journal completed them.  Raises JournalError when
         they are not.  A cancelled publisher's events are recorded all the same.

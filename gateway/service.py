@@ -42,7 +42,7 @@ def utc_now() -> datetime:
 
 
 def settings_of(config: Config) -> AppSettings:
-    """What the rooms are told of the configuration."""
+    """The configuration as the settings of each part of the gateway."""
     ocpp, board = config.ocpp, config.thingsboard
     tags = {
         name.lower(): IdTag(status=tag.status, expires=tag.expires, parent=tag.parent)
@@ -89,7 +89,7 @@ def settings_of(config: Config) -> AppSettings:
         grace_s=ocpp.grace_s,
     )
     if board.compat == "node-red":
-        # What the prototype tells at a stop was said before it: in order, or not at all.
+        # The prototype's summary at a stop needs all values before it: publish in order only.
         northbound = attrs.evolve(
             northbound,
             extra_rows=compat_nodered.PrototypeKeys().rows,
@@ -184,14 +184,14 @@ async def _open_listeners(config: Config) -> Mapping[str, Listeners]:
 def _charge_point_listeners(
     config: Config, listeners: Mapping[str, Listeners]
 ) -> list[trio.abc.Listener[Any]]:
-    """The doors of charge points: with TLS the second one, or else the only one."""
+    """The listeners for charge points: with TLS the second one, or else the only one."""
     ocpp = config.ocpp
     if ocpp.tls_cert is None or ocpp.tls_key is None:
         return [*listeners["ocpp"]]
     tls = tls_context(ocpp.tls_cert, ocpp.tls_key, ocpp.client_ca)
     secure = "ocpp" if ocpp.listen_tls is None else "ocpp_tls"
     plain = [] if secure == "ocpp" else listeners["ocpp"]
-    # https_compatible: a peer that leaves without TLS's own goodbye is no fault of interest.
+    # https_compatible: a peer that leaves without a TLS close_notify is not worth a warning.
     return [
         *plain,
         *(trio.SSLListener(listener, tls, https_compatible=True) for listener in listeners[secure]),
@@ -237,7 +237,7 @@ async def _reload_tariffs(
 async def _wait_stop_signal(announce: Callable[[], None]) -> None:
     """Returns at the first SIGTERM or SIGINT; a second one leaves at once, without loss.
 
-    announce: called once signals are heard, so that whoever reads it may send one.
+    announce: called once signals are received, so that its reader may send one.
     """
     signals = (signal.SIGTERM, signal.SIGINT)
     with trio.open_signal_receiver(*signals) as received:
@@ -245,7 +245,7 @@ async def _wait_stop_signal(announce: Callable[[], None]) -> None:
         async for _ in received:
             break
     # From here on the default action holds: the next signal ends the process where it stands,
-    # and what the journal has is told at the next start.
+    # and what the journal holds is published after the next start.
     for number in signals:
         signal.signal(number, signal.SIG_DFL)
 

@@ -43,7 +43,7 @@ def tariff_book_of(document: Any) -> TariffBook:
 
 @attrs.define
 class Gateway:
-    """The real `run()`, its doors in memory and its clock virtual."""
+    """The real `run()`, its sockets in memory and its clock virtual."""
 
     listener: MemoryListener = attrs.field(factory=MemoryListener)
     board: FakeThingsBoard = attrs.field(factory=FakeThingsBoard)
@@ -63,7 +63,7 @@ class Gateway:
         return [entry.event for entry in self.journal._entries if isinstance(entry.event, kind)]
 
     async def settled(self) -> None:
-        """All that was sent has been accounted for and told.
+        """Wait until all that was sent is accounted for and published.
 
         Both gather for a few milliseconds, so it takes a moment of virtual time.
         """

@@ -1,4 +1,4 @@
-"""The far sides of both doors, in memory: charge points, and a link to ThingsBoard."""
+"""Fakes in memory: charge points, and a connection to ThingsBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the plug to the price, through both doors."""
+"""From the plug to the price, over WebSocket and MQTT."""
 
 from __future__ import annotations
 

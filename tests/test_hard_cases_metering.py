@@ -1,4 +1,4 @@
-"""The hard cases' group D: what is made of registers and values, through the doors.
+"""The hard cases' group D: what is made of registers and values, over WebSocket.
 
 Each case is answered with a CALLRESULT (`ask` raises else).  What decides is tried one by one in
 tests/billing/test_energy_curve.py.

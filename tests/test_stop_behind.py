@@ -1,4 +1,4 @@
-"""A stop while the books are far behind: they go on after the next start."""
+"""A stop while accounting is far behind: they go on after the next start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What every room tells of itself -> Prometheus text.  Pulled: there are no counters here."""
+"""The figures of every part of the gateway as Prometheus text.  Pulled: there are no counters
+here.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ class _Collector(Collector):
             {("true",): counts.needs_review, ("false",): counts.receipts - counts.needs_review},
         )  # fmt: skip
         yield _counter("orphan_messages", "Messages that belong to no transaction", counts.orphans)
-        yield _counter("events_not_accounted", "Events that a bug kept out of the books",
+        yield _counter("events_not_accounted", "Events that a bug kept out of the ledger",
                        counts.not_accounted)  # fmt: skip
         yield _counted("tariff_reloads", "Times that the tariff file was read again",
                        ("outcome",), _one_label(attrs.asdict(self.running.reloads)))  # fmt: skip

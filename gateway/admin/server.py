@@ -1,4 +1,4 @@
-"""The admin port: /healthz, /readyz, /metrics for probes and Prometheus, and /trace for eyes."""
+"""The admin port: /healthz, /readyz and /metrics for probes and Prometheus, /trace for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .metrics import render
 _REQUEST_TIMEOUT = 10.0  # seconds for a whole request and its answer, and for each piece of a trace
 _MAX_CONNECTIONS = 50
 _SLOW_COMMIT = 5.0  # seconds after which the store is said not to write
-_MAX_NAMES = 100  # charge points that one who looks on may name
+_MAX_NAMES = 100  # charge points that one request may name
 _MAX_BATCH = 100  # lines of a trace
 _JSON_LINES = "application/x-ndjson"
 _PATHS = ("/healthz", "/readyz", "/metrics", "/trace")
@@ -66,7 +66,7 @@ def _readiness(running: RunningGateway) -> Response:
 
 
 def _mqtt_status(delivery: DeliveryStatistics) -> str:
-    """The link may be up and in trouble: it is lost again and again for the same reason."""
+    """The connection may be up and unsteady: it is lost again and again for the same reason."""
     if not delivery.connected:
         return f"behind: {delivery.why}"
     return f"unsteady: {delivery.why}" if delivery.why else "connected"
@@ -78,7 +78,7 @@ def _mqtt_status(delivery: DeliveryStatistics) -> str:
 async def serve_admin(
     listener: trio.SocketListener, get_running: Callable[[], RunningGateway]
 ) -> None:
-    """Answer until cancelled.  No visitor can fell or starve the house, or keep others waiting."""
+    """Answer until cancelled.  No client can stop or starve the gateway, or keep others waiting."""
     requests: list[trio.CancelScope] = []
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -87,7 +87,7 @@ async def serve_admin(
                 request = None
                 with trio.move_on_after(_REQUEST_TIMEOUT) as scope:
                     requests.append(scope)
-                    if len(requests) > _MAX_CONNECTIONS:  # who has been here longest makes room
+                    if len(requests) > _MAX_CONNECTIONS:  # the oldest request makes room
                         requests[0].cancel()
                     try:
                         request = await _answer_request(stream, get_running)
@@ -96,7 +96,7 @@ async def serve_admin(
                 if request is not None:
                     await _stream_trace(stream, *request, get_running().frame_tap)
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError) as exc:
-            log.debug("admin visitor gone", why=str(exc))
+            log.debug("admin client gone", why=str(exc))
         except Exception:
             log.exception("admin request not answered")
 
@@ -147,7 +147,7 @@ def _complete_response(
 
 
 def _is_local(stream: trio.SocketStream) -> bool:
-    """Whether the visitor is on this host: frames are not for everybody whom /metrics is for."""
+    """Whether the client is on this host: frames are not for everybody who may read /metrics."""
     try:
         peer = ip_address(stream.socket.getpeername()[0])
     except (OSError, ValueError):  # it has left already
@@ -179,7 +179,7 @@ async def _stream_trace(
         why = f"{group.exceptions[0]}\n".encode()
         await stream.send_all(_complete_response(connection, (503, "text/plain", why)))
     except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as group:
-        log.debug("admin visitor gone", why=str(group.exceptions[0]))
+        log.debug("admin client gone", why=str(group.exceptions[0]))
 
 
 def _is_named(charge_point_id: str, names: Sequence[str]) -> bool:

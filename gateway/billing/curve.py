@@ -13,7 +13,7 @@ Rule 5: a register far above a meterStart of 0 is judged by what flows afterward
         session can deliver as much, meterStart is not of this register.
 Rule 6: what was ignored is counted, so that settlement can ask for review.
 
-By rule 3 everything up to `Curve.before` is settled, so whoever prices the curve has to price
+By rule 3 everything up to `Curve.before` is settled, so the price of the curve need be computed for
 that part only once.
 (OCPP 1.6 §7.31: register values of one transaction "MUST be monotonically increasing".)
 """
@@ -53,7 +53,7 @@ class Point(NamedTuple):
 class Curve:
     """The curve so far.
 
-    base: the register at the start, nWh; None where meterStart was missing and nothing tells.
+    base: the register at the start, nWh; None where meterStart was missing and nothing replaces it.
     zero: what to subtract from the register to get the energy since the start; None before any
         register is known.
     before, last: the newest two points of the curve.  Both are the start at first.

@@ -1,4 +1,4 @@
-"""What the ledger tells about a session: the derived facts."""
+"""The derived events that the ledger publishes about a session."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def settled_fact(
 
 
 def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
-    """What telemetry tells of it.  with_power: derive the power, where none is sampled."""
+    """The session's figures for telemetry.  with_power: derive the power, where none is sampled."""
     session, pricing, found = settlement.session, settlement.pricing, settlement.bill
     curve = session.curve
     opening = session.opening

@@ -1,4 +1,4 @@
-"""What a charge point's display is told of prices and costs.
+"""The messages for a charge point's display: prices and costs.
 
 The messages are those of the OCA's "OCPP & California Pricing Requirements": SetUserPrice,
 RunningCost and FinalCost.  Amounts include VAT; numbers are Decimal.
@@ -60,7 +60,9 @@ class DisplayMessages:
         return None if data is None else (name, data)
 
     def _offers(self, charge_point_id: str, at: datetime) -> dict[int, Terms]:
-        """By connector that one may mean who shows a tag: with a plug in it, or else free."""
+        """By connector that a driver may mean who presents a tag: with a plug in it, or else
+        free.
+        """
         known = {
             connector: about
             for connector in range(1, MAX_CONNECTORS + 1)
@@ -131,7 +133,7 @@ def final_cost(fact: TransactionSettled) -> Payload | None:
 
 
 def happened_offline(fact: CostEvent, start_received_at: datetime) -> bool:
-    """Whether the charge point was offline for all that the fact tells of.
+    """Whether the charge point was offline for all that the event covers.
 
     So it is where start and fact are both stamped more than two minutes before receipt, and
     were received in less than half the time that they took to happen; without the second, a

@@ -1,4 +1,4 @@
-"""The accountant's mind: events of transactions in, facts about energy and money out.
+"""The ledger: events of transactions in, derived events about energy and money out.
 
 Rule 1: a message's cost never depends on how many came before it, or how many are open.
 Rule 2: the running cost is what the session would cost if it stopped now, by the same function.
@@ -56,7 +56,7 @@ _UNPUBLISHED = 50 * SECOND
 _BELATED = 300 * SECOND
 
 Connector = tuple[str, int]
-Changes = tuple[list[Session], list[Event]]  # sessions to keep, facts to tell
+Changes = tuple[list[Session], list[Event]]  # sessions to keep, events to publish
 
 
 @attrs.frozen(kw_only=True)
@@ -92,7 +92,7 @@ class Ledger:
         self._closed: dict[Connector, list[int]] = {}  # more than one only while restoring
         self._adopted: int | None = None  # the one older transaction that was adopted last
         self._statuses: dict[Connector, tuple[int, str]] = {}
-        self._ticked: dict[int, int] = {}  # when time alone was told of last
+        self._ticked: dict[int, int] = {}  # when a tick was last published
         self._belated: set[int] = set()  # what is told of them was long ago: out of a queue
         self._handlers: Mapping[type[Event], Callable[[Any, bool], Changes]] = {
             TransactionStarted: self._started,
@@ -130,7 +130,7 @@ class Ledger:
         return tuple(facts)
 
     def restore(self, event: Event) -> None:
-        """Account for an event of the past: the same, but nothing is priced or told again."""
+        """Account for an event of the past: the same, but nothing is priced or published again."""
         if isinstance(event, TransactionOpened):
             self._restore_terms(event)
         elif isinstance(event, TransactionSettled):
@@ -141,8 +141,8 @@ class Ledger:
                 self._commit(event, handler(event, False)[0])
 
     def due(self, now: datetime) -> list[int]:
-        """The open transactions that nothing was told of for nearly a minute: time and what it
-        costs go on where no frame comes."""
+        """The open transactions that nothing was published about for nearly a minute: time and what
+        it costs go on where no frame comes."""
         end = microseconds(now)
         return [
             transaction_id
@@ -225,7 +225,7 @@ class Ledger:
         key = event.charge_point_id, event.connector_id
         terms = self.tariff_book.terms(event.charge_point_id, event.connector_id, event.at)
         status = self._statuses.get(key)
-        if key in self._open:  # a new start proves the old one's end, which was never told
+        if key in self._open:  # a new start proves the old one's end, which was never reported
             old = ended(self._sessions[self._open[key]], "Inferred")
             sessions, facts = self._apply(Transition(old, NextStep.SETTLE), event.received_at, emit)
             status = None
@@ -320,7 +320,7 @@ class Ledger:
     def _apply(
         self, transition: Transition, received_at: datetime, emit: bool, *, with_power: bool = False
     ) -> Changes:
-        """The session to keep, and what there is to tell of it."""
+        """The session to keep, and the events to publish about it."""
         session, then = transition
         if then is NextStep.SETTLE:
             session = attrs.evolve(session, closed=True, version=session.version + 1)
@@ -364,7 +364,7 @@ class Ledger:
 
     def _last_stopped(self, key: Connector, event: TransactionStarted) -> Session | None:
         if key in self._open:
-            return None  # it never told its end
+            return None  # its end was never reported
         closed = self._closed.get(key)
         if not closed:
             return None

@@ -1,4 +1,4 @@
-"""One transaction as the books know it: an immutable value, replaced with each message.
+"""One transaction in the ledger: an immutable value, replaced with each message.
 
 The history is a linked list, newest first, so that a message costs the same whether ten or ten
 thousand came before it.
@@ -77,7 +77,7 @@ class Stop:
     at: us, never before the start.  timed: it is the charge point's own word.
     reported_at: us, as the charge point wrote it; None where it wrote none.
     register: meterStop in nWh.
-    inferred: nobody told us; it ended at the last reading.  misnamed: by a message that named
+    inferred: not reported; it ended at the last reading.  misnamed: by a message that named
         another transaction.
     unplugged: us; None while the cable may still be in, where that matters.
     """
@@ -109,11 +109,11 @@ class Signed:
 class Session:
     """A transaction so far.
 
-    curve: the curve over the history.  pricing: priced as far as the curve is settled; None where
-        that is still to be done.
+    curve: the energy curve over the history.  pricing: priced as far as the curve is settled; None
+        where that is still to be done.
     statuses: (us, status) in the order of time.  states: the same as kinds of time.
     newest: us of the newest data.  published_nwh: nWh, the most energy it was ever said to have.
-    unplugged: us, as the charge point told.
+    unplugged: us, as the charge point reported.
     confirmed: the charge point has sent readings of it, or its stop.  disputed: and later another
         stop, which is not billed.
     version: of the newest receipt, 0 before the first.  closed: the receipt stands.
@@ -154,7 +154,7 @@ class Session:
     @property
     def unconfirmed(self) -> bool:
         """Whether the charge point seems to know nothing of it: it has never named it since the
-        start, and says that the connector is free.  (It never heard our answer to the start.)"""
+        start, and says that the connector is free.  (It never got our answer to the start.)"""
         return (
             self.stop is None
             and not self.confirmed
@@ -407,7 +407,7 @@ def _is_later_than_said(session: Session, when: datetime, found: UsableSamples) 
 
 
 def _published_energy(curve: EnergyCurve) -> int:
-    """nWh, as telemetry tells it while the session is open."""
+    """nWh, as telemetry has it while the session is open."""
     return curve.last.nwh if curve.low is None else curve.decided(None).last.nwh
 
 

@@ -1,4 +1,4 @@
-"""What each message does to a transaction, and what then is to be told.  Pure."""
+"""What each message does to a transaction, and what is to be published then.  Pure."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def started(
 
 
 def left_before(session: Session) -> Session:
-    """A session that was told of when its connector was free again: nobody knows since when, so
+    """A session that was reported when its connector was free again: nobody knows since when, so
     no time after its stop is idle."""
     return attrs.evolve(session, unplugged=session.opening.start)
 
@@ -199,7 +199,7 @@ def stopped(session: Session, event: TransactionStopped) -> Transition:
 
 
 def status_changed(session: Session, event: ConnectorStatusChanged) -> Transition:
-    """A status that is told in the session but stamped before it counts from when it was told."""
+    """A status that is received in the session but stamped before it counts from its receipt."""
     status, (when, source) = event.status, event.instant()
     at = microseconds(when)
     if at < session.opening.start:
@@ -230,7 +230,7 @@ def unplugged(session: Session, at: int) -> Transition:
 
 
 def ended(session: Session, reason: str) -> Session:
-    """The session as far as there is evidence of it, nobody having told its end."""
+    """The session as far as there is evidence of it, its end never having been reported."""
     stop = session.stop
     if stop is None:
         at = session.curve.decided(None).last.at

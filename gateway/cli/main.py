@@ -200,7 +200,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _status_of_crash(group: BaseExceptionGroup[BaseException]) -> int:
-    """The last line of a house that fell says why, in one line where the why is outside."""
+    """Print why the gateway crashed: one line where the cause lies outside."""
     from ..journal import JournalError
 
     known, rest = group.split((JournalError, OSError))

@@ -2,7 +2,7 @@
 
 A file holds one example (`tz`, `policy`, `tariff`, `energy_scale`, `events`), or many as
 `{"default_policy": ..., "vectors": [...]}`.  The frames go the way that a charge point's go: facts,
-then the ledger.  What cannot be read or priced is told, and hides nothing else.
+then the ledger.  What cannot be read or priced is reported, and hides nothing else.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class _Replayed:
             event = attrs.evolve(event, energy_scale=self._scale)
         try:
             self._take(event)
-        except Exception as exc:  # noqa: BLE001  in the gateway, too, the other books stay right
+        except Exception as exc:  # noqa: BLE001  in the gateway, too, the rest of the ledger stays right
             self.errors.append(f"{type(event).__name__} not accounted for: {exc!r}")
 
     def _take(self, event: Event) -> None:

@@ -34,7 +34,7 @@ def receipt_versions(config: Config) -> Sequence[Receipt]:
 def open_sessions(config: Config, fault: Callable[[str], None]) -> Sequence[Receipt]:
     """What has not ended, as receipts without `stopped_at`.  Raises JournalError, ConfigError.
 
-    fault: is told of each session or event that a bug of ours leaves out; the others are there.
+    fault: is called for each session or event that a bug of ours leaves out; the others are there.
     """
 
     def refused(entry: Entry, exc: Exception) -> None:

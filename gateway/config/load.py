@@ -1,4 +1,4 @@
-"""One TOML file and the environment -> frozen Config.  Every fault is told, all at once."""
+"""One TOML file and the environment -> frozen Config.  All faults are reported at once."""
 
 from __future__ import annotations
 

@@ -1,1 +1,3 @@
-"""The hearth: what is true of charging, without a clock, a socket or a disk."""
+"""The domain: events, devices, commands and values that all parts share.  No clock, socket or
+disk.
+"""

@@ -81,7 +81,7 @@ class _Start:
 
 @attrs.define
 class ChargePointClock:
-    """What is known of one charge point's clock; told of each message in the order of receipt.
+    """What is known of one charge point's clock; fed with each message in the order of receipt.
 
     absences: when it was not connected, as far as that is kept.
     """

@@ -9,9 +9,9 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Command:
-    """One order of an operator.
+    """One command of an operator.
 
-    connector_id: 0 for an order to the charge point itself.
+    connector_id: 0 for a command to the charge point itself.
     method: an OCPP action, or one of the connector's (`remoteStart`, `setCharging`, ...).
     params: the JSON value that came with it.
     """
@@ -24,7 +24,7 @@ class Command:
 
 @attrs.frozen
 class Done:
-    """The charge point answered, yes or no.  payload: what the operator is told."""
+    """The charge point answered, yes or no.  payload: the RPC's answer."""
 
     payload: dict[str, Any]
 

@@ -3,17 +3,17 @@
 Telemetry is made of events alone, so that the same event gives the same rows for ever.  What
 depends on the past is therefore written into the event before it is journaled:
 
-zeros: the currents that were told of the connector and that fall to 0 with its power, at a stop
-    and with each status in which nothing flows; no other keys are told for their sake.
+zeros: the currents that were published of the connector and that fall to 0 with its power, at a
+    stop and with each status in which nothing flows; no other keys are published for their sake.
 zeros_ms: the instant to tell these zeros at, where the event's own is not later than the newest
     reading of the connector: ThingsBoard shows the value of the latest instant, so a zero that
-    is told of an earlier one would never be seen.  0 where the event's own instant will do.
+    is published at an earlier one would never be seen.  0 where the event's own instant will do.
 
 Values of a transaction that has stopped come late, with the power that it had: from the stop on
 they say nothing of what flows, until another transaction starts.
 
-The newest reading is kept in memory only.  After a restart the zeros of the first stop are told
-at its own instant, which is the latest one unless the charge point's clock was set back.
+The newest reading is kept in memory only.  After a restart the zeros of the first stop are
+published at its own instant, which is the latest one unless the charge point's clock was set back.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ def _sampled(event: MeterSampled, fleet: Fleet) -> MeterSampled:
 
 
 def _first_keys(event: MeterSampled, known: Known) -> tuple[str, ...]:
-    """Keys that are told of a connector for the first time, registers once they are above 0."""
+    """Keys that are published of a connector for the first time, registers once they are above
+    0.
+    """
     first: list[str] = []
     for reading in event.readings:
         unknown = {k for k in lasting_keys(reading.samples) if not known.get(known_key(k))}
@@ -195,7 +197,7 @@ def _stopped(event: TransactionStopped, fleet: Fleet) -> TransactionStopped:
 
 
 def _settled(event: TransactionSettled, fleet: Fleet) -> TransactionSettled:
-    """An end that nobody told has its zeros here; one that was told had them at the stop."""
+    """An inferred end has its zeros here; a reported one had them at the stop."""
     device = device_name(event.charge_point_id, event.connector_id)
     known = fleet.state_of(device)
     at, newest = milliseconds(event.at), fleet.newest_ms.get(device, -1)
@@ -208,7 +210,7 @@ def _settled(event: TransactionSettled, fleet: Fleet) -> TransactionSettled:
 
 
 def is_running(known: Known) -> bool:
-    """Whether a transaction has begun on a connector, and its stop was not told."""
+    """Whether a transaction has begun on a connector, and its stop was not reported."""
     return known.get("tx") is not None and known["tx"] != known.get("stopped_tx")
 
 

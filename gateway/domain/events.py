@@ -1,4 +1,4 @@
-"""What happened.  Every event is a frozen fact; nothing in the house changes one.
+"""What happened.  Every event is a frozen fact; nothing changes one.
 
 Events are journaled as JSON (`gateway.journal.codec`), so: a new field gets a default, a
 name is never used for something else, and old journals load for ever.
@@ -23,7 +23,7 @@ class Event:
     """A fact about one charge point.
 
     charge_point_id: the last path segment of the charge point's WebSocket URL.
-    received_at: when the gateway heard of it, or (for a derived fact) concluded it; aware.
+    received_at: when the gateway received it, or (for a derived fact) concluded it; aware.
     timestamp: the charge point's own word for when it happened, aware; None where it gave
         none that can be read.  It may be absurd: `instant` says what it stands for.
     clock: how the message's timestamps are to be read (see `charge_point_clock`); None where
@@ -79,7 +79,7 @@ class ChargePointBooted(Event):
     """BootNotification (OCPP 1.6 §4.2).
 
     serial_number: chargePointSerialNumber, or chargeBoxSerialNumber where that is absent.
-    charge_point_serial_number, charge_box_serial_number: each as told.
+    charge_point_serial_number, charge_box_serial_number: each as reported.
     replaced: other hardware than before answers to this charge point's name.
     """
 
@@ -114,11 +114,11 @@ class IdTagPresented(Event):
 class ConnectorStatusChanged(Event):
     """StatusNotification (OCPP 1.6 §4.9).  connector_id 0 is the charge point as a whole.
 
-    new: nothing was heard of this connector before.
+    new: this connector was not known before.
     first: it is the first status that the charge point reports of this connector.
     zeros, zeros_ms: see `connector_state`.
     status_ms: the instant to tell it at, ms since 1970, where it replaces an inferred status that
-        was told of a later one; else 0.
+        was published of a later one; else 0.
     """
 
     connector_id: int
@@ -138,7 +138,7 @@ class ConnectorStatusChanged(Event):
 class StatusInferred(Event):
     """The status of a connector whose charge point reports none, as its transactions have it.
 
-    new: nothing was heard of this connector before.
+    new: this connector was not known before.
     status_ms: the instant to tell it at, ms since 1970.
     """
 
@@ -178,7 +178,7 @@ class MeterSampled(MeterMessage):
         None where it gave none.
     transaction_connector_id: where connector_id is 0, that of the transaction which it names; 0
         where that is not known.
-    first_keys: telemetry keys that were never told of the connector before (see
+    first_keys: telemetry keys that were never published of the connector before (see
         `connector_state`).
     stopped_ms: since when nothing flows for the transaction that stopped last on the connector, ms
         since 1970; 0 where none has, or where these readings name a newer one.
@@ -316,10 +316,10 @@ class SchemaDeviated(Event):
 class CommandCarriedOut(Event):
     """method: the RPC's; result: the charge point's status, or our error code.
 
-    connector_id: 0 for an order to the charge point itself.
-    tx_active: of an order to begin or end a transaction that did not come to pass: whether the
-        connector has one now, for switches that show already what was ordered; else None.
-    tx_active_ms: the instant to tell that at, ms since 1970: just after it was last told.
+    connector_id: 0 for a command to the charge point itself.
+    tx_active: of a command to begin or end a transaction that did not come to pass: whether the
+        connector has one now, for switches that show already what was requested; else None.
+    tx_active_ms: the instant to publish that at, ms since 1970: just after it was last published.
     """
 
     method: str
@@ -431,7 +431,7 @@ class MessageOrphaned(Event):
 
 @attrs.frozen(kw_only=True)
 class NotAccounted(Event):
-    """The entry that the accountant could not make sense of: a bug of ours, set aside."""
+    """The entry that the accountant could not account for: a bug of ours."""
 
     seq: int
     why: str

@@ -1,7 +1,7 @@
-"""What is known of each device now: a fold over events, kept by journals and by the house alike.
+"""What is known of each device now: a fold over events, kept by journals and in memory alike.
 
 A device is a charge point (`CP-1`) or one of its connectors (`CP-1/1`), as ThingsBoard sees
-them.  Whoever keeps devices applies the patches of each event in journal order.
+them.  A holder of devices applies the patches of each event in journal order.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def patches(event: Event) -> tuple[Patch, ...]:
     that was heard of it), serial, box_serial (see `is_another`).
     Connector: connected (its charge point is), status, error_code, since_ms, status_source
     ("reported" or "inferred"), tx (the id of its open transaction or None), tx_tag, tx_tag_status
-    (what its start was answered), tx_start_ms, tx_ms (when ThingsBoard was last told of `tx`),
+    (what its start was answered), tx_start_ms, tx_ms (when `tx` was last published),
     tx_energy_scale (a transaction's id and what its registers are multiplied by, where not by 1),
     last_tx (the newest that began here), stopped_tx and stopped_ms (the newest whose stop was
     told, and since when nothing flows), stop_tx (the id that an operator wants stopped), and
-    `known_key` of each telemetry key that was told of it.
+    `known_key` of each telemetry key that was published of it.
     """
     name = event.charge_point_id
     match event:
@@ -152,7 +152,7 @@ def _each(name: str, connectors: Iterable[int], patch: Mapping[str, Any]) -> Ite
 
 
 def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
-    """What BootNotification told of the hardware, without what it did not tell."""
+    """What BootNotification says about the hardware, without empty fields."""
     found = {
         "vendor": event.vendor,
         "model": event.model,
@@ -167,7 +167,7 @@ def charger_attributes(event: events.ChargePointBooted) -> dict[str, str]:
 
 
 def known_key(key: str) -> str:
-    """Where a device's state says that a telemetry key was told of it."""
+    """Where a device's state says that a telemetry key was published of it."""
     return f"knows_{key}"
 
 
@@ -219,7 +219,7 @@ def _normalised(text: str) -> str:
 class Fleet:
     """Every device that was ever seen, by name, with what is known of it now.
 
-    newest_ms: of the newest reading that was told of a connector, in memory only.
+    newest_ms: of the newest reading that was published of a connector, in memory only.
     """
 
     devices: dict[str, dict[str, Any]] = attrs.field(factory=dict)
@@ -280,7 +280,7 @@ class Fleet:
 
     def takes_commands(self, device: str) -> bool:
         """Whether a device is known, or is connector 1 of a charge point that is connected and
-        has told of no connector yet: every charge point has that one (OCPP 1.6 §3.8)."""
+        has reported no connector yet: every charge point has that one (OCPP 1.6 §3.8)."""
         if self.knows(device):
             return True
         charge_point_id, connector = split_name(device) or ("", 0)

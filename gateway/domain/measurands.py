@@ -82,7 +82,7 @@ _ENERGY = _units("Wh", thousand="kWh")
 _CELSIUS = _units("Celsius", "Celcius")  # OCPP 1.6's schema has the misspelling, too
 _METER = _kind("meter", "wh", _ENERGY)
 _EXPORT = _kind("energy_export", "wh", _ENERGY)
-# A car that gives energy back is told by a negative sign (V2G).
+# A car that gives energy back has a negative sign (V2G).
 _POWER = _kind("power", "w", _WATTS, signed=True)
 _CURRENT = _kind("current", "a", _AMPERES, signed=True)
 _VOLTAGE = _kind("voltage", "v", _units("V", "Volt"))

@@ -12,7 +12,7 @@ from typing import Any
 
 REDACTED = "***"
 LONGEST_TEXT = 255
-"""Characters of one text of a charge point that ThingsBoard is told: OCPP 1.6 allows no more
+"""Characters of one text of a charge point that are published: OCPP 1.6 allows no more
 anywhere but in data, and the longest rows made of such texts fit a message."""
 
 _NAME = (
@@ -35,7 +35,7 @@ _doubtful = re.compile(
 
 
 def printable(text: str) -> str:
-    """Text in one line that no terminal obeys: what cannot be printed is told by its number."""
+    """Text in one line that no terminal obeys: what cannot be printed is shown by its number."""
     if text.isprintable():
         return text
     return "".join(

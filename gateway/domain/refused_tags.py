@@ -1,4 +1,4 @@
-"""Id tags that a charge point was refused one after another: told when they become many.
+"""Id tags refused one after another at a charge point: a security event when they become many.
 
 One refused driver is nobody's business but his own.  Several in a row, and nobody accepted in
 between, look like a charge point with a wrong list, or a gateway with one.
@@ -15,7 +15,7 @@ def count_refused(refused: int, status: str) -> tuple[int, str | None]:
     """The new number of refusals in a row, and the security event that says so, if one does.
 
     refused: the number before.  status: what the charge point was answered about an id tag.
-    The event is told once for a row, and once more when the row ends.
+    The event is published once for a row, and once more when the row ends.
     """
     if status == "Accepted":
         return 0, TAG_ACCEPTED if refused >= MANY else None

@@ -75,7 +75,7 @@ class StillOpen(NoCdr):
 
 @attrs.frozen(kw_only=True)
 class Export:
-    """unpriced, still_open: ids of receipts that are no CDRs, for the operator to be told.
+    """unpriced, still_open: ids of receipts that are no CDRs, for the operator.
 
     faulty: ids of those that we should have made one of, and why we could not.
     """

@@ -32,7 +32,7 @@ def tariff_of(snapshot: Mapping[str, Any], party: Party, *, at: datetime) -> dic
 
     at: what `last_updated` says where the snapshot does not: when the tariff was applied.
     """
-    node = Node(snapshot, Faults())  # faults were told when the file was read
+    node = Node(snapshot, Faults())  # faults were reported when the file was read
     including = snapshot.get("tax_included") == "YES"
     elements = [
         _element(Node(element, node.faults), including)

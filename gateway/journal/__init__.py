@@ -1,9 +1,9 @@
-"""The journal: an append-only log of events, and each reader's place in it.
+"""The journal: an append-only log of events, and each reader's checkpoint in it.
 
 This is the contract.  `memory` and `sqlite` keep it, and one suite of tests holds both to it.
 
 What the journal promises: an append that returned is durable; entries are numbered 1, 2, 3
-... in the order in which they were appended; whoever listens hears them in that order, each
+... in the order in which they were appended; subscribers get them in that order, each
 only after it is durable.  What is old and needed by nobody may be trimmed, oldest first.
 """
 
@@ -47,7 +47,7 @@ Span = tuple[int, int]
 
 @attrs.frozen
 class Checkpoint:
-    """A reader's place: every entry up to `seq` is dealt with.
+    """A reader's place in the journal: every entry up to `seq` is dealt with.
 
     ahead: runs of entries beyond `seq` that are dealt with too, ascending.
     dead_letters: entries given up with this step; the journal keeps those of earlier steps.
@@ -100,7 +100,7 @@ class Journal(Protocol):
     async def append(
         self, *events: Event, checkpoint: Checkpoint | None = None
     ) -> tuple[Entry, ...]:
-        """Make events, and a reader's bookmark, durable together or not at all.
+        """Make events and a reader's checkpoint durable together or not at all.
 
         The entries carry the events completed: a TransactionStarted has its transaction_id
         (and `repeated` where the same charge point, connector, id tag, time and register
@@ -137,7 +137,7 @@ class Journal(Protocol):
         """The newest version of every receipt, in the order in which they were published."""
 
     async def trim(self, before: datetime, readers: Sequence[str], limit: int) -> int:
-        """Forget what was heard of before an instant; returns how many entries went.
+        """Delete the entries that were received before an instant; returns how many entries went.
 
         At most `limit` of the oldest entries go at a time, so that nobody waits long; 0 means
         that there is nothing left to forget.  Kept whatever its age: what a reader has not

@@ -1,4 +1,4 @@
-"""One committer for the whole house: many appends share one commit, so the disk is no limit.
+"""Group commit: one task commits for the whole gateway, so that many appends share one fsync.
 
 Appends gather while a commit is under way, and for one round of Trio's schedule before one
 begins; then all of them are written at once, in a thread.  What a commit made durable is
@@ -108,7 +108,7 @@ class GroupCommitJournal:
 
     async def run(self) -> None:
         """Commit what is appended, until `close`."""
-        # Shielded: what was appended is written, also while the house falls.
+        # Shielded: what was appended is written, also while the gateway is being cancelled.
         with trio.CancelScope(shield=True):
             while not self._closing or self._gathered:
                 await self._something.wait()  # for one round at least, in which more may gather

@@ -1,4 +1,4 @@
-"""What the journal need not remember any longer goes, a little at a time."""
+"""Retention: old entries that no reader needs are deleted, a few at a time."""
 
 from __future__ import annotations
 

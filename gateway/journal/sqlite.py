@@ -38,7 +38,7 @@ from .sqlite_file import (
 class Append:
     """One request to append, and what came of it.
 
-    bodies: each event as (kind, JSON), dumped by whoever asked, so that an event which cannot
+    bodies: each event as (kind, JSON), encoded by the caller, so that an event which cannot
         be written fails its own sender and nobody else.
     """
 
@@ -72,7 +72,7 @@ class SqliteStore:
             writer = connect(path, opened)
             migrate(writer, path)
             check_sound(writer, path)
-            # Says what the version is already; a store that cannot be written is told now.
+            # Says what the version is already; a store that cannot be written fails now.
             writer.execute(f"pragma user_version = {SCHEMA_VERSION}")
             reader = connect(path, opened)
             (last,) = writer.execute("select coalesce(max(seq), 0) from entry").fetchone()

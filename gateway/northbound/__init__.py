@@ -1,1 +1,1 @@
-"""The north door: ThingsBoard, over MQTT."""
+"""Northbound: ThingsBoard over MQTT."""

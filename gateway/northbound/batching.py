@@ -1,4 +1,4 @@
-"""Rows -> publications: as few as the server's limits allow.  Pure.
+"""Rows -> MQTT messages: as few as the server's limits allow.  Pure.
 
 One `{"ts", "values"}` object per device and instant, all objects of a device in one array,
 and, where the server takes it, many devices in one message.  A row that is too large for a
@@ -65,7 +65,7 @@ def pack(
     max_bytes: int = MAX_BYTES,
     max_values: int | None = None,
 ) -> list[TelemetryMessage]:
-    """Everything that is told, packed.  entry_rows: (entry's sequence number, row), in order.
+    """Every row, packed into messages.  entry_rows: (entry's sequence number, row), in order.
 
     batch_devices: whether a message may carry more than one device (ThingsBoard 4.2.1 on).
     max_bytes, max_values: of one message, None for any number.  A value that is larger than a

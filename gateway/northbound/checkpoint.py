@@ -1,4 +1,5 @@
-"""How far ThingsBoard has been told: a low-water mark, and what lies dealt with beyond it.
+"""How far the journal is published: a low-water mark, and the runs of entries beyond it that are
+done.
 
 After an outage new values go ahead of the backlog, so what is done need not be what is oldest.
 Pure.

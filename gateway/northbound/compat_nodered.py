@@ -51,16 +51,16 @@ class _Charge:
 
 
 class PrototypeKeys:
-    """Owns: the last transaction of each connector, for what only the summary at stop tells.
+    """Owns: the last transaction of each connector, for what only the summary at stop has.
 
-    It is forgotten when the next one starts, and not when it is told: that may be repeated.
+    It is forgotten when the next one starts, and not when it is published: that may be repeated.
     """
 
     def __init__(self) -> None:
         self._charges: dict[str, dict[int, _Charge]] = {}  # by charge point, then connector
 
     def rows(self, entry: Entry) -> tuple[TelemetryRow, ...]:
-        """What the prototype told of an event, on the charge point's device."""
+        """What the prototype published for an event, on the charge point's device."""
         event = entry.event
         values: dict[str, Any] = {}
         if action := _ACTIONS.get(type(event)):

@@ -1,10 +1,11 @@
-"""What ThingsBoard cannot take now, and how long that is waited for.
+"""Deferral: what ThingsBoard cannot take now, and for how long it is retried.
 
-A device that is not let in, and a message that the server fails at (0x80, 0x97), tell as much of
-the server as of themselves.  So an entry of theirs is put off: it stays undone in the journal while
-all others go on.  A minute later the link is given up for a new one, which begins with all that is
-undone, and where the server has to let the session log in anew.  What was put off on several links,
-on each of which the server took signs of life in the end, is set aside.
+A device that is not admitted, and a message that the server fails at (0x80, 0x97), say as much
+about the server as about themselves.  So an entry of theirs is deferred: it stays undone in the
+journal while all others go on.  A minute later the link is given up for a new one, which begins
+with all that is undone, and where the server has to admit the session log anew.  What was deferred
+on several links, on each of which the server acknowledged signs of life in the end, becomes a dead
+letter.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import trio
 
 from .checkpoint import CheckpointTracker
 
-DEFERRAL_S = 60.0  # seconds for which something is put off
+DEFERRAL_S = 60.0  # seconds for which an entry or a device is deferred
 _MAX_DEFERRALS = 3
-_MAX_AT_ONCE = 20  # put off on one link, until it is asked at once whether it is the server
+_MAX_AT_ONCE = 20  # deferred on one connection, until the server is checked at once
 
 Key = int | str  # an entry, or a device
 
@@ -28,24 +29,24 @@ class _Deferral:
 
 
 class DeferralCounts:
-    """Owns: how often what was put off, over all links."""
+    """Owns: how often each entry or device was deferred, over all connections."""
 
     def __init__(self) -> None:
         self._deferrals: dict[Key, _Deferral] = {}
 
     def is_exhausted(self, key: Key) -> bool:
-        """Whether it was put off as often as anything is."""
+        """Whether it was deferred as often as anything may be."""
         return key in self._deferrals and self._deferrals[key].times >= _MAX_DEFERRALS
 
     def count(self, key: Key) -> None:
-        """It was put off on a link whose server is well; counts once in a minute."""
+        """It was deferred on a connection whose server is healthy; counts once in a minute."""
         now = trio.current_time()
         deferral = self._deferrals.setdefault(key, _Deferral())
         if now - deferral.counted_at >= DEFERRAL_S / 2:
             deferral.times, deferral.counted_at = deferral.times + 1, now
 
     def admitted(self, device: str) -> None:
-        """It was let in."""
+        """The device was admitted."""
         self._deferrals.pop(device, None)
 
     def forget_done(self, tracker: CheckpointTracker) -> None:
@@ -58,7 +59,7 @@ class DeferralCounts:
 
 
 class LinkDeferrals:
-    """What is put off on one link, and since when."""
+    """What is deferred on one connection, and since when."""
 
     def __init__(self) -> None:
         self.keys: set[Key] = set()

@@ -1,4 +1,6 @@
-"""Telling ThingsBoard over one link: rows packed, paced, sent, and what became of them."""
+"""Delivery over one MQTT connection: rows are packed, rate-limited, sent, and their PUBACKs
+judged.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ from .telemetry import TelemetryRow, attributes, sign_of_life
 _KEEP_ALIVE_EVERY = 240.0  # seconds; ThingsBoard forgets a silent device's session after 600
 _MAX_SIGNS = 50
 _CHECK_EVERY = _KEEP_ALIVE_EVERY / 8
-_NOT_ADMITTED = "ThingsBoard does not let the device in: is a limit of devices reached?"
+_NOT_ADMITTED = "ThingsBoard does not admit the device: is a limit of devices reached?"
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +48,7 @@ class Batch:
 
     span: the first and the last.  entry_rows: their rows.  sent: the same, packed.  withheld: those
     that are not sent, for their devices are not let in.
-    attributes_due: devices whose client attributes are to be told as they are now, and for which
+    attributes_due: devices whose client attributes are to be sent as they are now, and for which
         entry.
     """
 
@@ -63,7 +65,9 @@ class Batch:
 
 @attrs.frozen
 class BatchOutcome:
-    """Which entries of a batch were given up, and which were put off; the rest is told."""
+    """Which entries of a batch became dead letters, and which are deferred; the rest is
+    delivered.
+    """
 
     dead_letters: tuple[DeadLetter, ...] = ()
     deferred: frozenset[int] = frozenset()
@@ -71,7 +75,7 @@ class BatchOutcome:
 
 @attrs.frozen
 class _RefusedMessage:
-    """temporary: it tells of the server's state."""
+    """temporary: the code says something about the server, not about the message."""
 
     message: TelemetryMessage
     why: str
@@ -79,7 +83,9 @@ class _RefusedMessage:
 
 
 class TelemetrySender:
-    """Tells rows over one link.  Owns: when each device spoke, and what is put off."""
+    """Sends rows over one connection.  Owns: when each device was last sent, and what is
+    deferred.
+    """
 
     def __init__(
         self,
@@ -111,7 +117,7 @@ class TelemetrySender:
         """Send all, in order, as far as the server takes it.
 
         backlog: it belongs to a backlog, and gives way to what is new.  Attributes have no time, so
-            that old ones would replace new ones: of those, what is true now is told instead.
+            that old ones would replace new ones: of those, the present values are sent instead.
         """
         tracker = self._statistics.tracker
         with_time: _EntryRows = []
@@ -128,7 +134,9 @@ class TelemetrySender:
     async def _send_all(
         self, entry_rows: _EntryRows, *, urgent: bool = True
     ) -> tuple[_Sent, _EntryRows]:
-        """What was sent, and what was kept: not let in, or put off as often as anything is."""
+        """What was sent, and what was withheld: its device is not admitted, or it is deferred
+        as often as anything may be.
+        """
         await self._announce(dict.fromkeys(row.device for _, row in entry_rows))
         withheld = [item for item in entry_rows if not self._is_deliverable(*item)]
         deliverable = (
@@ -144,9 +152,10 @@ class TelemetrySender:
         )
 
     async def send_unjournaled(self, rows: Sequence[TelemetryRow]) -> None:
-        """Tell what is no entry of the journal, when nothing else waits; returns when it is told.
+        """Send rows that are no entries of the journal, when nothing else waits; returns when they
+        are acknowledged.
 
-        What is refused is not told again.
+        What is refused is not sent again.
         """
         sent, _ = await self._send_all([(0, row) for row in rows], urgent=False)
         await self._refused_messages(sent)
@@ -173,15 +182,15 @@ class TelemetrySender:
         return await self._link.send_message(message)
 
     async def settle(self, batch: Batch) -> BatchOutcome:
-        """Returns once all is delivered, refused or put off."""
+        """Returns once all is delivered, refused or deferred."""
         refused = _rows_refused(batch.entry_rows, await self._refused_messages(batch.sent))
         undelivered = await self._send_attributes(batch.attributes_due)
         return await self._retry_each_entry([*refused, *batch.withheld, *undelivered])
 
     async def _send_attributes(self, attributes_due: Mapping[str, int]) -> _EntryRows:
-        """Client attributes as they are now, and again where that changes while they are told.
+        """Send client attributes as they are now, and again where they change meanwhile.
 
-        What of it was not taken.
+        Returns what was not accepted.
         """
         sent_rows: dict[str, TelemetryRow] = {}
         undelivered: dict[str, tuple[int, TelemetryRow]] = {}
@@ -200,7 +209,7 @@ class TelemetrySender:
         return list(undelivered.values())
 
     async def _refused_messages(self, sent: _Sent) -> list[_RefusedMessage]:
-        """The messages that were refused, and why, once all are acknowledged."""
+        """The messages that were refused and why, once all are acknowledged."""
         refused = []
         await puback_codes([delivery for _, delivery in sent if delivery is not None])
         for message, delivery in sent:
@@ -224,7 +233,9 @@ class TelemetrySender:
         return refused
 
     async def _retry_each_entry(self, entry_rows: _EntryRows) -> BatchOutcome:
-        """Entries of refused messages, each for itself, so that only the guilty are set aside."""
+        """Send the entries of refused messages again, each by itself, so that only those at
+        fault become dead letters.
+        """
         dead_letters: list[DeadLetter] = []
         deferred: set[int] = set()
         for seq in dict.fromkeys(seq for seq, _ in entry_rows):
@@ -233,13 +244,15 @@ class TelemetrySender:
             if why is None:
                 deferred.add(seq)
             elif why:
-                log.warning("message set aside", seq=seq, why=why)
+                log.warning("entry became a dead letter", seq=seq, why=why)
                 self._statistics.dead_letters += 1
                 dead_letters.append(DeadLetter(seq, why))
         return BatchOutcome(tuple(dead_letters), frozenset(deferred))
 
     async def _retry_entry(self, entry_rows: _EntryRows) -> str | None:
-        """Why an entry is given up; empty where it is told, None where it is put off."""
+        """Why an entry becomes a dead letter; empty where it is delivered, None where it is
+        deferred.
+        """
         seq = entry_rows[0][0]
         if self._deferral_counts.is_exhausted(seq):
             return "ThingsBoard failed at it for minutes, each time (0x80 or 0x97)"
@@ -273,12 +286,12 @@ class TelemetrySender:
         return None if reasons_to_defer else ""
 
     async def send_response(self, device: str, response: Publication) -> None:
-        """Answer in a device's name, where it is let in."""
+        """Send an RPC response in a device's name, where it is admitted."""
         await self._announce([device])
         if (
             device not in self._device_sessions.admitted
-        ):  # an answer would create it (thingsboard-contract R1)
-            log.warning("RPC answer dropped: the device is not let in", device=device)
+        ):  # a response would create it (thingsboard-contract R1)
+            log.warning("RPC response dropped: the device is not admitted", device=device)
             return
         await self.rate_limiter.wait_to_send()
         await publish(self._link, [response])
@@ -291,14 +304,15 @@ class TelemetrySender:
             await self._reconnect()
 
     async def _reconnect(self) -> None:
-        """Give the link up for one that begins with all that was put off.
+        """End this connection for a new one, which begins with all that was deferred.
 
-        The server is well where it takes signs of life; only then was it not its fault.
+        Where the server acknowledges signs of life, it is healthy, and the failure counts against
+        the entries.
         """
         if await self._send_signs_of_life(sorted(self._device_sessions.admitted)[:_MAX_SIGNS]):
             for key in self._deferrals.keys:
                 self._deferral_counts.count(key)
-        raise self._link.end_error("a new link is to tell what was put off")
+        raise self._link.end_error("a new connection is to send what was deferred")
 
     async def request_limits(self) -> None:
         """Ask the server what it allows; returns when its answer has come to `pace`, or cannot."""
@@ -306,7 +320,7 @@ class TelemetrySender:
         await self.rate_limiter.wait_limits_known()
 
     async def keep_alive(self) -> None:
-        """Announce every device, and let each be heard of every few minutes."""
+        """Announce every device, and send a sign of life of each every few minutes."""
         while True:
             if self._deferrals.is_due():
                 await self._reconnect()
@@ -318,7 +332,7 @@ class TelemetrySender:
             ]
             due.sort(
                 key=self._device_sessions.is_rejected
-            )  # who is kept out is perhaps never answered
+            )  # a device that is rejected may never be answered
             for first in range(0, len(due), _MAX_SIGNS):
                 if await self._keep_alive_some(due[first : first + _MAX_SIGNS]):
                     self._link.server_alive.set()
@@ -350,7 +364,7 @@ class TelemetrySender:
         return len(refused) < len(sent) or not sent
 
     def keep_alive_soon(self) -> None:
-        """Have every device heard of soon, as it is now."""
+        """Have a sign of life of every device sent soon."""
         self._last_sent.clear()
 
     def _note_sent(self, devices: Iterable[str]) -> None:
@@ -360,9 +374,9 @@ class TelemetrySender:
 
 
 def _rows_refused(entry_rows: _EntryRows, refused: Iterable[_RefusedMessage]) -> _EntryRows:
-    """What was refused of all that was told.
+    """The rows of the messages that were refused.
 
-    What was taken is not told again: of attributes, which have no time, the last one stands.
+    What was accepted is not sent again: of attributes, which have no time, the last one stands.
     """
     concerned = {
         (refusal.message.publication.topic, seq)

@@ -1,4 +1,6 @@
-"""Letting devices in over one link: `connect` before anything else (thingsboard-contract R1)."""
+"""Device sessions on one MQTT connection: `connect` before anything else (thingsboard-contract
+R1).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class DeviceSessions:
-    """Owns: which devices are let in on this link, and which are kept out."""
+    """Owns: which devices are admitted on this connection, and which are rejected."""
 
     def __init__(
         self,
@@ -43,16 +45,16 @@ class DeviceSessions:
         return self._unanswered > _MAX_UNANSWERED
 
     def is_rejected(self, device: str) -> bool:
-        """Whether it was kept out, on this link or until now on all of them."""
+        """Whether it was rejected, on this connection or so far on all of them."""
         return device in self.rejected or self._deferral_counts.is_exhausted(device)
 
     async def announce(self, devices: Iterable[str], *, retry_rejected: bool = False) -> None:
-        """Have devices let in that are not yet, as long as the link is not full.
+        """Announce devices that are not admitted yet, as long as the connection is not full.
 
-        retry_rejected: also some of those that were kept out until now.  A server before 4.2.1.1
-            says nothing, ever, to one that it does not let in (section 9), and only so many may be
-            waited for.
-        Raises LinkLost, also where it is the server that lets nobody in.
+        retry_rejected: also some of those that were rejected so far.  A server before 4.2.1.1
+            says nothing, ever, to a device that it does not admit (section 9), and only so many may
+            be waited for.
+        Raises LinkLost, also where the server admits no device at all.
         """
         devices = [device for device in devices if device not in self.admitted]
         new = [device for device in devices if not self.is_rejected(device)]
@@ -65,7 +67,7 @@ class DeviceSessions:
                 await self.connect(new[first : first + _MAX_AT_ONCE])
 
     async def connect(self, devices: Sequence[str]) -> None:
-        """Announce devices, whether they are let in already or not.  Raises LinkLost."""
+        """Announce devices, whether they are admitted already or not.  Raises LinkLost."""
         sent = []
         for device in devices:
             await self._rate_limiter.wait_to_send()
@@ -76,7 +78,7 @@ class DeviceSessions:
             await self._check_server()
             rejected.discard(self._session_log)  # which is let in by now
             if newly_rejected := [device for device in rejected if not self.is_rejected(device)]:
-                log.warning("ThingsBoard does not let devices in", devices=sorted(newly_rejected))
+                log.warning("ThingsBoard does not admit devices", devices=sorted(newly_rejected))
         for device, delivery in sent:
             if device in rejected:
                 self.admitted.discard(device)

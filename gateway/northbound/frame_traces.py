@@ -1,6 +1,7 @@
-"""What the tap gives, as telemetry `trace` of its charge point: beside the journal, not through it.
+"""Frames from the tap as telemetry `trace` of their charge point: beside the journal, not through
+it.
 
-What is read and not acknowledged when a link goes is told once more on the next, and then given
+What is read and not acknowledged when a link goes is sent once more on the next, and then given
 up: it may be what the link goes at.  What comes while there is none waits in the tap, the newest
 of it.
 """
@@ -30,7 +31,7 @@ class FrameTraces:
         self._last_ts: dict[str, int] = {}
 
     async def publish(self, sender: TelemetrySender) -> None:
-        """Tell until cancelled.  Raises LinkLost."""
+        """Publish until cancelled.  Raises LinkLost."""
         while True:
             if not self._rows or self._attempts >= _ATTEMPTS:
                 self._rows = [

@@ -1,10 +1,10 @@
-"""What is the matter with the link, told once and not with every attempt.
+"""The state of the connection to ThingsBoard, logged once per problem and not with every attempt.
 
 Laws:
 1. A reason is logged when it differs from the one before, or when a link has held in between.
-2. After a trouble, a link counts as up once it has held for a while: two gateways that throw each
+2. After a problem, a link counts as up once it has held for a while: two gateways that throw each
    other out, or a device that is no gateway, are let in at every attempt and lost again.
-3. `why` stands as long as the trouble does, so that a probe may ask for it at any time.
+3. `why` stands as long as the problem does, so that a probe may ask for it at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LinkStatus:
 
     def __init__(self, statistics: DeliveryStatistics) -> None:
         self._statistics = statistics
-        self._logged_problem = ""  # the trouble that was told, until a link has held
+        self._logged_problem = ""  # the problem that was logged, until a connection has held
 
     def link_up(self) -> None:
         self._statistics.connected = True

@@ -1,4 +1,4 @@
-"""One MQTT connection.  The only module of the house that knows asyncio.
+"""One MQTT connection.  The only module that knows asyncio.
 
 A link is opened, used and thrown away: after any fault there is a new loop, a new client and
 a new connection, for none of the three can be trusted after a broker's death.
@@ -33,7 +33,7 @@ QUOTA_EXCEEDED = 0x97  # the PUBACK to what exceeds a limit
 
 
 def is_server_state(code: int) -> bool:
-    """Whether a PUBACK tells of the server's state, and not of the message."""
+    """Whether a PUBACK says something about the server's state, not about the message."""
     return code in (UNSPECIFIED_ERROR, QUOTA_EXCEEDED)
 
 
@@ -117,12 +117,12 @@ class Broker:
 
 
 class _Client(aiomqtt.Client):
-    """aiomqtt's client, which also tells what a PUBACK said.
+    """aiomqtt's client, which also keeps the reason code of each PUBACK.
 
     aiomqtt 2.5 throws the reason code away, and with it ThingsBoard's refusals; and its own
     `publish` crosses from Trio to asyncio and back, each time through the whole schedule.  So
     this hands a message to paho itself, which is no coroutine, and notes the PUBACK where
-    paho tells of it.
+    paho reports it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -141,7 +141,7 @@ class _Client(aiomqtt.Client):
     def why(self, exc: BaseException) -> str:
         """In an operator's words: what ended the connection, where it has ended, and else `exc`.
 
-        That it is over is seen first by whoever happens to write; why it is, only by who reads.
+        The writer sees first that it is over; only the reader sees why.
         """
         if self._disconnected.done() and not self._disconnected.cancelled():
             exc = self._disconnected.exception() or exc
@@ -196,7 +196,7 @@ class _AioLink:
                 async for message in messages:
                     if message.retain:
                         # A plain broker gives it to every new link, and nobody knows how old it
-                        # is; ThingsBoard keeps none.  An order must not be carried out again.
+                        # is; ThingsBoard keeps none.  A command must not be carried out again.
                         continue
                     payload = message.payload
                     known = payload if isinstance(payload, bytes) else b""

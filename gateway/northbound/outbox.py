@@ -1,9 +1,9 @@
-"""What ThingsBoard is to be told, in which order, and how far it has been told.
+"""The outbox: which entries are published in which order, and how far that has come.
 
 In order, as long as little is waiting.  After an outage of hours operators need to see what is,
 and cannot wait for all that was: then new values go first, and the backlog beside them, oldest
 first.  ThingsBoard's latest value stays right, for that only moves forward in time
-(thingsboard-contract section 6); attributes, which have no time, are told as they are now.
+(thingsboard-contract section 6); attributes, which have no time, are sent as they are now.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ ReadBatch = Callable[[int], Awaitable[Sequence[Entry]]]
 
 
 class Outbox:
-    """Owns: the place in the journal.
+    """Owns: the checkpoint in the journal.
 
     entries: a view of all that is published, read by nobody else.
-    max_in_order: how many entries may be told before those that come now; a longer backlog is
-        overtaken.  None: everything is told in order, however long it takes.
+    max_in_order: how many entries may be published before those that come now; a longer backlog is
+        overtaken.  None: everything is published in order, however long it takes.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Outbox:
         self._max_in_order = max_in_order
 
     def disconnected(self) -> None:
-        """There is no link: what comes is in the journal, and memory need not hold it."""
+        """There is no connection: new entries are in the journal, and memory need not hold them."""
         self._entries.rewind(self._tracker.seq)
 
     async def publish_all(self, sender: TelemetrySender, newest_seq: int) -> None:
-        """Tell until nothing more will be published; returns when all of it is acknowledged.
+        """Publish until the subscription ends; returns when all of it is acknowledged.
 
-        newest_seq: the entry up to which all that is not told yet is a backlog.
+        newest_seq: the entry up to which all that is not published yet is a backlog.
         """
         overtake = (
             self._max_in_order is not None
@@ -82,13 +82,14 @@ class Outbox:
 
     async def _publish_backlog(self, sender: TelemetrySender, newest_seq: int) -> None:
         log.info(
-            "telling a backlog beside new values", entries=self._tracker.count_remaining(newest_seq)
+            "publishing a backlog beside new values",
+            entries=self._tracker.count_remaining(newest_seq),
         )
         for first, last in self._tracker.remaining(newest_seq):
             await self._publish(sender, self._journal_range(first, last), first, backlog=True)
-        # What each device was told last was not what is true of it now.
+        # The last values sent of each device were old ones.
         sender.keep_alive_soon()
-        log.info("backlog told")
+        log.info("backlog published")
 
     def _journal_range(self, first: int, last: int) -> ReadBatch:
         """The entries from `first` to `last`, from the journal."""
@@ -105,10 +106,10 @@ class Outbox:
     async def _publish(
         self, sender: TelemetrySender, read_batch: ReadBatch, first: int, *, backlog: bool = False
     ) -> None:
-        """Tell what is gathered, which begins with entry `first`, until there is no more.
+        """Publish what is read, which begins with entry `first`, until there is no more.
 
-        Messages leave while earlier ones are not acknowledged yet; the place moves when they
-        are.  So what is told is bounded by the server, and not by the way to it and back.
+        Messages leave while earlier ones are not acknowledged yet; the checkpoint moves when
+        they are.  So the rate is bounded by the server, and not by the way to it and back.
         """
         max_batches = _MAX_BACKLOG_BATCHES if backlog else _MAX_BATCHES
         send_sent, sent = trio.open_memory_channel[Batch](max_batches)
@@ -128,15 +129,18 @@ class Outbox:
     async def _settle(
         self, sender: TelemetrySender, sent: trio.MemoryReceiveChannel[Batch]
     ) -> None:
-        """Move the place over what is acknowledged, and aside what is refused.
+        """Move the checkpoint over what is acknowledged; what is refused for good becomes a dead
+        letter.
 
-        What is put off stays undone behind it, and is told on the next link.
+        What is deferred stays undone behind it, and is sent on the next connection.
         """
         async for batch in sent:
             settled = await sender.settle(batch)
             tracker = self._tracker
             tracker.mark_done_except(*batch.span, settled.deferred)
-            if not batch.is_empty:  # a step past what nobody is told is saved with the next that is
+            if (
+                not batch.is_empty
+            ):  # a step past entries without rows is saved with the next that has some
                 checkpoint = Checkpoint(READER, tracker.seq, tracker.ahead, settled.dead_letters)
                 self._bus.publish_soon(checkpoint=checkpoint)
 
@@ -153,6 +157,6 @@ class Outbox:
         try:
             return self._translate(entry)
         except Exception:
-            # It is pure, so nothing is half told, and telling must not stop charging.
-            log.exception("event not told", seq=entry.seq)
+            # It is pure, so nothing is half published, and publishing must not stop charging.
+            log.exception("event not published", seq=entry.seq)
             return ()

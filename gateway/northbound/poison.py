@@ -1,15 +1,17 @@
-"""Which entries may be what makes a server end the connection, found out by telling them alone.
+"""Poison messages: which entry makes a server end the connection, found out by sending suspects
+alone.
 
 A server may end the connection at a message that it does not like, acknowledged or not, and would
 do so for ever if all were sent again as before.  Laws:
-1. What was on its way when a link was lost, or had just arrived, is doubted: on the next link each
-   message of a doubted entry flies alone, so that its fate is its own.
+1. What was in flight when a link was lost, or had just been acknowledged, is suspected: on the
+   next link each message of a suspected entry is sent alone, so that its result is its own.
 2. A message lost alone makes each of its entries go alone; what is of one entry and was lost alone
-   as often as an entry may be refused is not sent any more, but refused here, and so set aside.
-3. What flew alone and was acknowledged is not sent again, value by value: a server that
-   acknowledges and then ends the connection is told everything once, link by link.
+   as often as an entry may be refused is not sent any more, but refused here, and so becomes a dead
+   letter.
+3. What was sent alone and acknowledged is not sent again, value by value: a server that
+   acknowledges and then ends the connection gets everything once, link by link.
 4. A loss counts, and an entry that was lost is tried again, only where the server has just
-   acknowledged signs of life: one that takes nothing makes nobody guilty.
+   acknowledged signs of life: while it acknowledges nothing, no entry is blamed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from .mqtt import (
 from .rate_limits import RateLimiter
 from .telemetry import TelemetryRow
 
-ATTEMPTS = 3  # at an entry that is refused, or lost alone, before it is set aside
+ATTEMPTS = 3  # at an entry that is refused, or lost alone, before it becomes a dead letter
 _LAST_ACKNOWLEDGED = (
     5  # messages acknowledged before the end, the last of which may have been its cause
 )
@@ -50,7 +52,9 @@ log = structlog.get_logger(__name__)
 
 
 class PoisonDetector:
-    """Owns: the doubts, over all links.  What it remembers is bounded by what flew at a loss."""
+    """Owns: the suspicions, over all links.  What it remembers is bounded by what was in flight
+    at a loss.
+    """
 
     def __init__(self, rate_limiter: RateLimiter, deferral_counts: DeferralCounts) -> None:
         self._rate_limiter = rate_limiter
@@ -62,7 +66,9 @@ class PoisonDetector:
         self._last_link: WatchedLink | None = None
 
     def watch_link(self, link: Link, tracker: CheckpointTracker) -> WatchedLink:
-        """A new link; what the one before left unsaid is judged.  tracker: what is dealt with."""
+        """A new link; what was in flight on the one before is examined.  tracker: what is dealt
+        with.
+        """
         if self._last_link is not None:
             self._examine(self._last_link)
         self._forget(tracker)
@@ -111,7 +117,7 @@ class PoisonDetector:
     def undelivered(
         self, entry_rows: Iterable[tuple[int, TelemetryRow]]
     ) -> list[tuple[int, TelemetryRow]]:
-        """Without what has arrived already."""
+        """Without what is delivered already."""
         if not self._delivered:
             return list(entry_rows)
         left = []
@@ -125,7 +131,7 @@ class PoisonDetector:
     def split_suspected(
         self, entry_rows: Sequence[tuple[int, TelemetryRow]]
     ) -> Iterator[list[tuple[int, TelemetryRow]]]:
-        """In order, cut where what is doubted begins or ends."""
+        """In order, cut where suspected entries begin or end."""
         if not self._suspected and not self._isolated:
             yield list(entry_rows)
             return
@@ -133,7 +139,7 @@ class PoisonDetector:
             yield list(some)
 
     def _group_of(self, seq: int) -> int:
-        """0 for none, -1 for a doubted entry, its number for one that goes alone."""
+        """0 for none, -1 for a suspected entry, its number for one that goes alone."""
         if seq in self._isolated:
             return seq
         return -1 if seq in self._suspected else 0
@@ -156,28 +162,28 @@ class PoisonDetector:
 
 
 class WatchedLink:
-    """A link on which every message is seen, and some fly alone."""
+    """A link on which every message is tracked, and suspected ones are sent alone."""
 
     def __init__(self, link: Link, detector: PoisonDetector) -> None:
         self._link = link
         self._detector = detector
         self._alone_done: trio.Event | None = (
-            None  # set when the message that flies alone has arrived
+            None  # set when the message that was sent alone is acknowledged
         )
         self.in_flight: list[tuple[frozenset[int], Delivery]] = []
-        self.sent_alone: TelemetryMessage | None = None  # the last message, where it flew alone
+        self.sent_alone: TelemetryMessage | None = None  # the last message, where it was sent alone
         self.server_alive = trio.Event()  # the server has acknowledged signs of life
         self.ended_by_us = False  # by us: no message made it end
 
     def end_error(self, why: str) -> LinkLost:
-        """To be raised by who ends the link."""
+        """The error to raise when we end the connection."""
         self.ended_by_us = True
         return LinkLost(why)
 
     def undelivered(
         self, entry_rows: Iterable[tuple[int, TelemetryRow]]
     ) -> list[tuple[int, TelemetryRow]]:
-        """Without what has arrived already."""
+        """Without what is delivered already."""
         return self._detector.undelivered(entry_rows)
 
     def split_suspected(
@@ -195,7 +201,7 @@ class WatchedLink:
         if not self._detector.is_suspected(message):
             return await self._send(message.publication, message.seqs)
         if self._detector.is_poison(message):
-            return refused_delivery(f"the connection ended {ATTEMPTS} times when it was told")
+            return refused_delivery(f"the connection ended {ATTEMPTS} times when it was sent")
         if self._detector.must_go_alone(message):
             await self.server_alive.wait()
         return await self._send_alone(message)
@@ -237,12 +243,12 @@ class WatchedLink:
 
 
 def _may_have_ended_link(delivery: Delivery) -> bool:
-    """Whether the end of the link that followed may be laid at the message's door."""
+    """Whether the message may have caused the end of the link that followed."""
     return delivery.code is None or (delivery.code >= REFUSED and delivery.code != QUOTA_EXCEEDED)
 
 
 def refused_delivery(why: str) -> Delivery:
-    """As a server's that would have none of it."""
+    """A delivery as if the server had refused the message."""
     delivery = Delivery(REFUSED, why=why)
     delivery.acknowledged.set()
     return delivery

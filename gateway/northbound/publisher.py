@@ -1,4 +1,4 @@
-"""The north door: tells ThingsBoard what the journal holds, and takes its orders.
+"""The publisher: sends the journal's events to ThingsBoard over MQTT, and serves its RPCs.
 
 The link may come and go; what is outside `_serve_link` does not notice.
 """
@@ -63,7 +63,7 @@ class NorthboundSettings:
 
 @attrs.define
 class Shutdown:
-    """When the house began to close, in Trio's time: the grace is one for all who leave."""
+    """When the gateway began to stop, in Trio's time: all parts share one grace period."""
 
     since: float = math.inf
 
@@ -81,10 +81,10 @@ async def open_publisher(
     shutdown: Shutdown | None = None,
     frames: FrameSubscription | None = None,
 ) -> AsyncIterator[DeliveryStatistics]:
-    """Forward all that is published; on leaving the block, what is left.
+    """Publish every event to ThingsBoard; on leaving the block, what is left.
 
-    That takes until nearly `grace` seconds after the house began to close (after the end of the
-    block, where nobody says).  What they do not suffice for stays in the journal for the next
+    That takes until nearly `grace` seconds after the gateway began to stop (after the end of the
+    block, without `shutdown`).  What is not published by then stays in the journal for the next
     start.
     frames: of charge points that are traced.
     """
@@ -112,25 +112,25 @@ async def open_publisher(
 
 
 async def _note_oldest(bus: EventBus, checkpoint: int, now: Callable[[], datetime]) -> None:
-    """Since when a house that just starts is behind (see `bus.lag_clock`)."""
+    """Since when a gateway that just starts is behind (see `bus.lag_clock`)."""
     for entry in await bus.journal.read(after=checkpoint, limit=1):
         age = (now() - entry.event.received_at).total_seconds()
         bus.lag_clock.mark(entry.seq, trio.current_time() - max(0.0, age))
 
 
-_Response = tuple[str, Publication]  # a device, and what is told in its name
+_Response = tuple[str, Publication]  # a device, and the response in its name
 
 
 @attrs.define
 class _RecentRpc:
-    """One RPC under way or done, for as long as it may be repeated."""
+    """One RPC under way or done, remembered for as long as it may be repeated."""
 
     until: float
     outcome: CommandOutcome | None = None
 
 
 class _Publisher:
-    """Owns: the answers that wait for a link, and what was asked lately."""
+    """Owns: the responses that wait for a connection, and recent RPCs."""
 
     def __init__(
         self,
@@ -166,12 +166,12 @@ class _Publisher:
     # --- the link ------------------------------------------------------------------------------
 
     async def run(self, open_link: OpenLink) -> None:
-        """Keep a link, and carry out what comes by it, until the house closes."""
+        """Keep a link, and carry out what comes by it, until the gateway stops."""
         await self._keep_connected(open_link)
-        self._commands.cancel_scope.cancel()  # nobody can be told how they end
+        self._commands.cancel_scope.cancel()  # their responses could not be sent any more
 
     async def _keep_connected(self, open_link: OpenLink) -> None:
-        """Hold a link until the outbox has ended and is empty, or the house closes without one.
+        """Hold a link until the outbox has ended and is empty, or the gateway stops without a link.
 
         The guard of the MQTT side: whatever one attempt throws out of aiomqtt, paho or
         trio-asyncio ends that attempt and is followed by another.
@@ -233,17 +233,17 @@ class _Publisher:
             async with trio.open_nursery() as publishing:
                 publishing.start_soon(self._send_responses, sender)
                 await self._outbox.publish_all(sender, newest)
-                self._send_response.close()  # the house closes: what is answered by now is told still
+                self._send_response.close()  # the gateway stops: send what is ready
             nursery.cancel_scope.cancel()
 
     async def _wait_holding(self) -> None:
         await trio.sleep(_STABLE_AFTER)
         self._link_status.link_holds()
 
-    # --- orders --------------------------------------------------------------------------------
+    # --- RPC -----------------------------------------------------------------------------------
 
     async def _send_responses(self, sender: TelemetrySender) -> None:
-        """Answer in turn; what is not acknowledged is said again on the next link."""
+        """Send responses in turn; what is not acknowledged is sent again on the next connection."""
         while True:
             if self._unacknowledged is None:
                 try:
@@ -256,7 +256,8 @@ class _Publisher:
                 await sender.send_response(*self._unacknowledged)
             else:
                 log.warning(
-                    "RPC answer dropped: each link ended at it", device=self._unacknowledged[0]
+                    "RPC response dropped: each connection ended at it",
+                    device=self._unacknowledged[0],
                 )
             self._unacknowledged = None
 
@@ -264,14 +265,15 @@ class _Publisher:
         async with aclosing(link.messages()) as messages:
             async for message in messages:
                 if message.topic == RPC_TOPIC:
-                    # An order outlives the link that brought it: the charge point may act on it.
+                    # A command outlives the connection that brought it: the charge point may act on
+                    # it.
                     self._commands.start_soon(self._serve_rpc, message.payload)
                 elif message.topic == LIMITS_RESPONSE:
                     self._rate_limiter.apply_limits(message.payload)
         raise LinkLost("the subscription ended")
 
     async def _serve_rpc(self, payload: bytes) -> None:
-        """One order.  The firewall of the north door: no payload can fell the house."""
+        """Serve one RPC.  The guard of the MQTT side: no payload can stop the gateway."""
         try:
             rpc = read_rpc(payload)
             if rpc is not None:
@@ -279,9 +281,9 @@ class _Publisher:
         except RpcError as exc:
             log.warning("RPC not answered", why=str(exc))
         except trio.WouldBlock:
-            log.warning("RPC answer dropped: no link, and too many wait for one")
+            log.warning("RPC response dropped: no connection, and too many wait for one")
         except trio.ClosedResourceError:
-            log.info("RPC answer dropped: the gateway stops")
+            log.info("RPC response dropped: the gateway stops")
         except JournalError:
             raise
         except Exception:

@@ -1,9 +1,9 @@
-"""What the server allows: its answer to getSessionLimits, and a pace that keeps to it.
+"""Rate limits towards ThingsBoard: its answer to getSessionLimits, and a limiter that keeps to it.
 
-ThingsBoard closes the session of who sends more (thingsboard-contract section 8), so who is
-asked to be slow is better slow by itself.  Where it never answers (a version before 3.8, a plain
-broker), there is no limit but those that every server has.  A pace outlives its link: what was
-spent on the one before is spent.
+ThingsBoard closes the session of a client that sends more (thingsboard-contract section 8),
+so the gateway slows down by itself.  Where it never answers (a version before 3.8, a plain
+broker), there is no limit but those that every server has.  A limiter outlives its connection: what
+was spent on the one before is spent.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ LIMITS_RESPONSE = "v1/devices/me/rpc/response/1"
 MAX_BYTES = 60_000  # ThingsBoard closes the connection beyond 65,536
 _ANSWER_WITHIN = 5.0  # seconds; then there are no limits but the usual ones
 _ROOM = 5_000  # bytes of a message that are not payload, with a margin
-_SLOWEST, _FASTEST = 5.0, 0.05  # seconds between messages, after a limit that nobody told of
+_SLOWEST, _FASTEST = (
+    5.0,
+    0.05,
+)  # seconds between messages, after a limit that the server did not announce
 _SPEED_UP_AFTER = 60.0  # seconds without a further one
 _ROUNDING = 1e-6  # seconds: a bucket is never quite as full as it was computed to be
-_YIELD_S = 0.05  # seconds until the patient look again whether nobody urgent waits
+_YIELD_S = 0.05  # seconds until a message of the backlog looks again whether an urgent one waits
 _SHARE = 0.8  # of a rate: others may spend from the tenant's, too
 
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -74,11 +77,13 @@ class RateLimiter:
         self._values: list[_Bucket] = []
         self._urgent = 0  # messages that wait
         self._known = trio.Event()
-        self._interval = 0.0  # between messages; nothing tells of a tenant's own limits
+        self._interval = 0.0  # between messages; the server does not announce a tenant's own limits
         self._hit_at = 0.0
 
     def limit_exceeded(self) -> None:
-        """The server says that a limit is exceeded: all is spent, also what it has not told of."""
+        """The server says that a limit is exceeded: all is spent, also what it has not
+        announced.
+        """
         now = trio.current_time()
         for bucket in (*self._calls, *self._telemetry, *self._values):
             bucket.level, bucket.filled_at = 0.0, now
@@ -86,7 +91,9 @@ class RateLimiter:
         self._hit_at = now
 
     async def wait_limits_known(self) -> None:
-        """Until the server has told its limits, if it does: it is waited for once, not per link."""
+        """Wait until the server has sent its limits, once and not per connection; it may never
+        send any.
+        """
         with trio.move_on_after(_ANSWER_WITHIN):
             await self._known.wait()
         self._known.set()

@@ -43,7 +43,7 @@ _DISCONNECT: Mapping[int, str] = {
     0x83: "the server failed at something that it was sent",
     0x87: _UNKNOWN_TO_IT,
     0x8B: f"the server shuts down; {_NOT_NOW}",
-    0x8D: "nothing was heard of the other side for too long: the server, or the way to it, hangs",
+    0x8D: "nothing was received from the server for too long: it, or the way to it, hangs",
     0x8E: "the session was taken over by another client with the same access token; is a second"
     " gateway running?  Each needs a device, and a token, of its own",
     0x95: "a packet of ours was larger than the server takes: please report it",

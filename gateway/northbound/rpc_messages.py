@@ -61,7 +61,7 @@ def read_rpc(payload: bytes) -> RpcRequest | None:
 
 
 def command_of(rpc: RpcRequest) -> Command | None:
-    """What is asked of whom; None for a device that takes no orders."""
+    """The command that an RPC asks for; None for a device that takes none."""
     name = split_name(rpc.device)
     if name is None:
         return None

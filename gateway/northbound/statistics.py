@@ -11,7 +11,7 @@ from .checkpoint import CheckpointTracker
 class DeliveryStatistics:
     """connected: whether there is a link; why: what ended the last one, or kept it from coming.
 
-    published, refused: PUBLISH packets.  dead_letters: entries given up.
+    published, refused: PUBLISH packets.  dead_letters: entries that were given up.
     """
 
     tracker: CheckpointTracker = attrs.field(factory=lambda: CheckpointTracker(0))
@@ -23,5 +23,5 @@ class DeliveryStatistics:
 
     @property
     def delivered_seq(self) -> int:
-        """Of the newest entry up to which everything is told."""
+        """Of the newest entry up to which everything is published."""
         return self.tracker.seq

@@ -1,4 +1,4 @@
-"""Events -> what ThingsBoard is told: rows of telemetry and attributes.  Pure.
+"""Events -> rows of telemetry and attributes for ThingsBoard.  Pure.
 
 The same event gives the same rows for ever: a row that is sent again after an outage
 replaces itself (ThingsBoard keeps one value per device, key and instant).
@@ -45,7 +45,9 @@ class TelemetryRow:
 
 
 def telemetry_rows(event: Event, session_log: str) -> tuple[TelemetryRow, ...]:
-    """What is told of an event.  session_log: the name of the session log's device."""
+    """The rows that an event is published as.  session_log: the name of the session log's
+    device.
+    """
     if isinstance(event, events.TransactionSettled):
         found: Iterable[TelemetryRow] = _settled(event, session_log)
     else:
@@ -54,7 +56,9 @@ def telemetry_rows(event: Event, session_log: str) -> tuple[TelemetryRow, ...]:
 
 
 def sign_of_life(device: str, known: Values, now: datetime) -> TelemetryRow:
-    """What is told of a device that has nothing new to tell, so that its session lives on."""
+    """The row that keeps a device's session in ThingsBoard alive while it has nothing new to
+    publish.
+    """
     values = {"connected": known["connected"]} if "connected" in known else {}
     if "/" in device or not values:
         values |= _texts(status=known.get("status"))
@@ -132,7 +136,7 @@ def _command(event: events.CommandCarriedOut) -> Iterator[TelemetryRow]:
     values = _texts(last_command=event.method, last_command_result=event.result)
     yield _of_charge_point(event, values)
     if event.tx_active is not None:
-        # ThingsBoard's switches send one-way and believe that it was done, until told otherwise.
+        # ThingsBoard's switches send one-way and show it as done until they get another value.
         device = device_name(event.charge_point_id, event.connector_id)
         yield TelemetryRow(device, event.tx_active_ms, {"tx_active": event.tx_active})
 
@@ -171,7 +175,7 @@ def _status(event: events.ConnectorStatusChanged) -> Iterator[TelemetryRow]:
         else:
             yield TelemetryRow(device, told_at, values)
             yield TelemetryRow(device, still_at, still)
-        if event.new:  # of those that were known, its charge point's connecting told
+        if event.new:  # for those that were known, the row of the charge point's connection says it
             yield TelemetryRow(device, milliseconds(event.received_at), {"connected": True})
 
 
@@ -215,7 +219,7 @@ def _is_late(event: events.MeterSampled, ts: int, samples: Iterable[Sample]) -> 
 
 
 def _zeros(keys: Iterable[str]) -> Values:
-    """What is told when nothing flows."""
+    """The values that are published when nothing flows."""
     return {"power_w": 0, **dict.fromkeys(keys, 0)}
 
 
@@ -303,7 +307,7 @@ def _of_connector(event: events.TransactionFact, ts: int, values: Values) -> Ite
 
 
 def _skew(event: Event) -> Iterator[TelemetryRow]:
-    """A charge point whose clock is believed no more has it told, at our time."""
+    """The row that reports a charge point's clock that is not believed, at the gateway's time."""
     if event.timestamp is None or event.at == event.timestamp:
         return
     skew = (event.timestamp - event.received_at).total_seconds()

@@ -110,7 +110,7 @@ CHARGE_POINT_RECEIPT = RECEIPT | _table(("session_connector", "int", ""))
 
 SESSION_LOG = CHARGE_POINT_RECEIPT | _table(("session_charge_point", "text", ""))
 
-TELEMETRY = {  # type of the device -> all that it is told over time
+TELEMETRY = {  # type of the device -> all that is published of it
     CHARGE_POINT_TYPE: CHARGE_POINT | CHARGE_POINT_RECEIPT,
     CONNECTOR_TYPE: CONNECTOR | RECEIPT,
     SESSION_LOG_TYPE: SESSION_LOG,

@@ -1,7 +1,7 @@
-"""The tap on the line: raw frames both ways, for who looks on.
+"""The frame tap: raw OCPP frames in both directions, for `tail` and traces in ThingsBoard.
 
-Nothing here is promised to anybody: frames are kept in memory only, and whoever reads too
-slowly misses the oldest.  While nobody looks on, it costs its callers one `if`.
+Frames are kept in memory only, and a subscriber that reads too slowly misses the oldest.
+While there is no subscriber, the tap costs its callers one `if`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..domain.redaction import frame_without_secrets, printable, without_secrets
 
 MAX_TRACE_S = 24 * 3600.0  # seconds that a trace may last
 MAX_TRACED = 20  # charge points traced at a time
-MAX_SUBSCRIPTIONS = 8  # who may look on at a time, ThingsBoard not counted
+MAX_SUBSCRIPTIONS = 8  # subscribers at a time, ThingsBoard not counted
 _MAX_CHARACTERS = 16_384  # of a frame; more is cut
-_MAX_WAITING = 500  # frames that wait for one who looks on
+_MAX_WAITING = 500  # frames that wait for one subscriber
 _MAX_CHARACTERS_WAITING = 1_000_000
 
 IN, OUT = "in", "out"
@@ -29,7 +29,7 @@ CONNECTED, DISCONNECTED, REFUSED = "connected", "disconnected", "refused"
 
 
 class TooManyTraces(Exception):
-    """As many look on, or are looked at, as may."""
+    """There are as many subscribers or traces as there may be."""
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +41,8 @@ class TappedFrame:
     frame: as it came but for secrets and what cannot be printed, cut; empty where it is none.
     cut_from: characters of the whole frame, where it is cut.
     reason: why a frame was not taken, or what else there is to say.
-    missed: so many of this charge point's were dropped before it, because the reader was slow.
+    missed: so many of this charge point's frames were dropped before it, because the subscriber was
+        slow.
     """
 
     charge_point_id: str
@@ -68,7 +69,7 @@ class TappedFrame:
 
 
 class FrameSubscription:
-    """What one who looks on has not read yet.  Read it from one task only."""
+    """The frames that one subscriber has not read yet.  Read it from one task only."""
 
     def __init__(self, wants: Callable[[str], bool]) -> None:
         self.wants = wants
@@ -107,9 +108,9 @@ class FrameSubscription:
 
 
 class FrameTap:
-    """Owns: who looks on, and which charge points are traced for ThingsBoard, until when.
+    """Owns: the subscribers, and which charge points are traced for ThingsBoard, until when.
 
-    is_watched: whether anybody wants anything; who would `record` asks this first.
+    is_watched: whether there is any subscriber or trace; callers of `record` ask this first.
     for_thingsboard: what the traces give.
     """
 
@@ -121,7 +122,7 @@ class FrameTap:
         self.for_thingsboard = FrameSubscription(self._until.__contains__)
 
     def record(self, charge_point_id: str, what: str, frame: str = "", reason: str = "") -> None:
-        """Show it to whoever wants it."""
+        """Give a frame to every subscriber that wants this charge point."""
         self._end_expired()
         subscriptions = [
             subscription
@@ -142,7 +143,7 @@ class FrameTap:
                 subscription.offer(tapped)
 
     def start_trace(self, charge_point_id: str, seconds: float) -> datetime:
-        """Tell ThingsBoard of a charge point for so long; returns until when.
+        """Publish a charge point's frames to ThingsBoard for so long; returns until when.
 
         Instead of how long it was before.  Raises TooManyTraces.
         """
@@ -164,7 +165,9 @@ class FrameTap:
 
     @contextmanager
     def subscribe(self, wants: Callable[[str], bool]) -> Iterator[FrameSubscription]:
-        """Look on while the block runs.  wants: charge point id -> bool.  Raises TooManyTraces."""
+        """Subscribe to frames while the block runs.  wants: charge point id -> bool.  Raises
+        TooManyTraces.
+        """
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise TooManyTraces(f"{MAX_SUBSCRIPTIONS} look on already")
         subscription = FrameSubscription(wants)

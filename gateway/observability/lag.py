@@ -1,4 +1,6 @@
-"""When the entries of the journal came that are not told yet, as precisely as a lag needs it."""
+"""Lag: when the oldest entry that is not published yet was appended, as precisely as a metric
+needs it.
+"""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ class _Visit:
 
 
 def uninstall(rest: Rest, options: Options) -> Iterator[Step]:
-    """Remove what install made, but not the devices of chargers, nor what they have told."""
+    """Remove what install made, but not the devices of chargers, nor their data."""
     yield _version_step(rest)
     for dashboard in all_dashboards(viewer=True):
         title = dashboard["title"]

@@ -1,4 +1,4 @@
-"""ThingsBoard's REST API, as far as the installer speaks it: plain HTTP, what fails told in words.
+"""ThingsBoard's REST API, as far as the installer speaks it: plain HTTP, and errors in words.
 
 It is synchronous: one call follows another, and nobody else is to be served meanwhile.
 """

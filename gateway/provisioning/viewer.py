@@ -1,7 +1,7 @@
 """A dashboard for people who watch: the same, without anything that gives an order.
 
-It is a courtesy, not a lock: in ThingsBoard CE whoever may see a device may also send it RPC over
-the REST API (`CustomerUserPermissions` allows RPC_CALL on every device of the customer).
+It is a courtesy, not a lock: in ThingsBoard CE a user who may see a device may also send it RPC
+over the REST API (`CustomerUserPermissions` allows RPC_CALL on every device of the customer).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It follows the specification where real charge points often do not, so that what a central system
 shows of it can be taken at its word.  Its laws:
 
-1. Charging goes on whatever becomes of the connection; what arose meanwhile is told afterwards.
+1. Charging goes on whatever becomes of the connection; what arose meanwhile is sent afterwards.
 2. Nothing that the central system sends ends it.
 3. What it answers, it does; what it does not do, it does not promise.
 """
@@ -112,7 +112,7 @@ class SimulatedCharger:
         self._finished = trio.Event()
 
     async def run(self) -> None:
-        """Be a charge point until all sessions are made, patience ends, or for ever.
+        """Be a charge point until all sessions are made, a timeout ends it, or for ever.
 
         What went wrong is in `failures` afterwards, one line each.  Cancelled, it takes leave of
         the central system with 1000 and leaves open transactions open, as a power cut does.

@@ -8,7 +8,7 @@ from .ocpp_connection import Payload
 
 _AC = "Energy.Active.Import.Register,Power.Active.Import,Current.Import,Voltage"
 _KNOWN_MEASURANDS = frozenset([*_AC.split(","), "SoC"])
-PASSWORD = "AuthorizationKey"  # noqa: S105  the key's name; its value is never told
+PASSWORD = "AuthorizationKey"  # noqa: S105  the key's name; its value is never shown
 
 
 @attrs.define

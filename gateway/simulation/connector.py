@@ -94,7 +94,7 @@ class Connector:
         return "Available" if self.reservation is None else "Reserved"
 
     async def set_status(self, status: str) -> None:
-        """Change the status; the central system is told now, or when it is back."""
+        """Change the status; the central system gets it now, or when it is back."""
         if status == self.status:
             return
         self.status, self.status_at = status, self._charger.now()

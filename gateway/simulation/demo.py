@@ -1,7 +1,7 @@
 """A newcomer's first minute: gateway, a stand-in for ThingsBoard and cars, in one process.
 
-The gateway is the real one and comes as an argument; both its doors are real sockets.  Nothing is
-shown here but what ThingsBoard was told, and nothing is asked of a charger but through
+The gateway is the real one and comes as an argument; both its sides are real sockets.  Nothing is
+shown here but what ThingsBoard received, and nothing is asked of a charger but through
 ThingsBoard's RPC.
 """
 
@@ -65,7 +65,7 @@ class DemoOptions:
 
     seconds: after these it ends; the last of them are for stopping what still charges.
     chargers: how many simulated charge points.
-    json_lines: one JSON object a line on stdout instead of a display: what ThingsBoard was told.
+    json_lines: one JSON object a line on stdout instead of a display: what ThingsBoard received.
     speed: how much faster the cars live than the clock.
     """
 
@@ -99,8 +99,8 @@ async def demo(
 ) -> int:
     """Show what ThingsBoard is told until the time is over; returns the exit status.
 
-    0 when sessions were charged, priced and told, or when SIGINT or SIGTERM ended it before; 1
-    with a line on stderr when ThingsBoard was told of no finished session.
+    0 when sessions were charged, priced and published, or when SIGINT or SIGTERM ended it before; 1
+    with a line on stderr when ThingsBoard received no finished session.
     board: the stand-in to use, for tests; None makes one.
     """
     board = board or ThingsBoard(access_tokens=[_ACCESS_TOKEN], history=100)
@@ -210,7 +210,7 @@ async def _order(
 
 
 class _Display:
-    """Takes what ThingsBoard was told; the base class remembers it and shows nothing."""
+    """Takes what ThingsBoard received; the base class keeps it and shows nothing."""
 
     def __init__(self) -> None:
         self.board = Board()
@@ -240,7 +240,7 @@ class _JsonLines(_Display):
 
 class _Stdout(Console):
     def on_broken_pipe(self) -> None:
-        """Whoever looked on has left: whoever called us knows what that means (rich would exit)."""
+        """The reader of stdout has left; the caller handles that (rich would exit)."""
         raise BrokenPipeError
 
 

@@ -1,4 +1,4 @@
-"""What ThingsBoard was told, for eyes: a row for each connector, a receipt for each session."""
+"""What ThingsBoard received, as a table: a row for each connector, a receipt for each session."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class OcppConnection:
             self._gone = True
             if self._pending is not None:
                 self._pending.answered.set()
-        if self._left is not None:  # whoever takes leave needs the reader until it is done
+        if self._left is not None:  # closing needs the reader until it is done
             await self._left.wait()
         return why
 

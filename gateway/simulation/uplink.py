@@ -107,7 +107,7 @@ class Uplink:
         await self.hang_up()
 
     async def run(self) -> str:
-        """Keep a connection; returns, when patience is at an end, what the last attempt met."""
+        """Keep a connection; returns, when its timeout is over, what the last attempt met."""
         pause, alone_since, timeout_s = _FIRST_PAUSE, trio.current_time(), self._connect_timeout_s
         ever = False
         while True:

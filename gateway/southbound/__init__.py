@@ -1,1 +1,1 @@
-"""The south door: charge points, OCPP 1.6J over WebSocket."""
+"""Southbound: charge points, OCPP 1.6J over WebSocket."""

@@ -1,4 +1,4 @@
-"""What a charge point says in its handshake about who it is."""
+"""Authentication: a charge point's id and password, as its handshake gives them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def password_of(authorization: bytes | None, identity: str) -> bytes | None:
 class PasswordVerifier:
     """Checks passwords against argon2 hashes, and remembers those that were right.
 
-    hashes: charge point id -> argon2 hash; who is not in it needs no password.
+    hashes: charge point id -> argon2 hash; a charge point that is not in it needs no password.
     """
 
     def __init__(self, hashes: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Commands -> OCPP calls -> how they ended.  Runs in the task of whoever asks."""
+"""Commands -> OCPP calls -> how they ended.  Runs in the caller's task."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CONNECTOR_METHODS = (
 
 _OF_A_TRANSACTION = frozenset({"remoteStart", "remoteStop", "setCharging"})
 _FULFILLED = frozenset({"Accepted", "Stopped"})
-_MINUTES = 10.0  # that a trace lasts where nobody says how long
+_MINUTES = 10.0  # that a trace lasts without `shutdown` how long
 _MAX_SHOWN = 10_000  # characters of an answer that is not JSON
 
 
@@ -58,7 +58,7 @@ class _Invalid(Exception):
 
 @attrs.frozen
 class CommandRunner:
-    """Carries out what operators order.
+    """Carries out operators' commands.
 
     default_id_tag: for a remoteStart that names none.
     remote_start_timeout_s: seconds from the charge point's Accepted to its StartTransaction, and
@@ -95,8 +95,8 @@ class CommandRunner:
         about = self.bus.fleet.state_of(device_name(event.charge_point_id, event.connector_id))
         if not about or not event.connector_id:  # telling of a device would create it
             return event
-        # By the clock that the charge point's own words are told by, which may be slow: told at
-        # our time, this would outlast what the charge point says next.
+        # By the clock of the charge point's own values, which may be slow: published at our
+        # time, this would outlast the charge point's next value.
         last_ms = about.get("tx_ms") or about.get("since_ms") or milliseconds(event.at) - 1
         active = about.get("tx") is not None
         return attrs.evolve(event, tx_active=active, tx_active_ms=last_ms + 1)
@@ -110,7 +110,7 @@ class CommandRunner:
             return Failed("InvalidParams", str(exc))
         except ChargePointGone as exc:
             return Failed("NotConnected", str(exc))
-        except NotApproved as exc:  # in the word that the charge point hears meanwhile
+        except NotApproved as exc:  # in the code that the charge point gets meanwhile
             return Failed("CallError", str(exc), "SecurityError")
         except ChargePointSilent as exc:
             return Failed("Timeout", str(exc))
@@ -150,7 +150,7 @@ class CommandRunner:
         if not isinstance(params, dict):
             raise _Invalid(f"{command.method} takes a JSON object, as OCPP has it")
         answer = await self._call(command, command.method, **params)
-        if command.method == "GetConfiguration":  # some charge points tell their password
+        if command.method == "GetConfiguration":  # some charge points reveal their password
             answer = value_without_secrets(answer)
         return Done(answer)
 
@@ -216,7 +216,9 @@ class CommandRunner:
             command.charge_point_id, command.connector_id
         )
         if transaction_id is None:
-            self.registry.connection(command.charge_point_id)  # offline is told before idle
+            self.registry.connection(
+                command.charge_point_id
+            )  # NotConnected comes before NoTransaction
             return Done({"status": "Rejected", "reason": "NoTransaction"})
 
         def ours(event: Event) -> bool:
@@ -253,7 +255,7 @@ class CommandRunner:
         )
 
     async def _close_session(self, command: Command) -> CommandOutcome:
-        """End a transaction in our books that its charge point will not end, present or not."""
+        """End a transaction in our ledger that its charge point will not end, connected or not."""
         transaction_id = self.bus.fleet.open_transaction(
             command.charge_point_id, command.connector_id
         )
@@ -276,7 +278,7 @@ class CommandRunner:
                         and fact.transaction_id == transaction_id
                     ):
                         return Done({"status": "Closed", "receipt_id": fact.receipt["receipt_id"]})
-        return Failed("Timeout", "the books are behind: it will be closed when they are not")
+        return Failed("Timeout", "accounting is behind: it will be closed when it has caught up")
 
     # --- what they share -------------------------------------------------------------------------
 

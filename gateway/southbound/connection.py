@@ -75,7 +75,7 @@ class ChargePointConnection:
     answer: gives the reply to one request.  It is awaited between two receives, so it
         must be short, and it is not given this session: a call made from there could
         never be answered.
-    frame_rejected: is told of each frame that broke the protocol, and how many there were.
+    frame_rejected: is called for each frame that broke the protocol, with how many there were.
     deviated: of each that broke its schema but was read: its action, how, and how many.
     statistics, frame_tap: shared by all sessions.
     tasks: the connection's own nursery, where others may do something for this session.
@@ -338,7 +338,7 @@ class ChargePointConnection:
             log.debug("ping to a closed socket", charge_point=self.charge_point_id)
 
     async def abort(self) -> None:
-        """End the connection without a goodbye: the peer does not read."""
+        """End the connection without a close frame: the peer does not read."""
         await self._socket.abort()
 
 

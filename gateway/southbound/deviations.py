@@ -41,7 +41,7 @@ TYPE = "TypeConstraintViolation"
 _WORST_FIRST = (OCCURENCE, TYPE, PROPERTY, FORMATION)
 
 INT64 = 2**63
-_MAX_NAMED = 10  # deviations of one message that are told in words
+_MAX_NAMED = 10  # deviations of one message that are named in words
 _MAX_ZEROS = 30  # before the decimal point, and behind it
 
 _MAY_BE_ABSENT = frozenset(
@@ -72,7 +72,7 @@ _STATUS_OF_AN_ANSWER = (
 )  # fmt: skip
 """Every status that some answer of OCPP 1.5 or 1.6 may have.
 
-One of another message than its own (UnlockConnector was `Accepted` in 1.5) is passed on as told.
+One of another message than its own (UnlockConnector was `Accepted` in 1.5) is passed on as it came.
 A word that no answer has says nothing of what the charge point did, and is not read.
 """
 

@@ -1,7 +1,7 @@
 """The driver's display: prices and running costs for the charge points that can show them.
 
-DataTransfer as in the OCA's "OCPP & California Pricing Requirements".  Its laws: nobody who
-serves a charge point waits for it; at most one message is under way to a charge point; what
+DataTransfer as in the OCA's "OCPP & California Pricing Requirements".  Its laws: nothing
+that serves a charge point waits for it; at most one message is under way to a charge point; what
 something newer says better is never sent; a display that does not take part is dark until the
 charge point connects again, and no other display notices.
 """
@@ -47,7 +47,7 @@ from .registry import Registry
 
 _SHOWS, _DECIMALS = "CustomDisplayCostAndPrice", "NumberOfDecimalsForCostValues"
 _USUAL_DECIMALS = 3
-_BOOT_WAIT = 10.0  # seconds for a BootNotification: who only reconnects sends none
+_BOOT_WAIT = 10.0  # seconds for a BootNotification: a charge point that only reconnects sends none
 _MAX_WAITING = 32  # messages for one display
 _CAPACITY = 20_000  # a whole fleet comes back at once
 _MAX_BATCH = 25  # events, without letting others run
@@ -171,7 +171,7 @@ class _Display:
                 self._enqueue(event.transaction_id, event)
         elif event.version == 1 and "stop_inferred" not in event.receipt["flags"]:
             self._enqueue(event.transaction_id, event)
-        else:  # a correction, or an end that nobody told: the driver has left
+        else:  # a correction, or an end that was inferred: the driver has left
             self._waiting.pop(event.transaction_id, None)
 
     def _enqueue(self, key: int | None, event: DisplayEvent) -> None:

@@ -23,7 +23,7 @@ class ChargePointRefused(Exception):
 
 
 class NotApproved(Exception):
-    """The charge point waits for approval, and may not be told this meanwhile."""
+    """The charge point waits for approval, and may not be sent this meanwhile."""
 
 
 class TooManyCalls(Exception):
@@ -31,7 +31,7 @@ class TooManyCalls(Exception):
 
 
 class Unanswerable(Exception):
-    """A well-formed request that gets a CALLERROR: code and why are what the peer is told."""
+    """A well-formed request that gets a CALLERROR: code and why go to the peer."""
 
     def __init__(self, code: str, why: str) -> None:
         super().__init__(f"{code}: {why}")

@@ -1,4 +1,4 @@
-"""What we answer: a charge point's request -> events on the bus -> the reply.
+"""The handlers: a charge point's request -> events on the bus -> the response.
 
 The reply leaves only after the events are durable.  A charge point that got no reply asks
 again, so an answered request is never lost and an unanswered one is never assumed.
@@ -42,7 +42,7 @@ Response = Mapping[str, Any]
 
 @attrs.frozen(kw_only=True)
 class HandlerSettings:
-    """What every charge point is told alike.
+    """What holds for every charge point alike.
 
     heartbeat_interval_s: seconds.  publish_heartbeats: whether Heartbeats become events.
     pending_unknown: whether charge points that the configuration does not name wait for approval.
@@ -59,7 +59,8 @@ class HandlerSettings:
 
 
 class RequestHandlers:
-    """One charge point's desk.  It cannot call the charge point: it does not know the session.
+    """Answers one charge point's requests.  It cannot call the charge point: it does not know the
+    connection.
 
     pending: whether the charge point waits for approval.
     booted: set once a BootNotification is answered.
@@ -98,9 +99,9 @@ class RequestHandlers:
         }
 
     async def answer(self, request: Request) -> Response:
-        """The payload of the CALLRESULT.  Raises Unanswerable, which the peer is told.
+        """The payload of the CALLRESULT.  Raises Unanswerable, which becomes a CALLERROR.
 
-        A bug of ours is told as InternalError, to this charge point only; but a transaction
+        A bug of ours becomes an InternalError, to this charge point only; but a transaction
         message must not be refused (charge points drop it for good), so there it is raised:
         the connection ends without an answer, and the message will come again.
         """
@@ -119,7 +120,9 @@ class RequestHandlers:
             raise Unanswerable("InternalError", "an internal error occurred") from None
 
     def frame_rejected(self, error: FrameError, total: int) -> None:
-        """Tell of frames that broke the protocol, but not of each: there may be thousands."""
+        """Publish an event about frames that broke the protocol, but not for each: there may be
+        thousands.
+        """
         now = trio.current_time()  # a wall clock may jump
         last = error.code in ENDS_CONNECTION  # no later one will tell the number
         if last or now - self._rejected_published_at >= _REJECTED_EVERY:
@@ -164,10 +167,10 @@ class RequestHandlers:
             )
         )
 
-    # --- the clerks ----------------------------------------------------------------------------
+    # --- handlers ------------------------------------------------------------------------------
 
     async def _on_recorded_only(self, request: Request) -> Response:
-        """What needs no more than to be kept: MeterValues and their like."""
+        """Requests that are only recorded: MeterValues and their like."""
         await self._bus.publish(completed(await self._long_fact(request), self._bus.fleet))
         return {}
 
@@ -225,7 +228,7 @@ class RequestHandlers:
     def infer_statuses(self, since: datetime) -> None:
         """Tell the status of connectors that have reported none since the charge point connected.
 
-        Of a charge point that has told of no connector at all, connector 1 is meant: every one
+        Of a charge point that has reported no connector at all, connector 1 is meant: every one
         has it (OCPP 1.6 §3.8).  since: when it connected.
         """
         fleet, name = self._bus.fleet, self._charge_point_id
@@ -236,7 +239,7 @@ class RequestHandlers:
             self._bus.publish_soon(*status_inferred(seen, connector, status, fleet))
 
     def _count_refused_tags(self, status: str) -> None:
-        """Tell of drivers who are refused again and again, as a security event of ours."""
+        """Publish a security event when id tags are refused again and again."""
         self._refused_tags, event_type = refused_tags.count_refused(self._refused_tags, status)
         if event_type is not None:
             self._bus.publish_soon(

@@ -1,9 +1,9 @@
-"""Who has come in and not finished a handshake yet.
+"""The handshake limiter: connections whose handshake is not finished yet.
 
 Its law: an address holds a bounded number of such connections.  One more takes the place of the
-oldest that has asked for nothing yet, for who means it asks at once: so those who say nothing or
-trickle cannot keep out others, not even from their own address (a whole fleet may come back from
-behind one router, and its passwords take a while to be checked).
+oldest that has asked for nothing yet, for an honest client asks at once: so those that send
+nothing or trickle cannot keep out others, not even from their own address (a whole fleet may come
+back from behind one router, and its passwords take a while to be checked).
 """
 
 from __future__ import annotations
@@ -52,6 +52,6 @@ class HandshakeLimiter:
         scope.deadline = trio.current_time() + self._handshake_timeout_s
 
     def cancel_silent(self) -> None:
-        """Wait no longer for those who have asked for nothing yet."""
+        """Cancel the handshakes of those that have asked for nothing yet."""
         for scope in self._silent:
             scope.cancel()

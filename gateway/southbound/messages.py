@@ -131,7 +131,7 @@ def decode(text: str, *, lenient: bool = True) -> Request | CallResult | CallErr
     except FrameError as exc:
         kind, unique_id = _beginning(text)
         if kind in (CALL_RESULT, CALL_ERROR) and isinstance(unique_id, str):
-            return CallResult(unique_id, text)  # whoever waits for it is to see what came
+            return CallResult(unique_id, text)  # the caller is to see what came
         raise FrameError(exc.code, exc.why, unique_id if kind == CALL else None) from exc
     if not isinstance(frame, list) or len(frame) < 2:
         raise FrameError(FORMATION, "not an OCPP-J message")

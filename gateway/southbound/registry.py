@@ -1,4 +1,4 @@
-"""Who is connected.  At most one session per charge point: the newest."""
+"""The registry of connections: at most one per charge point, the newest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_REPLACEMENTS, _WITHIN = 5, 30.0  # seconds
 
 
 class Registry:
-    """Owns the map charge point id -> session, and nothing else does."""
+    """Owns the map charge point id -> connection, and nothing else does."""
 
     def __init__(self) -> None:
         self._connections: dict[str, ChargePointConnection] = {}
@@ -33,14 +33,14 @@ class Registry:
         return list(self._connections.values())
 
     def is_current(self, connection: ChargePointConnection) -> bool:
-        """Whether nobody has taken the session's place."""
+        """Whether no newer connection has replaced it."""
         return self._connections.get(connection.charge_point_id) is connection
 
     def retry_after_s(self, charge_point_id: str) -> float:
         """Seconds until one more connection of a connected charge point is welcome; 0 for now.
 
         Two devices with one identity that both reconnect when they are replaced would take
-        the place from each other for ever: after five times in 30 s, who holds it keeps it.
+        the place from each other for ever: after five times in 30 s, the present one keeps it.
         A charge point that closed its connection, or lost it, and comes back replaces nobody,
         also while the last request of its old connection is still being answered.
         """
@@ -57,9 +57,9 @@ class Registry:
 
     @contextmanager
     def registered(self, connection: ChargePointConnection) -> Iterator[None]:
-        """The session's place while the block runs, from now on and without waiting.
+        """Register a connection while the block runs, from now on and without waiting.
 
-        An earlier session of the same charge point is told to leave: one that reconnects has
+        An earlier connection of the same charge point is ended: one that reconnects has
         given its old connection up.  What the earlier one does later cannot touch this one.
         """
         name = connection.charge_point_id

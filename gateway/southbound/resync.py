@@ -1,4 +1,4 @@
-"""A charge point that comes back without a boot is asked how it is (OCPP 1.6 §5.17).
+"""Resync: a charge point that reconnects without a boot is asked for its status (OCPP 1.6 §5.17).
 
 One that only lost its connection does not boot again (OCPP-J 5.4), and tells nothing of what
 changed meanwhile, so a restart of ours would be seen in ThingsBoard for as long as nothing
@@ -58,13 +58,13 @@ async def resync(
     except ChargePointGone:
         pass
     except (ChargePointRefused, ChargePointSilent, InvalidResponse, TooManyCalls) as exc:
-        log.info("charge point does not say how it is", charge_point=name, why=repr(exc)[:200])
+        log.info("charge point does not answer the resync", charge_point=name, why=repr(exc)[:200])
     return promised
 
 
 def resync_requests(fleet: Fleet, charge_point_id: str) -> Iterator[dict[str, Any]]:
     """TriggerMessage payloads: each connector's status, what is being charged, and at last
-    who it is, where it never told."""
+    its BootNotification, where it never sent one."""
     connectors = fleet.connectors(charge_point_id)
     if not connectors:
         yield {"requestedMessage": "StatusNotification"}

@@ -1,4 +1,4 @@
-"""What is told to people once in a while, however often it happens."""
+"""Log lines that are written once in a while, however often their cause happens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 class LogLimiter:
     """period: seconds between two times for one key.  max_keys: keys in a period, for all of them
-    may be invented; what is beyond is not told."""
+    may be invented; what is beyond is not logged."""
 
     def __init__(self, period: float, max_keys: int) -> None:
         self._period = period
@@ -17,7 +17,7 @@ class LogLimiter:
         self._logged_at: dict[Hashable, float] = {}  # Trio's time, oldest first
 
     def is_due(self, key: Hashable) -> bool:
-        """Whether this is to be told now.  It counts as told."""
+        """Whether this is to be logged now.  It counts as logged."""
         now = trio.current_time()
         while self._logged_at:
             oldest = next(iter(self._logged_at))

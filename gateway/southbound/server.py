@@ -1,4 +1,4 @@
-"""The south door: who may come in, and one guarded nursery for each who does."""
+"""The OCPP server: it accepts connections, checks handshakes, and guards each connection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .websocket import MESSAGE_TOO_LARGE, Handshake, SocketClosed, TrioSocket, r
 SUBPROTOCOL = "ocpp1.6"
 NORMAL, GOING_AWAY = 1000, 1001
 STOPPING = "the gateway is stopping"
-CLOSE_TIMEOUT = 5.0  # seconds for the peer to answer our goodbye
+CLOSE_TIMEOUT = 5.0  # seconds for the peer to answer our close frame
 SILENT_HEARTBEATS = 3
 _WARNED_ABOUT = frozenset({"password", "profile", "subprotocol", "taken", "unknown"})
 
@@ -88,9 +88,9 @@ async def open_southbound(
     settings: SouthboundSettings,
     frame_tap: FrameTap,
 ) -> AsyncIterator[ConnectionStatistics]:
-    """Serve charge points while the block runs; on leaving it, take leave of them.
+    """Serve charge points while the block runs; on leaving it, end their connections.
 
-    They hear 1001 (going away) after the answers under way, and have `grace` seconds.
+    They get close code 1001 (going away) after the responses under way, and have `grace` seconds.
     """
     statistics = ConnectionStatistics()
     server = _Server(bus, registry, now, settings, statistics, frame_tap)
@@ -108,7 +108,7 @@ async def open_southbound(
 
 
 class _HandshakeRefused(Exception):
-    """A handshake that gets an HTTP error in place of a WebSocket.  reason: the why, for
+    """A handshake that gets an HTTP error in place of a WebSocket.  reason: a word for
     metrics.
     """
 
@@ -146,7 +146,7 @@ class _Server:
         self._large = trio.Semaphore(MAX_LARGE)
         self._no_id_logs = LogLimiter(_HOUR, 100)
         self._too_large_logs = LogLimiter(_HOUR, settings.max_connections)
-        self._watched: set[ChargePointConnection] = set()  # also those that lost their seat
+        self._watched: set[ChargePointConnection] = set()  # also those that were replaced
         self._clocks = ChargePointClocks(bus.fleet, now)
         self._closing = False
 
@@ -154,7 +154,7 @@ class _Server:
         await trio.serve_listeners(self._guard_connection, [listener], handler_nursery=connections)
 
     def close(self) -> None:
-        """Nobody else comes in, and who is inside is told to leave."""
+        """Accept no further connection, and end those that are open."""
         self._closing = True
         self._handshake_limiter.cancel_silent()
         for connection in self._registry.connections():
@@ -163,15 +163,15 @@ class _Server:
     async def _guard_connection(self, stream: trio.abc.Stream) -> None:
         """One connection, from its first byte to its last.
 
-        The firewall of the south door: whatever goes wrong with one charge point, in our code
+        The guard of one connection: whatever goes wrong with one charge point, in our code
         or in trio-websocket's reader, ends that charge point's connection and no other.  Only
-        a journal that fails goes through: then the house must fall.
+        a journal that fails goes through: then the gateway must stop.
         """
         self._open_count += 1
         host, remote = address_of(stream)
         try:
             if self._open_count > self._settings.max_connections:
-                log.warning("connection refused: as many as may are open", remote=remote)
+                log.warning("connection refused: too many are open", remote=remote)
                 self._statistics.refused_handshakes["full"] += 1
                 return
             tune(stream)
@@ -308,7 +308,7 @@ class _Server:
         profile: int,
         tasks: trio.Nursery,
     ) -> None:
-        """A charge point that was let in, until it leaves."""
+        """Serve a charge point from its accepted handshake to the end of its connection."""
         settings = self._settings
         clock = self._clocks.connected(charge_point_id)
         handlers = RequestHandlers(
@@ -359,8 +359,9 @@ class _Server:
                 finally:
                     current = self._registry.is_current(connection)
         finally:
-            # The seat is free before the disconnect is durable.  Whoever takes it finds the
-            # disconnect in the journal's order before its own connect: there is no pause between.
+            # The charge point may connect again before the disconnect is durable.  The new
+            # connection finds the disconnect in the journal's order before its own connect: there
+            # is no pause between.
             self._watched.discard(connection)
             if self._frame_tap.is_watched:
                 self._frame_tap.record(
@@ -371,7 +372,7 @@ class _Server:
                 await self._publish_disconnected(connection, reason or connection.why())  # noqa: ASYNC102
         log.info("charge point left", charge_point=charge_point_id, why=reason)
         close_reason = connection.close_reason
-        # Half of the grace at most: the other half is for ThingsBoard to be told.
+        # Half of the grace at most: the other half is for publishing to ThingsBoard.
         with trio.move_on_after(min(CLOSE_TIMEOUT, settings.grace_s / 2)):
             await socket.close(
                 close_reason.code if close_reason else NORMAL,
@@ -417,7 +418,7 @@ class _Server:
             )
 
     async def watch(self) -> None:
-        """Find out who has fallen silent, and who does not read."""
+        """The watchdog: find connections that are silent, and peers that do not read."""
         settings = self._settings
         silence = SILENT_HEARTBEATS * settings.handlers.heartbeat_interval_s
         while True:

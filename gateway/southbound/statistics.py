@@ -25,7 +25,7 @@ class ConnectionStatistics:
         the sending of one to its answer, whatever it says.
     refused_handshakes: refused, by reason.  unfinished_handshakes: connections that ended before
         theirs did.
-    throttled_frames: frames of those who were made to wait, for they sent too much.
+    throttled_frames: frames of charge points that sent too much and were made to wait.
     """
 
     requests: Counter[tuple[str, ...]] = attrs.field(factory=Counter)

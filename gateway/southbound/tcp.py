@@ -28,7 +28,7 @@ def tune(stream: trio.abc.Stream) -> None:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
-    except OSError:  # it has left already, which the first read will tell
+    except OSError:  # it has left already, as the first read will show
         return
 
 

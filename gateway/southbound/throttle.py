@@ -1,4 +1,4 @@
-"""How fast one connection may speak.  Who speaks faster is read no faster, and slows only itself.
+"""Throttling of inbound frames: a charge point that sends too fast is read more slowly.
 
 What is not read stays in the peer's own socket (TCP holds it back there), so nothing is lost and
 nothing is kept here.  Every frame counts, whatever is in it: pings, pieces and garbage too.
@@ -20,11 +20,11 @@ log = structlog.get_logger(__name__)
 
 
 class Throttle:
-    """Counts what one connection has said against what it may.
+    """Counts what one connection has sent against what it may send.
 
     max_messages_per_s: frames a second in the long run; `BURST_S` times as many may come at once.
-    on_throttled: is told how many frames came before each pause.
-    name: who it is, for people.
+    on_throttled: is called with how many frames came before each pause.
+    name: of the charge point or its address, for logs.
     """
 
     def __init__(

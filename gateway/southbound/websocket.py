@@ -7,7 +7,7 @@ that `server` puts round each connection:
   so it runs in the nursery of its own connection and nowhere else;
 * a cancelled send leaves half a frame on the wire, so it ends the connection;
 * its `ping` waits for the pong without limit, so ours only sends: any frame is a sign of life;
-* `aclose` waits for the peer without limit, so whoever calls it sets a deadline;
+* `aclose` waits for the peer without limit, so the caller sets a deadline;
 * what breaks RFC 6455 ends the connection without a Close; ours says 1002, 1007 or 1009, and then
   reads on for a while: closed with bytes unread, TCP would reset it and the peer lose our Close;
 * it counts a message in characters, and knows one limit for all of them (see `message_size`);
@@ -61,7 +61,7 @@ class SocketClosed(Exception):
 
 
 class ProtocolViolation(SocketClosed):
-    """The charge point broke WebSocket, or sent what is not taken, and was told so by `code`."""
+    """The charge point broke WebSocket, or sent what is not taken, and got `code` for it."""
 
     @property
     def word(self) -> str:
@@ -90,7 +90,7 @@ class Socket(Protocol):
         """Ask for a sign of life.  Raises SocketClosed.  Cancelled, it ends the connection."""
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye and wait for the peer's; may wait for ever."""
+        """Send a close frame and wait for the peer's; may wait for ever."""
 
     async def abort(self) -> None:
         """End the connection now, whatever is under way."""
@@ -119,7 +119,7 @@ class _WatchedProtocol(WSConnection):
                 if event.frame_finished:
                     self.heard_at = trio.current_time()
                 if self.state is not ConnectionState.OPEN:
-                    continue  # we have said goodbye, and nobody reads it
+                    continue  # we have sent a close frame, and nothing reads it
                 why = self._incoming.add(event.data, finished=event.message_finished)
                 if why is not None:
                     yield self._violated(TOO_BIG, why)

@@ -112,7 +112,7 @@ def _book(
         with faults.at(name):
             faults.warn("is not known here: ignored")
     tariffs: dict[str, Tariff] = {}
-    faulty: set[str] = set()  # the ids of those that are told of already
+    faulty: set[str] = set()  # the ids of those that are reported already
     with faults.at("tariffs"):
         for index, item in parts.read_objects(document.get("tariffs", []), faults):
             with faults.at(index):

@@ -18,7 +18,7 @@ class Policy:
 
     suspended_evse, faulted: the dimension, or FREE, of the time a charge point spends so.
     idle_detection: "status", or "power" for charge points that never report SuspendedEV.
-    idle_power_w: below it a meter's interval is idle, where power tells.
+    idle_power_w: below it a meter's interval is idle, where idle time is detected by power.
     idle_grace_s: of each idle period, free.
     post_stop_parking: idle time counts on after StopTransaction until the cable is out.
     min_billable_wh: below it a session costs nothing.

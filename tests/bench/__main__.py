@@ -306,7 +306,7 @@ def outage(folder: Path, _port: int, pace: Pace) -> None:
                     raise Skipped("the backlog was not told in 120 s")
                 time.sleep(0.2)
             took = time.monotonic() - began
-        what = "a backlog told to a broker that came back, its reconnect included"
+        what = "a backlog published to a broker that came back, its reconnect included"
         rate = round(behind / took, 1)
         figure("outage.caught_up_entries_per_s", rate, "1/s", what, entries=behind, seconds=took)
 

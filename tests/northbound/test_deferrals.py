@@ -91,7 +91,7 @@ async def test_a_device_that_is_never_let_in_is_set_aside_after_minutes_and_hold
             await trio.sleep(5)
         await wait_until(lambda: all_told(statistics, journal))
         assert {
-            "let the device in" in aside.why for aside in await journal.dead_letters(READER)
+            "admit the device" in aside.why for aside in await journal.dead_letters(READER)
         } == {True}
         assert len(await asides_of(journal)) == 301
         assert board.links <= 5

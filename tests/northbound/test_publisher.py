@@ -1,4 +1,4 @@
-"""The north door on virtual time: a link that comes and goes, and orders that repeat."""
+"""The publisher on virtual time: a link that comes and goes, and orders that repeat."""
 
 from __future__ import annotations
 
@@ -377,10 +377,10 @@ async def test_an_event_that_cannot_be_told_stops_nobody(gateway, quiet_logs):
         await other.running.bus.publish(firmware("bad"), firmware("good", after=1))
         await settled()
         assert other.board.values("CP-1", "firmware_status") == ["good"]
-    assert [log for log in quiet_logs if log["event"] == "event not told"]
+    assert [log for log in quiet_logs if log["event"] == "event not published"]
 
 
-# --- orders ------------------------------------------------------------------------------------
+# --- RPC ---------------------------------------------------------------------------------------
 
 
 @attrs.define
@@ -398,7 +398,7 @@ class Desk:
 
 @attrs.define
 class North:
-    """The north door alone, with a desk behind it."""
+    """The publisher alone, with a fake that carries commands out."""
 
     desk: Desk
     board: FakeThingsBoard

@@ -1,4 +1,4 @@
-"""The whole house between a charge point and the double of ThingsBoard, over TCP."""
+"""The whole gateway between a charge point and the double of ThingsBoard, over TCP."""
 
 from __future__ import annotations
 

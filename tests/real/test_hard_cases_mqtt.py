@@ -1,4 +1,4 @@
-"""The hard cases' group F, the MQTT side, between the real house and real sockets.
+"""The hard cases' group F, the MQTT side, between the real gateway and real sockets.
 
 HC-125 is among the faults (`test_thingsboard_faults`), HC-129 at the link (`test_mqtt_link`).
 """
@@ -39,7 +39,7 @@ def quick(monkeypatch):
 
 @asynccontextmanager
 async def house_at(port: int, journal: MemoryJournal | None = None):
-    """The real house, told that ThingsBoard is on that port."""
+    """The real gateway, with ThingsBoard on that port."""
     broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN)
     link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
     settings = AppSettings(northbound=NorthboundSettings(grace_s=0.2))
@@ -101,7 +101,7 @@ async def test_hc_122_an_idle_link_to_a_broker_that_hangs_is_found_out_by_its_pi
         await scene.all_told()
         with scene.board.frozen():
             await wait_until(lambda: not scene.gateway.running.delivery.connected)
-            assert "nothing was heard" in scene.gateway.running.delivery.why
+            assert "nothing was received" in scene.gateway.running.delivery.why
         await charger.status("Available")
         await scene.all_told()
 

@@ -1,4 +1,4 @@
-"""One link, and the north door above it, against real brokers and the double over TCP."""
+"""One link, and the publisher above it, against real brokers and the double over TCP."""
 
 from __future__ import annotations
 

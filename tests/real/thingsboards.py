@@ -1,4 +1,4 @@
-"""The real house between charge points and the double, and what must be told in the end."""
+"""The real gateway between charge points and the double, and what must be told in the end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def instant(text: str) -> int:
 
 @attrs.define
 class Scene:
-    """A house, the double above it, and what charge points have told by their own account."""
+    """A gateway, the double above it, and what charge points have sent by their own account."""
 
     gateway: Gateway
     board: ThingsBoard

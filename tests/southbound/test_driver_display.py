@@ -1,4 +1,4 @@
-"""Drivers' displays, through the whole house on virtual time."""
+"""Drivers' displays, through the whole gateway on virtual time."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class MqttConnection:
 
     @property
     def tells_reasons(self) -> bool:
-        """Whether this client is told MQTT 5 reason codes."""
+        """Whether this client gets MQTT 5 reason codes."""
         return self._wire.is_mqtt5 and self._board.profile.reason_codes
 
     def send_json(self, topic: str, value: Any) -> None:

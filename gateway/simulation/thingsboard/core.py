@@ -186,12 +186,12 @@ class Core:
     # --- attributes ----------------------------------------------------------------------------
 
     def set_shared(self, device: str, values: Mapping[str, Any]) -> None:
-        """Set shared attributes; a connected device is told (thingsboard-contract R11)."""
+        """Set shared attributes; a connected device gets them (thingsboard-contract R11)."""
         self.devices[device].shared.update(values)
         self._tell_attributes(device, dict(values))
 
     def delete_shared(self, device: str, keys: Collection[str]) -> None:
-        """Delete shared attributes; a connected device is told (thingsboard-contract R11)."""
+        """Delete shared attributes; a connected device gets them (thingsboard-contract R11)."""
         for key in keys:
             self.devices[device].shared.pop(key, None)
         self._tell_attributes(device, {"deleted": list(keys)})
@@ -252,7 +252,7 @@ class Core:
             self.end_device(device)
 
     def end_device(self, device: Device) -> None:
-        """End its session, whoever holds it; nobody is told (thingsboard-contract R3)."""
+        """End its session on any connection; no client is notified (thingsboard-contract R3)."""
         if device.session is not None:
             device.session.devices.pop(device.name, None)
             device.session = None

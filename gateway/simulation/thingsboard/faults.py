@@ -1,4 +1,4 @@
-"""Scripted misfortune: what the double does instead of its duty (thingsboard-contract 10)."""
+"""Scripted faults: what the double does instead of its duty (thingsboard-contract 10)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NOT_STORED = frozenset({Act.REFUSE, Act.RATE_LIMIT})
 
 @attrs.define(kw_only=True, eq=False)
 class Fault:
-    """One misfortune, for the next `times` packets that match all that is given.
+    """One fault, for the next `times` packets that match all that is given.
 
     times: None means until removed.
     topic: exactly this one.

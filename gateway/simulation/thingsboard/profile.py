@@ -16,9 +16,9 @@ class Profile:
     ack_on_failure: bool
     """A rate limit is answered with PUBACK before the close; older versions just close."""
     ack_on_connect_failure: bool
-    """A device that cannot be created is told with a PUBACK; older versions say nothing."""
+    """A device that cannot be created gets a PUBACK with the reason; older versions send none."""
     reason_codes: bool = True
-    """MQTT 5 clients are told reasons; before 3.5 they were treated like 3.1.1."""
+    """MQTT 5 clients get reason codes; before 3.5 they were treated like 3.1.1."""
     session_limits: bool = True
     """`getSessionLimits` is answered."""
 

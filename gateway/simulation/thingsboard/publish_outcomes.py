@@ -64,7 +64,7 @@ class DeviceRefused(Exception):
 
 
 def outcome_of(refused: Refused, session: MqttConnection) -> PublishOutcome:
-    """What this client is told of a refusal."""
+    """What this client gets for a refusal."""
     if refused.kind == "BAD-R":
         return PublishOutcome((IMPLEMENTATION,), close=True)
     if refused.kind == "CLOSE":

@@ -1,4 +1,4 @@
-"""The double itself: its doors, who may come in, and the levers that tests pull."""
+"""The double itself: its listeners, its checks at CONNECT, and what tests may trigger."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class ThingsBoard(Core):
             self.forget(session)
             await trio.aclose_forcefully(stream)
 
-    # --- misfortune by hand ---------------------------------------------------------------------
+    # --- faults by hand -------------------------------------------------------------------------
 
     def disconnect_all(self, reason_code: int | None = None) -> None:
         """Close every connection, with a DISCONNECT where a reason is given."""
