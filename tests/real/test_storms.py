@@ -80,8 +80,8 @@ async def test_two_thousand_who_come_back_at_once_are_all_let_in_and_booted(site
 async def test_a_flood_does_not_slow_the_others(site):
     """HC-144: 1,000 messages a second and more from one charge point.
 
-    What else runs on the machine only ever adds to a measurement, so the best of up to four
-    counts; a flood that did slow the others would do so each time.
+    What else runs on the machine comes and goes, so each flood is compared with the calm just
+    before it; a flood that did slow the others would do so each of up to four times.
     """
     reading = {"timestamp": "2026-01-01T00:00:00Z", "sampledValue": [{"value": "1"}]}
     # Heartbeats among them: what waits for the disk cannot be asked for so fast.
@@ -114,13 +114,14 @@ async def test_a_flood_does_not_slow_the_others(site):
         return measured
 
     async with gateway(site):
-        calm, flooded = [], []
+        pairs = []
         for attempt in range(4):
-            calm.append(await p99_ms(f"CALM-{attempt}"))
-            flooded.append(await p99_ms_in_a_flood(f"FLOOD-{attempt}"))
-            if min(flooded) < 2 * min(calm):
+            calm = await p99_ms(f"CALM-{attempt}")
+            flooded = await p99_ms_in_a_flood(f"FLOOD-{attempt}")
+            pairs.append((calm, flooded))
+            if flooded < 2 * calm:
                 break
-        assert min(flooded) < 2 * min(calm), (calm, flooded)
+        assert any(flooded < 2 * calm for calm, flooded in pairs), pairs
 
 
 async def test_who_never_reads_costs_little_and_is_closed(site):
