@@ -65,7 +65,7 @@ def test_the_gateways_own_devices_are_no_charge_points(write):
 def test_without_a_file_the_promised_defaults_hold():
     config, _ = load(None, {})
     assert config == Config()
-    ocpp, board = config.ocpp, config.thingsboard
+    ocpp, thingsboard = config.ocpp, config.thingsboard
     assert str(ocpp.listen) == "0.0.0.0:9000"
     assert ocpp.heartbeat_interval_s == 300
     assert (ocpp.ping_interval_s, ocpp.call_timeout_s) == (30, 30)
@@ -75,8 +75,12 @@ def test_without_a_file_the_promised_defaults_hold():
     assert (ocpp.unknown_charge_points, ocpp.unknown_id_tags) == ("accept", "accept")
     assert ocpp.concurrent_tx == "accept"
     assert (ocpp.require_subprotocol, ocpp.lenient, ocpp.listen_tls) == (False, True, None)
-    assert (board.host, board.port, board.protocol) == ("127.0.0.1", 1883, "5")
-    assert (board.gateway_name, board.compat, board.batch_devices) == ("ocpp-gateway", "", False)
+    assert (thingsboard.host, thingsboard.port, thingsboard.protocol) == ("127.0.0.1", 1883, "5")
+    assert (thingsboard.gateway_name, thingsboard.compat, thingsboard.batch_devices) == (
+        "ocpp-gateway",
+        "",
+        False,
+    )
     assert str(config.storage.url) == "/var/lib/ocpp-gateway/gateway.db"
     assert config.storage.keep_days == 400
     assert config.commands.remote_start_timeout_s == 60
@@ -477,10 +481,10 @@ def test_a_key_of_another_certificate_is_told(write, certificates):
 
 
 def test_the_prototypes_switch_without_a_tag_to_start_with_is_a_warning(write):
-    board = '[thingsboard]\naccess_token = "T"\ncompat = "node-red"\n'
-    (told,) = warnings_of(write(board))
+    thingsboard = '[thingsboard]\naccess_token = "T"\ncompat = "node-red"\n'
+    (told,) = warnings_of(write(thingsboard))
     assert told.split(": ")[1] == "commands.default_id_tag"
-    assert warnings_of(write(board + '[commands]\ndefault_id_tag = "12345678"')) == []
+    assert warnings_of(write(thingsboard + '[commands]\ndefault_id_tag = "12345678"')) == []
 
 
 def test_what_works_but_ought_not_to_is_a_warning(write, certificates):

@@ -95,7 +95,7 @@ def ordered(found):
 def test_any_session_by_power_or_current_can_be_recomputed(
     tariff, start, pieces, changes, policy, more
 ):
-    found, _ = sessions.receipt_and_scene(tariff, start, pieces, changes, policy, more)
+    found, _ = sessions.receipt_and_gateway(tariff, start, pieces, changes, policy, more)
     assert_recomputed(stored(found), tariff.get("tax_included") == "YES")
 
 

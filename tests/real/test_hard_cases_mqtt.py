@@ -25,8 +25,8 @@ from tests.memory_journal import MemoryJournal
 from ..conftest import open_gateway
 from ..fakes import now
 from .brokers import free_port, open_mosquitto
+from .connected_gateway import LOG, TOKEN, ConnectedGateway, instant, open_connected_gateway, stamp
 from .test_mqtt_link import wait_until
-from .thingsboards import LOG, TOKEN, Scene, instant, open_scene, stamp
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
@@ -43,7 +43,7 @@ async def house_at(port: int, journal: MemoryJournal | None = None):
     broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN)
     link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
     settings = AppSettings(northbound=NorthboundSettings(grace_s=0.2))
-    parts = {"board": link, "settings": settings, "journal": journal or MemoryJournal()}
+    parts = {"thingsboard": link, "settings": settings, "journal": journal or MemoryJournal()}
     async with open_gateway(**parts) as gateway:
         yield gateway
 
@@ -51,12 +51,12 @@ async def house_at(port: int, journal: MemoryJournal | None = None):
 async def test_hc_120_with_no_broker_at_the_start_chargers_are_served_and_all_is_told_later():
     port = free_port()
     async with house_at(port) as gateway, trio.open_nursery() as nursery:
-        scene = Scene(gateway, ThingsBoard(now=now, kept_messages=10_000))
+        scene = ConnectedGateway(gateway, ThingsBoard(now=now, kept_messages=10_000))
         await scene.charge("CP-1")
         await scene.charge("CP-2")
         assert scene.readiness()["mqtt"].startswith("behind: ")
         assert scene.behind() > 0
-        nursery.start_soon(partial(scene.board.serve_tcp, port=port))
+        nursery.start_soon(partial(scene.thingsboard.serve_tcp, port=port))
         await scene.all_told()
         nursery.cancel_scope.cancel()
 
@@ -64,7 +64,7 @@ async def test_hc_120_with_no_broker_at_the_start_chargers_are_served_and_all_is
 # --- HC-122 --------------------------------------------------------------------------------------
 
 
-async def answer_times(scene: Scene, charger, seconds: float) -> list[float]:
+async def answer_times(scene: ConnectedGateway, charger, seconds: float) -> list[float]:
     """How long each answer took, over so many seconds of requests."""
     tx = await charger.start(meter_wh=0)
     times = []
@@ -81,10 +81,10 @@ async def test_hc_122_a_broker_that_never_acknowledges_slows_no_charger_and_is_g
     monkeypatch,
 ):
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 1.0)
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         await scene.all_told()
-        with scene.board.frozen():
+        with scene.thingsboard.frozen():
             times = await answer_times(scene, charger, 2.5)
             await wait_until(lambda: "no PUBACK" in scene.gateway.running.delivery.why)
         assert statistics.median(times) < 0.1
@@ -96,10 +96,10 @@ async def test_hc_122_a_broker_that_never_acknowledges_slows_no_charger_and_is_g
 async def test_hc_122_an_idle_link_to_a_broker_that_hangs_is_found_out_by_its_pings(monkeypatch):
     monkeypatch.setattr(link_module, "KEEP_ALIVE", 1)
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 60.0)
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         await scene.all_told()
-        with scene.board.frozen():
+        with scene.thingsboard.frozen():
             await wait_until(lambda: not scene.gateway.running.delivery.connected)
             assert "nothing was received" in scene.gateway.running.delivery.why
         await charger.status("Available")
@@ -148,11 +148,11 @@ async def open_trickle(target: int, pause: float):
 
 
 async def test_hc_122_a_broker_that_answers_by_the_byte_slows_no_charger():
-    board = ThingsBoard(now=now, kept_messages=10_000)
+    thingsboard = ThingsBoard(now=now, kept_messages=10_000)
     async with trio.open_nursery() as nursery:
-        target = await nursery.start(board.serve_tcp)
+        target = await nursery.start(thingsboard.serve_tcp)
         async with open_trickle(target, pause=0.3) as (port, fast), house_at(port) as gateway:
-            scene = Scene(gateway, board)
+            scene = ConnectedGateway(gateway, thingsboard)
             async with gateway.charger("CP-1") as charger:
                 times = await answer_times(scene, charger, 3.0)
                 assert statistics.median(times) < 0.1
@@ -168,23 +168,23 @@ async def test_hc_122_a_broker_that_answers_by_the_byte_slows_no_charger():
 
 async def test_hc_124_after_a_reconnect_every_device_is_connected_again_also_of_chargers_away():
     """One that is away stays connected, so that orders to it are answered."""
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as here:
+    async with open_connected_gateway() as scene, scene.gateway.charger("CP-1") as here:
         await here.boot()
         await here.status("Preparing")
         async with scene.gateway.charger("CP-2") as away:
             await away.boot()
             await away.status("Available")
         await scene.all_told()
-        attributes = {d.name: dict(d.attributes) for d in scene.board.devices.values()}
-        scene.board.restart()
+        attributes = {d.name: dict(d.attributes) for d in scene.thingsboard.devices.values()}
+        scene.thingsboard.restart()
         devices = ("CP-1", "CP-1/1", "CP-2", "CP-2/1", LOG)
-        await wait_until(lambda: all(scene.board.devices[name].connected for name in devices))
-        assert {d.name: d.attributes for d in scene.board.devices.values()} == attributes
+        await wait_until(lambda: all(scene.thingsboard.devices[name].connected for name in devices))
+        assert {d.name: d.attributes for d in scene.thingsboard.devices.values()} == attributes
         assert attributes["CP-1"]["charger"]["vendor"] == "Fake"
         for device, method in (("CP-2", "ClearCache"), ("CP-2/1", "unlock")):
-            answer = await scene.board.rpc(device, method)
+            answer = await scene.thingsboard.rpc(device, method)
             assert answer["error"]["code"] == "NotConnected"
-        assert "v1/gateway/disconnect" not in scene.board.publishes.by_topic
+        assert "v1/gateway/disconnect" not in scene.thingsboard.publishes.by_topic
         await scene.all_told()
 
 
@@ -197,7 +197,7 @@ def order(number, device="CP-1", method="ClearCache", **params) -> bytes:
 
 
 async def test_hc_126_what_is_no_order_is_dropped_and_ten_at_once_are_ten():
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         await scene.all_told()
         for payload in (b"", b"\xff", b"{", b"[]", b"null", b'{"device":"CP-1"}', b'"x"',
@@ -206,16 +206,16 @@ async def test_hc_126_what_is_no_order_is_dropped_and_ten_at_once_are_ten():
                         b'{"device":"CP-1","data":{"id":1,"method":null}}',
                         order("0"), order(None), order(True), order(1.5), order(5, "CP-99"),
                         order(6, "")):  # fmt: skip
-            scene.board.publish_unasked(RPC_TOPIC, payload)
+            scene.thingsboard.publish_unasked(RPC_TOPIC, payload)
         for number in range(10):
-            scene.board.publish_unasked(RPC_TOPIC, order(number))
+            scene.thingsboard.publish_unasked(RPC_TOPIC, order(number))
         for _ in range(10):
-            unique_id, action, _ = await charger.hear()
+            unique_id, action, _ = await charger.next_call()
             assert action == "ClearCache"
             await charger.reply(unique_id, status="Accepted")
-        await wait_until(lambda: scene.board.publishes.rpc_answers == 10)
+        await wait_until(lambda: scene.thingsboard.publishes.rpc_answers == 10)
         assert charger.calls.statistics().current_buffer_used == 0
-        assert "CP-99" not in scene.board.devices
+        assert "CP-99" not in scene.thingsboard.devices
         await scene.all_told()
 
 
@@ -235,7 +235,7 @@ async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_
                 await wait_until(lambda: gateway.running.delivery.connected)
                 fresh = order(1, method="Reset", type="Soft")
                 await publish(other, [Publication(RPC_TOPIC, fresh)])
-                unique_id, action, _ = await charger.hear()
+                unique_id, action, _ = await charger.next_call()
                 await charger.reply(unique_id, status="Accepted")
                 assert action == "Reset"  # and nothing before it
 
@@ -244,7 +244,7 @@ async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_
 
 
 async def test_hc_128_values_of_the_past_keep_their_time_in_whatever_order_they_come():
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         told = []
         for seconds, soc in ((-10, 90), (-7_200, 10), (-86_400, 5), (-3_600, 50)):
@@ -257,6 +257,6 @@ async def test_hc_128_values_of_the_past_keep_their_time_in_whatever_order_they_
             )
             told.append((instant(at), soc))
         await scene.all_told()
-        connector = scene.board.devices["CP-1/1"]
+        connector = scene.thingsboard.devices["CP-1/1"]
         assert connector.series("soc_percent") == sorted(told)
         assert connector.value("soc_percent") == 90  # M4: the newest, not the last to come

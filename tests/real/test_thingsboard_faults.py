@@ -20,8 +20,8 @@ from gateway.northbound.outbox import READER
 from gateway.northbound.publisher import TOPICS, NorthboundSettings
 from gateway.simulation.thingsboard import Act, Fault, RpcNoSession, RpcTimeout, TenantLimits
 
+from .connected_gateway import LOG, TOKEN, ConnectedGateway, open_connected_gateway
 from .test_mqtt_link import wait_until
-from .thingsboards import LOG, TOKEN, Scene, open_scene
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
@@ -52,15 +52,15 @@ def link_lines(logs) -> list[tuple[str, str]]:
     ]
 
 
-def mqtt_of(scene: Scene) -> str:
+def mqtt_of(scene: ConnectedGateway) -> str:
     return scene.readiness()["mqtt"]
 
 
-async def asides(scene: Scene):
+async def asides(scene: ConnectedGateway):
     return await scene.gateway.journal.dead_letters(READER)
 
 
-async def two_charges(scene: Scene) -> None:
+async def two_charges(scene: ConnectedGateway) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scene.charge, "CP-1")
         nursery.start_soon(scene.charge, "CP-2")
@@ -71,7 +71,7 @@ async def two_charges(scene: Scene) -> None:
 
 @on_each
 async def test_without_misfortune_all_is_told_on_one_link(profile, quiet_logs):
-    async with open_scene(profile) as scene:
+    async with open_connected_gateway(profile) as scene:
         await two_charges(scene)
         await scene.all_told()
         assert await asides(scene) == ()
@@ -82,8 +82,8 @@ async def test_without_misfortune_all_is_told_on_one_link(profile, quiet_logs):
 @pytest.mark.parametrize("stored", [True, False])
 async def test_f1_closed_between_publish_and_puback(profile, stored):
     """M1 to M3: kept until it is acknowledged, and sent again as it was."""
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(
                 act=Act.CLOSE, topic=TELEMETRY_TOPIC, contains="soc_percent", times=3, stored=stored
             )
@@ -96,8 +96,8 @@ async def test_f1_closed_between_publish_and_puback(profile, stored):
 
 @on_each
 async def test_f1_closed_at_each_connect_of_a_device(profile):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(Fault(act=Act.CLOSE, topic=CONNECT_TOPIC, times=4))
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(Fault(act=Act.CLOSE, topic=CONNECT_TOPIC, times=4))
         await two_charges(scene)
         await scene.all_told()
         assert fault.hits == 4
@@ -106,8 +106,8 @@ async def test_f1_closed_at_each_connect_of_a_device(profile):
 @on_each
 @pytest.mark.parametrize("times", [1, 5])
 async def test_f2_acknowledged_and_then_closed(profile, times):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.ACK_AND_CLOSE, topic=TELEMETRY_TOPIC, contains="soc_percent", times=times)
         )
         await two_charges(scene)
@@ -119,8 +119,8 @@ async def test_f2_acknowledged_and_then_closed(profile, times):
 @on_each
 async def test_f2_hc_125_a_message_that_is_always_acknowledged_and_then_closed_at(profile):
     """It has arrived: it is not told again, and so does not close the next link too."""
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.ACK_AND_CLOSE, contains='"soc_percent":7.0', times=None)
         )
         await two_charges(scene)
@@ -131,8 +131,8 @@ async def test_f2_hc_125_a_message_that_is_always_acknowledged_and_then_closed_a
 
 @on_each
 async def test_f3_never_acknowledged(profile, impatient):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.NO_ACK, topic=TELEMETRY_TOPIC, contains="soc_percent", times=2)
         )
         await two_charges(scene)
@@ -143,13 +143,13 @@ async def test_f3_never_acknowledged(profile, impatient):
 
 @on_each
 async def test_f3_hc_125_one_message_that_is_never_acknowledged_is_set_aside(profile, impatient):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.NO_ACK, contains='"soc_percent":7.0', times=None, stored=False)
         )
         await scene.charge("CP-1")
         await wait_until(lambda: scene.gateway.journal._dead_letters.get(READER))
-        scene.board.faults.clear()
+        scene.thingsboard.faults.clear()
         del scene.said["CP-1"][6]
         await scene.all_told()
         (aside,) = await asides(scene)
@@ -160,8 +160,10 @@ async def test_f3_hc_125_one_message_that_is_never_acknowledged_is_set_aside(pro
 @from_4_2_1
 @pytest.mark.parametrize("code", [0x80, 0x83, 0x97, 0x99])
 async def test_f4_refused_once_and_taken_then(profile, code):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(Fault(act=Act.REFUSE, code=code, contains="soc_percent"))
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
+            Fault(act=Act.REFUSE, code=code, contains="soc_percent")
+        )
         await two_charges(scene)
         await scene.all_told(in_order=False)  # what is behind it does not wait
         assert fault.hits == 1
@@ -171,8 +173,8 @@ async def test_f4_refused_once_and_taken_then(profile, code):
 @on_each
 @pytest.mark.parametrize("code", [0x83, 0x99])
 async def test_f4_hc_125_what_is_refused_each_time_is_set_aside_and_blocks_nobody(profile, code):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.REFUSE, code=code, contains='"soc_percent":7.0', times=None)
         )
         await scene.charge("CP-1")
@@ -190,8 +192,8 @@ async def test_f4_hc_125_what_is_refused_each_time_is_set_aside_and_blocks_nobod
 @pytest.mark.parametrize("code", [0x83, 0x99])
 async def test_f4_hc_125_what_is_refused_and_closed_at_each_time_is_no_poison_pill(profile, code):
     """BAD-R: ThingsBoard's own code fails at it, and it closes the connection."""
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.REFUSE, code=code, closes=True, contains='"soc_percent":7.0', times=None)
         )
         await two_charges(scene)
@@ -204,8 +206,8 @@ async def test_f4_hc_125_what_is_refused_and_closed_at_each_time_is_no_poison_pi
 
 @on_each
 async def test_f1_hc_125_what_is_closed_at_each_time_without_a_word_is_no_poison_pill(profile):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.CLOSE, contains='"soc_percent":7.0', times=None, stored=False)
         )
         await two_charges(scene)
@@ -221,8 +223,8 @@ async def test_f1_hc_125_what_is_closed_at_each_time_without_a_word_is_no_poison
 @on_each
 async def test_f1_a_server_that_takes_nothing_makes_nobody_guilty(profile):
     """As where its queue is down: it lets in, and closes at every telemetry for a while."""
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.CLOSE, topic=TELEMETRY_TOPIC, times=15, stored=False)
         )
         await two_charges(scene)
@@ -234,8 +236,8 @@ async def test_f1_a_server_that_takes_nothing_makes_nobody_guilty(profile):
 @from_4_2_1
 @pytest.mark.parametrize("code", [0x80, 0x97])
 async def test_f4_a_server_that_fails_at_everything_for_a_while_makes_nobody_guilty(profile, code):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.REFUSE, code=code, closes=True, topic=TELEMETRY_TOPIC, times=12)
         )
         await two_charges(scene)
@@ -247,18 +249,20 @@ async def test_f4_a_server_that_fails_at_everything_for_a_while_makes_nobody_gui
 @on_each
 async def test_f5_pubacks_that_come_again_and_again(profile):
     """ThingsBoard before 4.2.1 acknowledges once for every device of a message."""
-    async with open_scene(profile) as scene:
-        scene.board.faults.add(Fault(act=Act.DUPLICATE_ACK, count=3, times=None))
+    async with open_connected_gateway(profile) as scene:
+        scene.thingsboard.faults.add(Fault(act=Act.DUPLICATE_ACK, count=3, times=None))
         await two_charges(scene)
         await scene.all_told()
         assert mqtt_of(scene) == "connected"
 
 
 async def test_f5_below_4_2_1_a_message_is_of_one_device():
-    async with open_scene("3.8") as scene:
+    async with open_connected_gateway("3.8") as scene:
         await two_charges(scene)
         await scene.all_told()
-        told = [json.loads(m.payload) for m in scene.board.messages if m.topic == TELEMETRY_TOPIC]
+        told = [
+            json.loads(m.payload) for m in scene.thingsboard.messages if m.topic == TELEMETRY_TOPIC
+        ]
         assert {len(body) for body in told} == {1}
 
 
@@ -278,8 +282,8 @@ WORDS = {
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 @pytest.mark.parametrize("code", list(WORDS))
 async def test_f6_hc_123_who_is_not_let_in_says_why_and_what_to_do_once(code, protocol, quiet_logs):
-    async with open_scene(protocol=protocol) as scene:
-        fault = scene.board.faults.add(Fault(act=Act.REFUSE_CONNECT, code=code, times=None))
+    async with open_connected_gateway(protocol=protocol) as scene:
+        fault = scene.thingsboard.faults.add(Fault(act=Act.REFUSE_CONNECT, code=code, times=None))
         await scene.charge("CP-1")
         await wait_until(lambda: fault.hits >= 5)
         lost = [line for line in link_lines(quiet_logs) if line[0] == "link lost"]
@@ -292,19 +296,19 @@ async def test_f6_hc_123_who_is_not_let_in_says_why_and_what_to_do_once(code, pr
         assert TOKEN not in str(quiet_logs)
         assert mqtt_of(scene).startswith("behind: ")
         assert respond("GET", "/readyz", scene.gateway.running)[0] == 200
-        scene.board.faults.clear()
+        scene.thingsboard.faults.clear()
         await scene.all_told()
 
 
 async def test_f6_a_wrong_token_is_one_line_and_not_one_for_each_attempt(quiet_logs):
-    async with open_scene(access_tokens=["another"]) as scene:
+    async with open_connected_gateway(access_tokens=["another"]) as scene:
         await scene.charge("CP-1")
         await wait_until(lambda: len([log for log in quiet_logs if "again" in log["event"]]) > 5)
         ((event, why),) = link_lines(quiet_logs)
         assert event == "link lost"
         assert "Manage credentials" in why
         assert mqtt_of(scene) == f"behind: {why}"
-        scene.board.access_tokens = [TOKEN]  # the operator mends it
+        scene.thingsboard.access_tokens = [TOKEN]  # the operator mends it
         await scene.all_told()
 
 
@@ -313,26 +317,28 @@ async def test_a_device_that_is_no_gateway_is_one_line_and_all_is_told_once_it_i
     profile, impatient, quiet_logs, monkeypatch
 ):
     monkeypatch.setattr("gateway.northbound.publisher._STABLE_AFTER", 1.5)
-    async with open_scene(profile, gateway_flag=False) as scene:
+    async with open_connected_gateway(profile, gateway_flag=False) as scene:
         await scene.charge("CP-1")
         await wait_until(lambda: any("again" in log["event"] for log in quiet_logs))
         (up, (event, why)) = link_lines(quiet_logs)
         assert (up, event) == (("link up", ""), "link lost")
         assert '"Is gateway"' in why
         assert mqtt_of(scene) in (f"behind: {why}", f"unsteady: {why}")
-        scene.board.violations.clear()  # P3, which is what this is about
-        scene.board.gateway_flag = True
-        await wait_until(lambda: LOG in scene.board.devices)
-        scene.board.violations[:] = [v for v in scene.board.violations if v.assertion != "P3"]
+        scene.thingsboard.violations.clear()  # P3, which is what this is about
+        scene.thingsboard.gateway_flag = True
+        await wait_until(lambda: LOG in scene.thingsboard.devices)
+        scene.thingsboard.violations[:] = [
+            v for v in scene.thingsboard.violations if v.assertion != "P3"
+        ]
         await scene.all_told()
         await wait_until(lambda: mqtt_of(scene) == "connected")
 
 
 @on_each
 async def test_f7_hc_123_another_client_with_our_token_takes_the_session(profile, quiet_logs):
-    async with open_scene(profile) as scene:
+    async with open_connected_gateway(profile) as scene:
         await scene.charge("CP-1")
-        broker = Broker(host="127.0.0.1", port=scene.board.port, access_token=TOKEN)
+        broker = Broker(host="127.0.0.1", port=scene.thingsboard.port, access_token=TOKEN)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scene.charge, "CP-2")
             for _ in range(3):
@@ -353,16 +359,16 @@ async def test_f7_hc_123_another_client_with_our_token_takes_the_session(profile
 
 @on_each
 async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_the_next_value(profile):
-    async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await scene.all_told()
-        scene.board.lose_session("CP-1/1")
-        scene.board._min_rpc_timeout = 0.2
+        scene.thingsboard.lose_session("CP-1/1")
+        scene.thingsboard._min_rpc_timeout = 0.2
         with pytest.raises(RpcNoSession):
-            await scene.board.rpc("CP-1/1", "remoteStop", timeout=0.2)
+            await scene.thingsboard.rpc("CP-1/1", "remoteStop", timeout=0.2)
         await charger.status("Preparing")
-        await wait_until(lambda: scene.board.devices["CP-1/1"].connected)
-        answer = await scene.board.rpc("CP-1/1", "remoteStop", timeout=5)
+        await wait_until(lambda: scene.thingsboard.devices["CP-1/1"].connected)
+        answer = await scene.thingsboard.rpc("CP-1/1", "remoteStop", timeout=5)
         assert answer == {"status": "Rejected", "reason": "NoTransaction"}
         await scene.all_told()
 
@@ -373,33 +379,33 @@ async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_a_sign_of_l
 ):
     monkeypatch.setattr("gateway.northbound.delivery._KEEP_ALIVE_EVERY", 0.8)
     monkeypatch.setattr("gateway.northbound.delivery._CHECK_EVERY", 0.1)
-    async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await scene.all_told()
         for device in ("CP-1", "CP-1/1", LOG):
-            scene.board.lose_session(device)
+            scene.thingsboard.lose_session(device)
         await wait_until(
-            lambda: all(scene.board.devices[d].connected for d in ("CP-1", "CP-1/1", LOG))
+            lambda: all(scene.thingsboard.devices[d].connected for d in ("CP-1", "CP-1/1", LOG))
         )
         await scene.all_told()
 
 
 @on_each
 async def test_f9_hc_127_an_rpc_that_is_sent_again_after_a_reconnect_is_carried_out_once(profile):
-    async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         await scene.all_told()
         answers = []
 
         async def call() -> None:
-            answers.append(await scene.board.rpc("CP-1", "ClearCache", {}, timeout=20))
+            answers.append(await scene.thingsboard.rpc("CP-1", "ClearCache", {}, timeout=20))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
-            number, action, _ = await charger.hear()
-            scene.board.disconnect_all()
-            await wait_until(lambda: scene.board.devices["CP-1"].connected)
-            scene.board.resend_rpcs("CP-1")
+            number, action, _ = await charger.next_call()
+            scene.thingsboard.disconnect_all()
+            await wait_until(lambda: scene.thingsboard.devices["CP-1"].connected)
+            scene.thingsboard.resend_rpcs("CP-1")
             await charger.reply(number, status="Rejected")
         assert (action, answers) == ("ClearCache", [{"status": "Rejected"}])
         assert charger.calls.statistics().current_buffer_used == 0
@@ -409,45 +415,45 @@ async def test_f9_hc_127_an_rpc_that_is_sent_again_after_a_reconnect_is_carried_
 @on_each
 @pytest.mark.parametrize("params", [None, True, "x", {}], ids=json.dumps)
 async def test_f10_hc_126_id_0_and_params_of_any_kind(profile, params):
-    async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         await scene.all_told()
-        assert scene.board.devices["CP-1"].next_rpc_id == 0
+        assert scene.thingsboard.devices["CP-1"].next_rpc_id == 0
         if params in (None, {}):
             async with trio.open_nursery() as nursery:
 
                 async def accept() -> None:
-                    number, _, payload = await charger.hear()
+                    number, _, payload = await charger.next_call()
                     assert payload == {}
                     await charger.reply(number, status="Accepted")
 
                 nursery.start_soon(accept)
-                answer = await scene.board.rpc("CP-1", "ClearCache", params)
+                answer = await scene.thingsboard.rpc("CP-1", "ClearCache", params)
             assert answer == {"status": "Accepted"}
         else:
-            answer = await scene.board.rpc("CP-1", "ClearCache", params)
+            answer = await scene.thingsboard.rpc("CP-1", "ClearCache", params)
             assert answer["error"]["code"] == "InvalidParams"
         await scene.all_told()
 
 
 @on_each
 async def test_f11_hc_126_an_unknown_device_gets_no_answer_and_an_unknown_method_an_error(profile):
-    async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         await scene.all_told()
-        scene.board._min_rpc_timeout = 0.2
+        scene.thingsboard._min_rpc_timeout = 0.2
         with pytest.raises(RpcTimeout):
-            await scene.board.rpc("CP-99", "Reset", anyway=True, timeout=0.2)
-        answer = await scene.board.rpc("CP-1", "Explode", timeout=5)
+            await scene.thingsboard.rpc("CP-99", "Reset", anyway=True, timeout=0.2)
+        answer = await scene.thingsboard.rpc("CP-1", "Explode", timeout=5)
         assert answer["error"]["code"] == "UnknownMethod"
-        assert "CP-99" not in scene.board.devices
+        assert "CP-99" not in scene.thingsboard.devices
         await scene.all_told()
 
 
 # --- what is too much ----------------------------------------------------------------------------
 
 
-async def signed_charge(scene: Scene, *sizes: int) -> None:
+async def signed_charge(scene: ConnectedGateway, *sizes: int) -> None:
     """A charge whose meter values are signed, with signatures of these sizes."""
     async with scene.gateway.charger("CP-1") as charger:
         tx = await charger.start(meter_wh=1_000)
@@ -464,17 +470,17 @@ async def signed_charge(scene: Scene, *sizes: int) -> None:
 
 @on_each
 async def test_f12_a_receipt_too_large_for_a_packet_has_its_signed_values_apart(profile):
-    async with open_scene(profile) as scene:
+    async with open_connected_gateway(profile) as scene:
         await signed_charge(scene, 20_000, 20_001, 14_000)
         await scene.all_told()
         for device in ("CP-1/1", LOG):
-            ((ts, receipt),) = scene.board.devices[device].series("receipt")
-            ((signed_ts, signed),) = scene.board.devices[device].series("receipt_signed")
+            ((ts, receipt),) = scene.thingsboard.devices[device].series("receipt")
+            ((signed_ts, signed),) = scene.thingsboard.devices[device].series("receipt_signed")
             assert signed_ts == ts
             assert [len(each["value"]) for each in signed] == [20_000, 20_001, 14_000]
             assert receipt["energy_wh"] == "1000"
             assert "signed" not in receipt
-        largest = max(len(message.payload) for message in scene.board.messages)
+        largest = max(len(message.payload) for message in scene.thingsboard.messages)
         assert 50_000 < largest <= 60_000
         assert await asides(scene) == ()
 
@@ -483,35 +489,37 @@ async def test_f12_a_receipt_too_large_for_a_packet_has_its_signed_values_apart(
 async def test_f12_signed_values_that_no_packet_can_hold_are_set_aside_and_the_rest_arrives(
     profile,
 ):
-    async with open_scene(profile) as scene:
+    async with open_connected_gateway(profile) as scene:
         await signed_charge(scene, 30_000, 30_001, 30_002)
         await wait_until(lambda: scene.gateway.journal._dead_letters.get(READER))
-        await scene.board.wait_for(
-            lambda board: LOG in board.devices and board.devices[LOG].series("receipt")
+        await scene.thingsboard.wait_for(
+            lambda thingsboard: (
+                LOG in thingsboard.devices and thingsboard.devices[LOG].series("receipt")
+            )
         )
         for device in ("CP-1/1", LOG):
-            (receipt,) = [value for _, value in scene.board.devices[device].series("receipt")]
+            (receipt,) = [value for _, value in scene.thingsboard.devices[device].series("receipt")]
             assert receipt["energy_wh"] == "1000"
-            assert scene.board.devices[device].value("session_energy_kwh") == 1
-            assert scene.board.devices[device].series("receipt_signed") == []
+            assert scene.thingsboard.devices[device].value("session_energy_kwh") == 1
+            assert scene.thingsboard.devices[device].series("receipt_signed") == []
         (aside,) = await asides(scene)
         assert "bytes are more than ThingsBoard takes" in aside.why
         await scene.all_told()
 
 
 async def test_f12_an_answer_too_large_for_a_packet_is_an_error_to_who_asked():
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as scene, scene.gateway.charger("CP-1") as charger:
         await charger.boot()
         await scene.all_told()
         keys = [{"key": f"Key{n}", "readonly": True, "value": "x" * 400} for n in range(200)]
 
         async def answer() -> None:
-            number, _, _ = await charger.hear()
+            number, _, _ = await charger.next_call()
             await charger.reply(number, configurationKey=keys)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
-            told = await scene.board.rpc("CP-1", "GetConfiguration", {})
+            told = await scene.thingsboard.rpc("CP-1", "GetConfiguration", {})
         assert told["error"]["code"] == "CallError"
         assert "bytes" in told["error"]["message"]
         await scene.all_told()
@@ -529,18 +537,20 @@ async def test_f12_an_answer_too_large_for_a_packet_is_an_error_to_who_asked():
 )
 async def test_f13_limits_that_are_told_are_kept_to_also_at_the_start(profile, limits, quiet_logs):
     """A backlog is there when the link comes up, before anything is known of limits."""
-    async with open_scene(profile, gateway_rate_limits=limits) as scene:
-        refusing = scene.board.faults.add(Fault(act=Act.REFUSE_CONNECT, code=0x88, times=None))
+    async with open_connected_gateway(profile, gateway_rate_limits=limits) as scene:
+        refusing = scene.thingsboard.faults.add(
+            Fault(act=Act.REFUSE_CONNECT, code=0x88, times=None)
+        )
         await scene.charge("CP-1", samples=2)
-        scene.board.faults.remove(refusing)
+        scene.thingsboard.faults.remove(refusing)
         await scene.all_told(within=60)
     assert [why for event, why in link_lines(quiet_logs) if "0x88" not in why and why] == []
 
 
 @on_each
 async def test_f13_limits_that_nobody_told_of_slow_down_and_lose_nothing(profile):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.RATE_LIMIT, topic=TELEMETRY_TOPIC, contains="soc_percent", times=6)
         )
         await two_charges(scene)
@@ -551,8 +561,8 @@ async def test_f13_limits_that_nobody_told_of_slow_down_and_lose_nothing(profile
 
 @on_each
 async def test_f14_a_device_that_is_long_in_coming_holds_nobody_up_for_good(profile):
-    async with open_scene(profile) as scene:
-        fault = scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        fault = scene.thingsboard.faults.add(
             Fault(act=Act.DELAY, seconds=1.5, topic=CONNECT_TOPIC, device="CP-1")
         )
         await two_charges(scene)
@@ -571,8 +581,8 @@ def no_minute(monkeypatch):
 async def test_f4_hc_125_what_the_server_fails_at_each_time_is_set_aside_in_the_end(
     profile, no_minute
 ):
-    async with open_scene(profile) as scene:
-        scene.board.faults.add(
+    async with open_connected_gateway(profile) as scene:
+        scene.thingsboard.faults.add(
             Fault(act=Act.REFUSE, code=0x80, contains='"soc_percent":7.0', times=None)
         )
         await two_charges(scene)
@@ -588,7 +598,7 @@ async def test_f14_a_device_that_thingsboard_never_lets_in_blocks_no_other(
     profile, impatient, no_minute
 ):
     """Before 4.3 it never acknowledges to a tenant that has no device left."""
-    async with open_scene(profile, device_limit=5) as scene:
+    async with open_connected_gateway(profile, device_limit=5) as scene:
         await two_charges(scene)
         await scene.all_told()  # CP-1, CP-1/1, CP-2, CP-2/1, the log
         async with scene.gateway.charger("CP-3") as third:
@@ -598,22 +608,22 @@ async def test_f14_a_device_that_thingsboard_never_lets_in_blocks_no_other(
         scene.said.clear()
         scene.charges.clear()
         await wait_until(
-            lambda: len(scene.board.devices["CP-1/1"].series("receipt")) == 2, within=30
+            lambda: len(scene.thingsboard.devices["CP-1/1"].series("receipt")) == 2, within=30
         )
-        assert "CP-3" not in scene.board.devices
+        assert "CP-3" not in scene.thingsboard.devices
         assert mqtt_of(scene) != "behind"
-        assert {violation.assertion for violation in scene.board.violations} == {"5"}
+        assert {violation.assertion for violation in scene.thingsboard.violations} == {"5"}
 
 
 @on_each
 async def test_f15_a_publish_on_a_topic_that_nobody_subscribed_to(profile):
-    async with open_scene(profile, first_downlink_id=65_530) as scene:
+    async with open_connected_gateway(profile, first_downlink_id=65_530) as scene:
         await scene.charge("CP-1")
         await scene.all_told()  # there is a link to send them on
         for topic in ("v1/gateway/disconnect", "v1/gateway/attributes", "what/ever"):
             for payload in (b'{"device":"CP-1"}', b"\xff\x00", b""):
-                scene.board.publish_unasked(topic, payload)
-        await wait_until(lambda: scene.board.publishes.downlinks_acked >= 9)
+                scene.thingsboard.publish_unasked(topic, payload)
+        await wait_until(lambda: scene.thingsboard.publishes.downlinks_acked >= 9)
         await scene.charge("CP-2")
         await scene.all_told()
         assert mqtt_of(scene) == "connected"
@@ -621,12 +631,12 @@ async def test_f15_a_publish_on_a_topic_that_nobody_subscribed_to(profile):
 
 @on_each
 async def test_f16_after_a_restart_all_goes_on_and_ids_from_0_are_new_orders(profile):
-    async with open_scene(profile) as scene, scene.gateway.charger("CP-9") as charger:
+    async with open_connected_gateway(profile) as scene, scene.gateway.charger("CP-9") as charger:
         await charger.boot()
         await scene.all_told()
 
         async def obey(status: str) -> str:
-            number, action, _ = await charger.hear()
+            number, action, _ = await charger.next_call()
             await charger.reply(number, status=status)
             return action
 
@@ -634,33 +644,35 @@ async def test_f16_after_a_restart_all_goes_on_and_ids_from_0_are_new_orders(pro
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obey, status)
                 params = {"type": "Soft"} if method == "Reset" else {}
-                answer = await scene.board.rpc("CP-9", method, params, timeout=10)
+                answer = await scene.thingsboard.rpc("CP-9", method, params, timeout=10)
             assert answer == {"status": status}
             await two_charges(scene) if not scene.charges else None
-            scene.board.restart()
-            await wait_until(lambda: scene.board.devices["CP-9"].connected)
-            assert scene.board.devices["CP-9"].next_rpc_id == 0
+            scene.thingsboard.restart()
+            await wait_until(lambda: scene.thingsboard.devices["CP-9"].connected)
+            assert scene.thingsboard.devices["CP-9"].next_rpc_id == 0
         await scene.all_told()
 
 
 @on_each
 async def test_whatever_comes_at_random_all_is_told(profile):
     """F1, F2, F4, F5, F14 and F16 in turn, while two charge."""
-    async with open_scene(profile) as scene:
+    async with open_connected_gateway(profile) as scene:
         for n, act in enumerate((Act.CLOSE, Act.ACK_AND_CLOSE, Act.REFUSE, Act.DUPLICATE_ACK) * 3):
-            scene.board.faults.add(Fault(act=act, contains=f'"soc_percent":{n + 1}.0', code=0x80))
+            scene.thingsboard.faults.add(
+                Fault(act=act, contains=f'"soc_percent":{n + 1}.0', code=0x80)
+            )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(two_charges, scene)
             for _ in range(5):
                 await wait_until(lambda: scene.gateway.running.delivery.connected)
                 await trio.sleep(0.05)
-                scene.board.restart()
+                scene.thingsboard.restart()
         await scene.all_told(in_order=False)
         assert await asides(scene) == ()
 
 
 async def test_with_mqtt_3_1_1_all_is_told_as_long_as_nothing_is_refused():
-    async with open_scene(
+    async with open_connected_gateway(
         protocol="3.1.1", settings=AppSettings(northbound=NorthboundSettings())
     ) as scene:
         await two_charges(scene)

@@ -46,11 +46,11 @@ def instant(text: str) -> int:
 
 
 @attrs.define
-class Scene:
+class ConnectedGateway:
     """A gateway, the double above it, and what charge points have sent by their own account."""
 
     gateway: Gateway
-    board: ThingsBoard
+    thingsboard: ThingsBoard
     said: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
     charges: list[str] = attrs.field(factory=list)
 
@@ -115,7 +115,7 @@ class Scene:
     def stored(self) -> dict[Point, Any]:
         return {
             (device.name, key, ts): value
-            for device in self.board.devices.values()
+            for device in self.thingsboard.devices.values()
             for ts, values in device.rows()
             for key, value in values.items()
         }
@@ -135,24 +135,26 @@ class Scene:
         more = self.stored().keys() - self.published(also_aside=True).keys()
         assert {key for _, key, _ in more} <= OF_LIFE
         for name, said in self.said.items():
-            assert self.board.devices[f"{name}/1"].series("soc_percent") == said
+            assert self.thingsboard.devices[f"{name}/1"].series("soc_percent") == said
             arrivals = [sample for sample in self.first_arrivals(f"{name}/1") if sample in said]
             assert arrivals == said or not in_order
         for name in self.charges:
-            (receipt,) = [value for _, value in self.board.devices[f"{name}/1"].series("receipt")]
+            (receipt,) = [
+                value for _, value in self.thingsboard.devices[f"{name}/1"].series("receipt")
+            ]
             assert (receipt["energy_wh"], receipt["total_incl_vat"]) == ("10000", "3.00")
         settled = self.gateway.events(TransactionSettled)
-        assert len(self.board.devices[LOG].series("receipt")) == len(settled)
+        assert len(self.thingsboard.devices[LOG].series("receipt")) == len(settled)
         assert self.told_otherwise() == []
-        assert self.board.publishes.max_in_flight <= 50
-        assert self.board.violations == []
+        assert self.thingsboard.publishes.max_in_flight <= 50
+        assert self.thingsboard.violations == []
 
     def told_otherwise(self) -> list[Point]:
         """M2: points that were sent again with another value.  (Signs of life may share an ms.)"""
         told: dict[Point, Any] = {}
         return [
             (device, key, row["ts"])
-            for message in self.board.messages
+            for message in self.thingsboard.messages
             if message.topic == TELEMETRY_TOPIC
             for device, rows in json.loads(message.payload).items()
             for row in rows
@@ -163,7 +165,7 @@ class Scene:
     def first_arrivals(self, device: str) -> list[tuple[int, int]]:
         """The samples of a device in the order in which each was first taken."""
         seen: dict[tuple[int, int], None] = {}
-        for message in self.board.messages:
+        for message in self.thingsboard.messages:
             if message.topic == TELEMETRY_TOPIC and all(
                 code < 0x80 for code in message.outcome.codes
             ):
@@ -174,26 +176,26 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene(
+async def open_connected_gateway(
     profile: str = "4.3",
     *,
     settings: AppSettings | None = None,
     protocol: str = "5",
     journal: Any = None,
-    board: ThingsBoard | None = None,
+    thingsboard: ThingsBoard | None = None,
     **how: Any,
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[ConnectedGateway]:
     """The real `run()` with a real link to a double of that version."""
-    board = board or ThingsBoard(now=now, profile=profile, kept_messages=100_000, **how)
-    many = not board.profile.ack_per_device
+    thingsboard = thingsboard or ThingsBoard(now=now, profile=profile, kept_messages=100_000, **how)
+    many = not thingsboard.profile.ack_per_device
     settings = settings or AppSettings(
         remote_start_timeout_s=2, northbound=NorthboundSettings(batch_devices=many)
     )
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(board.serve_tcp)
+        port = await nursery.start(thingsboard.serve_tcp)
         broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN, protocol=protocol)
         link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
         parts = {} if journal is None else {"journal": journal}
-        async with open_gateway(board=link, settings=settings, **parts) as gateway:
-            yield Scene(gateway, board)
+        async with open_gateway(thingsboard=link, settings=settings, **parts) as gateway:
+            yield ConnectedGateway(gateway, thingsboard)
         nursery.cancel_scope.cancel()
