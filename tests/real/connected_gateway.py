@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import msgspec
+import pytest
 import trio
 
 from gateway.admin.server import respond
@@ -32,6 +33,10 @@ LOG = "ocpp-gateway sessions"
 OF_LIFE = {"connected", "status"}  # what signs of life say
 TOKEN = "secret"
 
+PROFILES = ("3.8", "4.2.1", "4.3")
+on_each = pytest.mark.parametrize("profile", PROFILES)
+from_4_2_1 = pytest.mark.parametrize("profile", PROFILES[1:])
+
 Point = tuple[str, str, int]
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -43,6 +48,15 @@ def stamp(seconds: float) -> str:
 
 def instant(text: str) -> int:
     return milliseconds(datetime.fromisoformat(text))
+
+
+def link_lines(logs: list[Any]) -> list[tuple[str, str]]:
+    """(event, why) of what is logged of the link at info and above."""
+    return [
+        (log["event"], log.get("why", ""))
+        for log in logs
+        if log["event"].startswith("link ") and log["log_level"] in ("info", "warning")
+    ]
 
 
 @attrs.define
@@ -61,6 +75,18 @@ class ConnectedGateway:
 
     def behind(self) -> int:
         return int(self.readiness()["behind_entries"])
+
+    def mqtt_status(self) -> str:
+        return str(self.readiness()["mqtt"])
+
+    async def dead_letters(self) -> Any:
+        return await self.gateway.journal.dead_letters(READER)
+
+    async def charge_two(self) -> None:
+        """CP-1 and CP-2, at the same time."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.charge, "CP-1")
+            nursery.start_soon(self.charge, "CP-2")
 
     async def charge(self, name: str, samples: int = 12) -> None:
         """An hour's charge, told in a moment: 10 kWh, and a SoC that only ever climbs."""

@@ -27,7 +27,7 @@ from gateway.northbound.statistics import DeliveryStatistics
 from gateway.simulation.thingsboard import Act, Fault, TenantLimits, ThingsBoard
 from tests.memory_journal import MemoryJournal
 
-from .brokers import open_mosquitto, open_mute_broker
+from .brokers import open_mosquitto, open_mute_broker, wait_until
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
@@ -78,34 +78,28 @@ async def why_not(broker: Broker) -> str:
 
 
 @attrs.define
-class Door:
+class RunningPublisher:
     bus: EventBus
     journal: MemoryJournal
     statistics: DeliveryStatistics
-    asked: list = attrs.field(factory=list)
+    commands: list = attrs.field(factory=list)
 
 
 @asynccontextmanager
 async def open_publisher_alone(port: int, **settings):
     journal = MemoryJournal()
     bus = EventBus(journal, Fleet())
-    asked: list = []
+    commands: list = []
 
     async def carry_out(command):
-        asked.append(command)
-        return Done({"status": "Accepted", "count": len(asked)})
+        commands.append(command)
+        return Done({"status": "Accepted", "count": len(commands)})
 
     opening = partial(open_link, Broker(host="127.0.0.1", port=port, access_token="secret"), TOPICS)
     async with open_publisher(
         opening, bus, carry_out, lambda: datetime.now(UTC), NorthboundSettings(**settings)
     ) as statistics:
-        yield Door(bus, journal, statistics, asked)
-
-
-async def wait_until(true, within: float = 30) -> None:
-    with trio.fail_after(within):
-        while not true():  # noqa: ASYNC110  what is waited for lies in other processes
-            await trio.sleep(0.02)
+        yield RunningPublisher(bus, journal, statistics, commands)
 
 
 @pytest.fixture
@@ -391,7 +385,7 @@ async def test_a_plain_broker_echoes_our_answers_and_nothing_comes_of_it(tmp_pat
                         heard += [json.loads(message.payload)]
         answered = {"device": "CP-1", "id": 0, "data": {"status": "Accepted", "count": 1}}
         assert heard == [json.loads(request), answered]
-        assert len(publisher.asked) == 1
+        assert len(publisher.commands) == 1
 
 
 # --- TLS -----------------------------------------------------------------------------------------
