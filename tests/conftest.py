@@ -46,7 +46,7 @@ class Gateway:
     """The real `run()`, its sockets in memory and its clock virtual."""
 
     listener: MemoryListener = attrs.field(factory=MemoryListener)
-    board: FakeThingsBoard = attrs.field(factory=FakeThingsBoard)
+    thingsboard: FakeThingsBoard = attrs.field(factory=FakeThingsBoard)
     journal: MemoryJournal = attrs.field(factory=MemoryJournal)
     stop: trio.Event = attrs.field(factory=trio.Event)
     settings: AppSettings = attrs.field(factory=AppSettings)
@@ -80,7 +80,7 @@ class Gateway:
         await run(
             self.journal,
             [self.listener],
-            self.board.open_link,
+            self.thingsboard.open_link,
             self.tariff_book,
             self.now,
             self.settings,

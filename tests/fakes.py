@@ -117,7 +117,7 @@ class FakeCharger:
             frame if isinstance(frame, str | bytes) else json.dumps(frame)
         )
 
-    async def hear(self) -> tuple[str, str, Any]:
+    async def next_call(self) -> tuple[str, str, Any]:
         """The next call of the central system: (message id, action, payload)."""
         with trio.fail_after(60):
             return await self.calls.receive()

@@ -28,13 +28,13 @@ async def test_an_operator_closes_a_session_and_a_late_stop_corrects_it(gateway)
         await trio.sleep(HOUR)
         await charger.sample(tx, "4000")
     await gateway.settled()
-    answer = await gateway.board.rpc("CP-1/1", "closeSession")
+    answer = await gateway.thingsboard.rpc("CP-1/1", "closeSession")
     assert answer["status"] == "Closed"
     assert receipts(gateway) == [(1, "4000", "Operator")]
     (settled,) = gateway.events(TransactionSettled)
     assert settled.receipt["receipt_id"] == answer["receipt_id"]
     assert settled.receipt["needs_review"]
-    assert await gateway.board.rpc("CP-1/1", "closeSession") == {
+    assert await gateway.thingsboard.rpc("CP-1/1", "closeSession") == {
         "status": "Rejected",
         "reason": "NoTransaction",
     }
@@ -45,7 +45,7 @@ async def test_an_operator_closes_a_session_and_a_late_stop_corrects_it(gateway)
     assert receipts(gateway) == [(1, "4000", "Operator"), (2, "5000", "Local")]
     first, second = gateway.events(TransactionSettled)
     assert first.published_ms == second.published_ms
-    assert gateway.board.latest("ocpp-gateway sessions")["receipt"]["version"] == 2
+    assert gateway.thingsboard.latest("ocpp-gateway sessions")["receipt"]["version"] == 2
 
 
 async def test_a_session_is_given_up_when_its_charge_point_stays_away():
@@ -69,7 +69,7 @@ async def test_a_restart_remembers_what_was_given_up(gateway):
         tx = await charger.start(meter_wh=0)
         await trio.sleep(HOUR)
         await charger.sample(tx, "4000")
-    await gateway.board.rpc("CP-1/1", "closeSession")
+    await gateway.thingsboard.rpc("CP-1/1", "closeSession")
     await gateway.settled()
     async with open_gateway(journal=gateway.journal) as again, again.charger("CP-1") as charger:
         await charger.stop(tx, meter_wh=5_000)

@@ -39,7 +39,7 @@ async def test_a_charge_is_priced_from_its_registers(gateway):
         await trio.sleep(HOUR / 2)
         await charger.sample(tx, "6.0", unit="kWh")
         await gateway.settled()
-        live = gateway.board.latest("CP-1/1")
+        live = gateway.thingsboard.latest("CP-1/1")
         await trio.sleep(HOUR / 2)
         await charger.stop(tx, meter_wh=11_000)
         await gateway.settled()
@@ -48,17 +48,17 @@ async def test_a_charge_is_priced_from_its_registers(gateway):
     (settled,) = gateway.events(TransactionSettled)
     assert settled.receipt["energy_wh"] == "10000"
     assert settled.receipt["total_incl_vat"] == "3.00"
-    final = gateway.board.latest("CP-1/1")
+    final = gateway.thingsboard.latest("CP-1/1")
     assert (final["tx_active"], final["session_cost"], final["session_energy_kwh"]) == (
         False,
         3.00,
         10,
     )
-    log = gateway.board.latest("ocpp-gateway sessions")
+    log = gateway.thingsboard.latest("ocpp-gateway sessions")
     assert (log["session_charge_point"], log["session_connector"]) == ("CP-1", 1)
     assert log["receipt"]["receipt_id"] == settled.receipt["receipt_id"]
-    assert {"device": "CP-1", "type": "EV charger"} in gateway.board.about(CONNECT)
-    assert {"device": "CP-1/1", "type": "EV connector"} in gateway.board.about(CONNECT)
+    assert {"device": "CP-1", "type": "EV charger"} in gateway.thingsboard.about(CONNECT)
+    assert {"device": "CP-1/1", "type": "EV connector"} in gateway.thingsboard.about(CONNECT)
 
 
 # --- every request is answered in OCPP's own form -----------------------------------------------
@@ -193,16 +193,16 @@ async def test_drivers_refused_again_and_again_are_told_once_and_so_is_the_next_
         for _ in range(2):
             await charger.ask("Authorize", idTag="stranger")
         await gateway.settled()
-        assert gateway.board.values("CP-1", "security_event") == []
+        assert gateway.thingsboard.values("CP-1", "security_event") == []
         await charger.start(0, tag="blocked")
         await gateway.settled()
-        assert len(gateway.board.values("CP-1", "security_event")) == 1
+        assert len(gateway.thingsboard.values("CP-1", "security_event")) == 1
         await charger.ask("Authorize", idTag="old")
         await trio.sleep(1)  # ThingsBoard keeps one value of a key for an instant
         await charger.ask("Authorize", idTag="twin")
         await charger.ask("Authorize", idTag="twin")
         await gateway.settled()
-    told = [event["type"] for event in gateway.board.values("CP-1", "security_event")]
+    told = [event["type"] for event in gateway.thingsboard.values("CP-1", "security_event")]
     assert told == ["IdTagsRefused", "IdTagAccepted"]
 
 
@@ -357,4 +357,4 @@ async def test_what_was_said_in_an_outage_is_heard_in_its_order(gateway):
     (settled,) = gateway.events(TransactionSettled)
     assert settled.receipt["energy_wh"] == "5000"
     assert settled.started_at == datetime(2025, 12, 29, 10, tzinfo=UTC)
-    assert gateway.board.latest("CP-1/1")["status"] == "Finishing"
+    assert gateway.thingsboard.latest("CP-1/1")["status"] == "Finishing"

@@ -62,7 +62,7 @@ async def test_a_clock_that_jumps_disconnects_nobody_and_bills_nobody_wrongly(ju
         assert settled.receipt["duration_s"] == HOUR
         assert settled.started_at == started_at
         # A time of the charger's that our clock calls the future is not told as it is.
-        for ts, _ in gateway.board.rows("CP-1/1"):
+        for ts, _ in gateway.thingsboard.rows("CP-1/1"):
             assert ts <= milliseconds(max(now(), clock()) + timedelta(seconds=60))
 
 
@@ -98,5 +98,5 @@ async def test_a_power_cut_that_sets_the_clock_back_gives_no_id_twice():
         )
         assert again["transactionId"] == first + 2
         await gateway.settled()
-    rows = gateway.board.rows("ocpp-gateway sessions")
+    rows = gateway.thingsboard.rows("ocpp-gateway sessions")
     assert len({ts for ts, _ in rows}) == len(rows)

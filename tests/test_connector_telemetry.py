@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import trio
 
-from gateway.domain.clock import milliseconds
 from tests.memory_journal import MemoryJournal
 
 from .conftest import Gateway, open_gateway
@@ -59,7 +58,7 @@ async def flows(gateway: Gateway, device: str = DEVICE) -> dict[str, Any]:
     await gateway.settled()
     return {
         key: value
-        for key, value in gateway.board.latest(device).items()
+        for key, value in gateway.thingsboard.latest(device).items()
         if key == "power_w" or key.startswith("current_")
     }
 
@@ -87,7 +86,7 @@ async def test_nothing_flows_after_a_stop_whatever_comes_late(gateway):
         await trio.sleep(2)
         await charger.status("Available")
         assert await flows(gateway) == NOTHING
-        assert gateway.board.values(DEVICE, "power_w").count(7000) == 1
+        assert gateway.thingsboard.values(DEVICE, "power_w").count(7000) == 1
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -112,7 +111,7 @@ async def test_late_values_are_those_of_a_stopped_transaction_or_of_its_end(
             | dict.fromkeys(("current_l1_a", "current_l2_a", "current_l3_a"), 16)
         )
         assert await flows(gateway) == expected
-        assert gateway.board.latest(DEVICE)["meter_wh"] == 3_000  # a register holds
+        assert gateway.thingsboard.latest(DEVICE)["meter_wh"] == 3_000  # a register holds
 
 
 async def test_late_values_say_nothing_of_the_next_transaction_either(gateway):
@@ -190,7 +189,7 @@ async def test_an_end_that_nobody_told_leaves_nothing_flowing(gateway, end):
         await meter(charger, by_line("11000", "16"), tx)  # after what the session ends at
         await gateway.settled()
         if end == "closed":
-            assert (await gateway.board.rpc(DEVICE, "closeSession"))["status"] == "Closed"
+            assert (await gateway.thingsboard.rpc(DEVICE, "closeSession"))["status"] == "Closed"
         elif end == "replaced":
             await charger.ask("BootNotification", **hardware, chargePointSerialNumber="2")
         else:
@@ -252,15 +251,15 @@ async def test_a_stop_of_the_transaction_before_says_nothing_of_the_one_that_run
         await charger.ask("StopTransaction", **stop)
         await gateway.settled()
         assert await flows(gateway) == {"power_w": 7_000, "current_a": 30}
-        assert gateway.board.latest(DEVICE)["tx_active"] is True
-        assert gateway.board.latest(DEVICE)["status"] == "Charging"
+        assert gateway.thingsboard.latest(DEVICE)["tx_active"] is True
+        assert gateway.thingsboard.latest(DEVICE)["status"] == "Charging"
         await trio.sleep(5)
         await meter(charger, power("6900", "29"), tx)
         assert await flows(gateway) == {"power_w": 6_900, "current_a": 29}
         await charger.stop(tx, 4_000)
         await gateway.settled()
         assert await flows(gateway) == {"power_w": 0, "current_a": 0}
-        assert gateway.board.latest(DEVICE)["status"] == "Available"
+        assert gateway.thingsboard.latest(DEVICE)["status"] == "Available"
 
 
 async def test_the_id_of_the_transaction_before_stops_the_one_that_runs(gateway):
@@ -277,7 +276,7 @@ async def test_the_id_of_the_transaction_before_stops_the_one_that_runs(gateway)
         await charger.stop(before, 1_200)
         await gateway.settled()
         assert await flows(gateway) == {"power_w": 0, "current_a": 0}
-        assert gateway.board.latest(DEVICE)["tx_active"] is False
+        assert gateway.thingsboard.latest(DEVICE)["tx_active"] is False
         await meter(charger, power("7000", "30"), before)
         assert await flows(gateway) == {"power_w": 0, "current_a": 0}
 
@@ -289,7 +288,9 @@ async def test_a_lost_transaction_id_stops_the_only_session_there_is(gateway):
         await trio.sleep(5)
         await charger.stop(0, 3_000)
         await gateway.settled()
-        (row,) = [values for _, values in gateway.board.rows(DEVICE) if values.get("power_w") == 0]
+        (row,) = [
+            values for _, values in gateway.thingsboard.rows(DEVICE) if values.get("power_w") == 0
+        ]
         assert NOTHING.items() <= row.items()
 
 
@@ -301,7 +302,11 @@ async def test_power_into_the_grid_and_negative_zeros_are_told(gateway, watts, t
         await trio.sleep(1)
         await meter(charger, power(watts), tx)
         assert await flows(gateway) == {"power_w": told}
-        assert str(gateway.board.latest(DEVICE)["power_w"]).strip("-") in ("7000.0", "0.0", "0")
+        assert str(gateway.thingsboard.latest(DEVICE)["power_w"]).strip("-") in (
+            "7000.0",
+            "0.0",
+            "0",
+        )
 
 
 async def test_the_neutral_alone_is_the_current(gateway):
@@ -336,7 +341,7 @@ async def test_connector_0_with_a_transaction_is_that_transactions_connector(gat
         await trio.sleep(5)
         await meter(charger, [*power("7000", "30"), *register("50")], second, connector=0)
         assert await flows(gateway, "CP-1/2") == {"power_w": 7000, "current_a": 30}
-        assert gateway.board.latest("CP-1/2")["meter_wh"] == 50
+        assert gateway.thingsboard.latest("CP-1/2")["meter_wh"] == 50
         assert await flows(gateway) == {}
         await trio.sleep(5)
         await charger.stop(second, 100)
@@ -356,7 +361,7 @@ async def test_a_register_does_not_fall_to_0_outside_a_session(gateway, late):
     async with gateway.charger("CP-1") as charger:
         await meter(charger, register("0"))  # new, as far as anybody knows
         await gateway.settled()
-        assert gateway.board.latest(DEVICE)["meter_wh"] == 0
+        assert gateway.thingsboard.latest(DEVICE)["meter_wh"] == 0
         tx = await charger.start(5_000)
         await trio.sleep(5)
         await meter(charger, register("5500"), tx)
@@ -365,12 +370,12 @@ async def test_a_register_does_not_fall_to_0_outside_a_session(gateway, late):
         await trio.sleep(5)
         await meter(charger, [*register("0"), *power("0")], tx if late else None)
         await gateway.settled()
-        assert gateway.board.latest(DEVICE)["meter_wh"] == 6_000
-        assert gateway.board.latest(DEVICE)["power_w"] == 0
+        assert gateway.thingsboard.latest(DEVICE)["meter_wh"] == 6_000
+        assert gateway.thingsboard.latest(DEVICE)["power_w"] == 0
         await trio.sleep(5)
         await meter(charger, register("6001"))
         await gateway.settled()
-        assert gateway.board.latest(DEVICE)["meter_wh"] == 6_001
+        assert gateway.thingsboard.latest(DEVICE)["meter_wh"] == 6_001
 
 
 async def test_a_register_that_is_sampled_only_does_not_fall_to_0_either():
@@ -383,8 +388,8 @@ async def test_a_register_that_is_sampled_only_does_not_fall_to_0_either():
         await trio.sleep(5)
         await meter(charger, [*register("0"), export | {"value": "-0.0"}, *power("1")])
         await after.settled()
-        assert not {"meter_wh", "energy_export_wh"} & after.board.latest(DEVICE).keys()
-        assert after.board.latest(DEVICE)["power_w"] == 1
+        assert not {"meter_wh", "energy_export_wh"} & after.thingsboard.latest(DEVICE).keys()
+        assert after.thingsboard.latest(DEVICE)["power_w"] == 1
 
 
 async def test_a_register_that_begins_each_session_at_0_shows_it_in_the_session(gateway):
@@ -397,127 +402,10 @@ async def test_a_register_that_begins_each_session_at_0_shows_it_in_the_session(
         await trio.sleep(5)
         await meter(charger, register("0"))
         await gateway.settled()
-        assert gateway.board.latest(DEVICE)["meter_wh"] == 1_000
+        assert gateway.thingsboard.latest(DEVICE)["meter_wh"] == 1_000
         await trio.sleep(5)
         again = await charger.start(0)
         await trio.sleep(5)
         await meter(charger, register("0"), again)
         await gateway.settled()
-        assert gateway.board.latest(DEVICE)["meter_wh"] == 0
-
-
-# --- charge points that do not say how they are ---------------------------------------------------
-
-
-def told(gateway: Gateway, device: str = DEVICE) -> dict[str, Any]:
-    known = gateway.board.latest(device)
-    return {key: known.get(key) for key in ("connected", "status", "status_source")}
-
-
-def inferred(status: str, connected: bool = True) -> dict[str, Any]:
-    return {"connected": connected, "status": status, "status_source": "inferred"}
-
-
-async def refuse(charger: FakeCharger) -> None:
-    async for unique_id, _, _ in charger.calls:
-        await charger.send([4, unique_id, "NotImplemented", "", {}])
-
-
-@pytest.mark.parametrize("boots", [False, True])
-async def test_connector_1_of_one_that_reports_no_status_follows_its_transactions(gateway, boots):
-    """As the prototype's simulator, which sends neither a boot nor a status."""
-    async with gateway.charger("CP-1") as charger, trio.open_nursery() as nursery:
-        since = milliseconds(now())
-        nursery.start_soon(refuse, charger)
-        if boots:
-            await charger.boot()
-        await trio.sleep(5)
-        assert gateway.board.rows(DEVICE) == []
-        await trio.sleep(20)
-        assert told(gateway) == inferred("Available")
-        assert gateway.board.rows(DEVICE)[0][0] == since
-        tx = await charger.start(0)
-        await gateway.settled()
-        assert told(gateway) == inferred("Charging")
-        await trio.sleep(60)
-        await charger.stop(tx, 500)
-        await gateway.settled()
-        assert told(gateway) == inferred("Available")
-        await charger.stop(tx, 500)
-        nursery.cancel_scope.cancel()
-    await gateway.settled()
-    assert told(gateway) == inferred("Available", connected=False)
-    assert gateway.board.values(DEVICE, "status").count("Charging") == 1
-
-
-async def test_a_transaction_before_that_is_charging_at_once_and_closed_it_is_free(gateway):
-    async with gateway.charger("CP-1") as charger:
-        start = {"connectorId": 2, "idTag": "T", "meterStart": 0, "timestamp": stamp()}
-        tx = (await charger.ask("StartTransaction", **start))["transactionId"]
-        await charger.ask("StartTransaction", **start)
-        await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Charging")
-        await trio.sleep(60)
-        assert gateway.board.rows(DEVICE) == []  # it has connectors, and tells of them
-        await gateway.board.rpc("CP-1/2", "closeSession")
-        await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Available")
-        await charger.ask("StartTransaction", **start)  # a retry begins nothing
-        await charger.stop(tx, 500)
-        await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Available")
-
-
-async def test_what_is_reported_is_never_inferred(gateway):
-    async with gateway.charger("CP-1") as charger:
-        await charger.boot()
-        await charger.status("Preparing", 2)
-        tx = await charger.start(0, connector=2)
-        await trio.sleep(60)
-        await charger.stop(tx, 9)
-        await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Preparing") | {"status_source": "reported"}
-        assert gateway.board.values("CP-1/2", "status_source") == ["reported"]
-        assert gateway.board.rows(DEVICE) == []
-
-
-async def test_a_report_takes_the_place_of_what_was_inferred_though_its_clock_is_slow(gateway):
-    async with gateway.charger("CP-1") as charger:
-        await trio.sleep(30)
-        await gateway.settled()
-        assert told(gateway) == inferred("Available")
-        slow = {"connectorId": 1, "errorCode": "NoError", "timestamp": stamp(-600)}
-        await charger.ask("StatusNotification", status="Preparing", **slow)
-        await gateway.settled()
-        assert told(gateway) == inferred("Preparing") | {"status_source": "reported"}
-        await charger.start(0)
-        await gateway.settled()
-        assert told(gateway)["status"] == "Preparing"
-
-
-async def test_a_status_that_is_inferred_outlives_a_restart():
-    journal = MemoryJournal()
-    async with open_gateway(journal=journal) as before, before.charger("CP-1") as charger:
-        tx = await charger.start(0)
-        await before.settled()
-    async with open_gateway(journal=journal) as after, after.charger("CP-1") as charger:
-        await trio.sleep(60)
-        await charger.stop(tx, 9)
-        await after.settled()
-        assert told(after) == inferred("Available")
-
-
-async def test_a_command_reaches_connector_1_before_anything_is_known_of_it(gateway):
-    async with gateway.charger("CP-1") as charger, trio.open_nursery() as nursery:
-
-        async def serve() -> None:
-            unique_id, _, payload = await charger.hear()
-            assert payload == {"connectorId": 1, "idTag": "T"}
-            await charger.reply(unique_id, status="Accepted")
-            await charger.start(0, tag="T")
-
-        nursery.start_soon(serve)
-        answer = await gateway.board.rpc(DEVICE, "remoteStart", {"idTag": "T"})
-        assert answer == {"status": "Accepted", "transactionId": 1}
-        await gateway.settled()
-        assert told(gateway) == inferred("Charging")
+        assert gateway.thingsboard.latest(DEVICE)["meter_wh"] == 0

@@ -67,7 +67,7 @@ async def test_kwh_that_are_called_wh_are_billed_and_told_as_what_they_are():
         async with gateway.charger("CP") as charger:
             await samples(charger, None, (IMPORT, "100", "Wh"), connector=1)
             await gateway.settled()
-            assert gateway.board.latest("CP/1")["meter_wh"] == 100_000
+            assert gateway.thingsboard.latest("CP/1")["meter_wh"] == 100_000
             tx = await charger.start(meter_wh=100)
             await trio.sleep(HOUR / 2)
             await samples(
@@ -75,7 +75,7 @@ async def test_kwh_that_are_called_wh_are_billed_and_told_as_what_they_are():
                 ("Power.Active.Import", "11000", "W"), ("Current.Import", "16", "A"),
             )  # fmt: skip
             await gateway.settled()
-            live = gateway.board.latest("CP/1")
+            live = gateway.thingsboard.latest("CP/1")
             await trio.sleep(HOUR / 2)
             await charger.stop(tx, meter_wh=110)
             await gateway.settled()
@@ -92,8 +92,8 @@ async def test_kwh_that_are_called_wh_are_billed_and_told_as_what_they_are():
         "10000", "3.00", "1000",
     )  # fmt: skip
     assert (told["meter_start_wh"], told["meter_stop_wh"], told["flags"]) == (100_000, 110_000, [])
-    assert gateway.board.latest("CP/1")["meter_wh"] == 110_000
-    assert gateway.board.latest("CP-2/1")["meter_wh"] == other
+    assert gateway.thingsboard.latest("CP/1")["meter_wh"] == 110_000
+    assert gateway.thingsboard.latest("CP-2/1")["meter_wh"] == other
     # The journal has what the charge point wrote.
     (started,) = gateway.events(TransactionStarted)
     assert (started.meter_start, started.energy_scale) == ("100", 1000)
@@ -126,7 +126,7 @@ async def test_neither_a_restart_nor_another_factor_changes_a_session_that_is_op
         await trio.sleep(60)
         await charger.sample(tx, "104")
         await gateway.settled()
-        live = gateway.board.latest("CP/1")
+        live = gateway.thingsboard.latest("CP/1")
         await trio.sleep(HOUR / 2)
         await charger.stop(tx, meter_wh=106)
         await gateway.settled()
@@ -135,7 +135,7 @@ async def test_neither_a_restart_nor_another_factor_changes_a_session_that_is_op
         await trio.sleep(HOUR)
         await charger.sample(following, "108")
         await gateway.settled()
-        assert gateway.board.latest("CP/1")["meter_wh"] == 108 * Decimal(after or 1)
+        assert gateway.thingsboard.latest("CP/1")["meter_wh"] == 108 * Decimal(after or 1)
         await charger.stop(following, meter_wh=108)
         await gateway.settled()
         first, second = (event.receipt for event in gateway.events(TransactionSettled))

@@ -238,7 +238,7 @@ async def test_a_refused_call_leaves_no_trace_in_the_books(gateway):
             await charger.ask("StatusNotification", connectorId=1, errorCode="NoError")
         await gateway.settled()
     assert gateway.events(ConnectorStatusChanged) == []
-    assert gateway.board.latest("CP-1")["rejected_frames"] == 1
+    assert gateway.thingsboard.latest("CP-1")["rejected_frames"] == 1
 
 
 @pytest.mark.parametrize("number", ["1e999999999", "-1e999999999", "1e-999999999", "0e999999999"])

@@ -154,8 +154,8 @@ async def test_a_queue_of_an_outage_leaves_the_connector_as_it_is_now(gateway):
         await gateway.settled()
     assert receipts(gateway) == [(tx, 1, "1000", "Local")]
     assert (newest(gateway)["duration_s"], newest(gateway)["idle_s"]) == (HOUR, 0)
-    board = gateway.board.latest("CP-1/1")
-    assert (board["status"], board["tx_active"]) == ("Finishing", False)
+    thingsboard = gateway.thingsboard.latest("CP-1/1")
+    assert (thingsboard["status"], thingsboard["tx_active"]) == ("Finishing", False)
     async with opened(gateway, "CP-2") as peer:
         begun = {"connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": clock(-9)}
         await peer.send(call("StartTransaction", "start", **begun))
@@ -440,7 +440,7 @@ async def test_a_start_that_the_charge_point_knows_nothing_of_is_shown_and_given
         tx = await start(charger, timestamp=stamp())
         await charger.status("Available")
         await gateway.settled()
-        assert gateway.board.latest("CP-1/1")["tx_flags"] == ["unconfirmed"]
+        assert gateway.thingsboard.latest("CP-1/1")["tx_flags"] == ["unconfirmed"]
         heard = await start(charger, timestamp=stamp(), connectorId=2)
         await meter(charger, stamp(), "877", connector=2, transactionId=heard)
         for _ in range(3 * 12):

@@ -143,9 +143,11 @@ async def test_telemetry_carries_the_time_that_is_billed(gateway):
         await gateway.settled()
     (event,) = gateway.events(ConnectorStatusChanged)
     assert event.at == event.received_at
-    assert gateway.board.latest("CP-1")["clock_skew_s"] == ahead
+    assert gateway.thingsboard.latest("CP-1")["clock_skew_s"] == ahead
     (settled,) = gateway.events(TransactionSettled)
     assert settled.receipt["duration_s"] == HOUR
     assert settled.started_at == begun
     assert settled.receipt["flags"] == ["timestamp_corrected"]
-    assert all(ts <= (now().timestamp() + 60) * 1000 for ts, _ in gateway.board.rows("CP-1/1"))
+    assert all(
+        ts <= (now().timestamp() + 60) * 1000 for ts, _ in gateway.thingsboard.rows("CP-1/1")
+    )

@@ -65,8 +65,8 @@ async def test_calls_are_counted_by_how_they_end_and_answers_timed(gateway):
 
         async def call(answer):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(gateway.board.rpc, "CP-1", "ClearCache", {})
-                unique_id, _, _ = await charger.hear()
+                nursery.start_soon(gateway.thingsboard.rpc, "CP-1", "ClearCache", {})
+                unique_id, _, _ = await charger.next_call()
                 await trio.sleep(2)
                 await answer(unique_id)
 
@@ -91,8 +91,8 @@ async def test_a_call_to_one_that_leaves_is_counted_as_gone(gateway):
     async with trio.open_nursery() as nursery, gateway.charger("CP-1") as charger:
         await charger.boot()
         await gateway.settled()
-        nursery.start_soon(gateway.board.rpc, "CP-1", "ClearCache", {})
-        await charger.hear()
+        nursery.start_soon(gateway.thingsboard.rpc, "CP-1", "ClearCache", {})
+        await charger.next_call()
     assert value(gateway, "calls_total", action="ClearCache", outcome="gone") == 1
 
 
@@ -177,8 +177,8 @@ async def test_the_lag_is_the_age_of_the_oldest_that_is_not_acknowledged(gateway
     await gateway.running.bus.publish(firmware("Downloading"))
     await gateway.settled()
     assert value(gateway, "north_lag_entries") == value(gateway, "north_lag_seconds") == 0
-    gateway.board.up = False
-    gateway.board.cut()
+    gateway.thingsboard.up = False
+    gateway.thingsboard.cut()
     await trio.sleep(100)
     assert value(gateway, "north_lag_seconds") == 0  # there is nothing to tell
     began = trio.current_time()
@@ -189,28 +189,28 @@ async def test_the_lag_is_the_age_of_the_oldest_that_is_not_acknowledged(gateway
     age = trio.current_time() - began
     assert value(gateway, "north_lag_entries") == 2
     assert value(gateway, "north_lag_seconds") == pytest.approx(age, abs=1)
-    gateway.board.up = True
+    gateway.thingsboard.up = True
     await trio.sleep(120)
     assert value(gateway, "north_lag_entries") == value(gateway, "north_lag_seconds") == 0
 
 
 async def test_a_lag_outlives_a_restart():
     gateway = Gateway()
-    gateway.board.up = False
+    gateway.thingsboard.up = False
     place = await gateway.journal.checkpoint(READER)
     await gateway.journal.append(firmware("Downloading"))
     assert place.seq == 0
     await trio.sleep(3_600)
-    async with open_gateway(journal=gateway.journal, board=gateway.board) as again:
+    async with open_gateway(journal=gateway.journal, thingsboard=gateway.thingsboard) as again:
         assert value(again, "north_lag_seconds") == pytest.approx(3_600, abs=1)
         await again.running.bus.publish(firmware("Downloaded", after=3_600))
         await trio.sleep(10)
         assert value(again, "north_lag_seconds") == pytest.approx(3_610, abs=1)
-        gateway.board.up = True
+        gateway.thingsboard.up = True
 
 
 async def test_publishes_are_counted_by_result(gateway):
-    gateway.board.codes["Bad"] = 0x99
+    gateway.thingsboard.codes["Bad"] = 0x99
     await gateway.running.bus.publish(firmware("Good"))
     await gateway.settled()
     await gateway.running.bus.publish(firmware("Bad"))

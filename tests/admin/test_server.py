@@ -61,7 +61,7 @@ async def test_ready_also_while_thingsboard_is_away(gateway):
         told = json.loads(body)
         assert (status, kind) == (200, "application/json")
         assert (told["ready"], told["mqtt"], told["charge_points"]) == (True, "connected", 1)
-        gateway.board.up = False
+        gateway.thingsboard.up = False
         await charger.status("Available")
         await gateway.settled()
         status, _, body = respond("GET", "/readyz", gateway.running)
@@ -69,7 +69,7 @@ async def test_ready_also_while_thingsboard_is_away(gateway):
         assert (status, told["ready"]) == (200, True)
         assert told["mqtt"] == "behind: gone"
         assert told["behind_entries"] > 0
-        gateway.board.up = True
+        gateway.thingsboard.up = True
 
 
 @pytest.mark.real_time

@@ -123,7 +123,7 @@ def ordered(low, high):
 def test_any_tariff_gives_the_same_price_half_a_second_at_a_time(
     tariff, start, pieces, changes, policy, more
 ):
-    found, scene = receipt_and_scene(tariff, start, pieces, changes, policy, more)
+    found, scene = receipt_and_gateway(tariff, start, pieces, changes, policy, more)
     points, changed, currents, left = scene
     expected = reference_pricer.price(
         tariff, ZONE, points, changed, currents=currents, left=left, **policy
@@ -131,7 +131,7 @@ def test_any_tariff_gives_the_same_price_half_a_second_at_a_time(
     assert (Decimal(found["total_excl_vat"]), Decimal(found["total_incl_vat"])) == expected
 
 
-def receipt_and_scene(tariff, start, pieces, changes, policy, more):
+def receipt_and_gateway(tariff, start, pieces, changes, policy, more):
     """The receipt of a session, and the session as `naive.price` takes it."""
     times = list(accumulate((length for length, *_ in pieces), initial=0))
     energies = accumulate((length * rate for length, rate, _ in pieces), initial=0)

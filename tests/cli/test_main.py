@@ -16,7 +16,7 @@ from gateway import __version__
 from gateway.cli.main import main
 
 from ..real.processes import DAY, Site, charger, eventually, gateway, gateway_command
-from ..real.test_process import START, STOP, open_board
+from ..real.test_process import START, STOP, open_thingsboard
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "billing" / "own.json"
 ROOT = Path(__file__).parents[2]
@@ -319,7 +319,7 @@ async def test_the_demo_without_a_terminal_tells_of_receipts_in_words():
 
 @pytest.mark.real_time
 async def test_simulated_charge_points_make_their_sessions_with_a_gateway(site):
-    async with open_board(site), gateway(site):
+    async with open_thingsboard(site), gateway(site):
         status, out, err = await command_beside(
             "simulate", "--url", site.url, "--chargers", 2, "--sessions", 1, "--json",
             "--speed", 3000,

@@ -15,8 +15,8 @@ from gateway.export.cdr import cdr
 from ..billing import test_reference_pricer as sessions
 from ..billing.builders import CP, ZONE, component, element, receipt, tariff, tariff_book
 from . import partner
+from .cdr_checks import MINOR, adds_up, valid
 from .corpus import PARTY, stored, worked_examples
-from .test_cdr import MINOR, adds_up, valid
 
 STEP = Fraction(1, 10_000)  # of a volume, and of a price
 EXAMPLES = [
@@ -95,7 +95,7 @@ def ordered(found):
 def test_any_session_by_power_or_current_can_be_recomputed(
     tariff, start, pieces, changes, policy, more
 ):
-    found, _ = sessions.receipt_and_scene(tariff, start, pieces, changes, policy, more)
+    found, _ = sessions.receipt_and_gateway(tariff, start, pieces, changes, policy, more)
     assert_recomputed(stored(found), tariff.get("tax_included") == "YES")
 
 

@@ -51,13 +51,13 @@ async def sample(charger, tx: int | None, register: int, soc: int | None = None)
 
 
 def summaries(gateway, device: str) -> list[dict]:
-    return [values for _, values in gateway.board.rows(device) if "Transaction Id" in values]
+    return [values for _, values in gateway.thingsboard.rows(device) if "Transaction Id" in values]
 
 
 async def test_each_message_is_told_under_the_names_of_the_prototype():
     async with open_gateway(settings=prototype()) as gateway:
         async with gateway.charger("OC") as charger:
-            latest = gateway.board.latest
+            latest = gateway.thingsboard.latest
             await charger.ask("BootNotification", chargePointVendor="V", chargePointModel="M")
             await settled()
             assert latest("OC")["Connection"] == "ONLINE"
@@ -154,11 +154,11 @@ async def test_a_summary_that_is_sent_again_is_the_same():
             await trio.sleep(60)
             await sample(charger, tx, 10, soc=55)
             await settled()
-            gateway.board.holding = True
+            gateway.thingsboard.holding = True
             await charger.stop(tx, meter_wh=20)
             await settled()
-            gateway.board.cut()
-            gateway.board.holding = False
+            gateway.thingsboard.cut()
+            gateway.thingsboard.holding = False
             await trio.sleep(5)
         first, again = summaries(gateway, "OC")
     assert again | first == again  # it may share its row with what came at the same instant

@@ -87,10 +87,10 @@ async def charge(charger, connector: object = 1) -> int:
     return tx
 
 
-def told(board, device: str) -> dict[str, list]:
+def told(thingsboard, device: str) -> dict[str, list]:
     """Every value of the prototype's keys, in the order in which they were told."""
     series: dict[str, list] = {}
-    for _, values in board.rows(device):
+    for _, values in thingsboard.rows(device):
         for key, value in values.items():
             if key in KEYS:
                 series.setdefault(key, []).append(value)
@@ -132,7 +132,7 @@ async def test_each_key_has_in_one_charge_the_values_that_the_prototype_meant(ke
             tx = await charge(charger, connector)
             await trio.sleep(1)
         await trio.sleep(1)
-    values = told(gateway.board, "OC")[key]
+    values = told(gateway.thingsboard, "OC")[key]
     expected = {tx if value == "tx" else value for value in KEYS[key]}
     assert set(values) == expected
     numbers = [isinstance(value, int | float) for value in values]
@@ -146,7 +146,9 @@ async def test_no_other_key_looks_like_one_of_the_prototypes():
             await charge(charger)
             await trio.sleep(1)
         await trio.sleep(1)
-    capital = {key for _, values in gateway.board.rows("OC") for key in values if key[0].isupper()}
+    capital = {
+        key for _, values in gateway.thingsboard.rows("OC") for key in values if key[0].isupper()
+    }
     assert capital == set(KEYS)
 
 
@@ -162,7 +164,7 @@ async def test_the_five_charge_points_are_five_devices_and_so_is_any_sixth():
                 nursery.start_soon(visit)
         await trio.sleep(1)
     for name in (*FIVE, "Sixth"):
-        values = told(gateway.board, name)
+        values = told(gateway.thingsboard, name)
         assert set(values["Charge Box Id"]) == {name}
         assert values["Meter Stop"] == [4500]
 
@@ -171,7 +173,7 @@ async def test_the_five_charge_points_are_five_devices_and_so_is_any_sixth():
 async def ordered(gateway, device: str, method: str, params: bool):
     """An order by RPC while the block runs, which answers it."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(gateway.board.rpc, device, method, params)
+        nursery.start_soon(gateway.thingsboard.rpc, device, method, params)
         yield
     await trio.sleep(1)
 
@@ -183,12 +185,12 @@ async def test_a_switch_whose_order_was_refused_falls_back(refusal):
         await charger.status("Available")
         await trio.sleep(1)
         async with ordered(gateway, "OC", "settest", True):
-            unique_id, action, payload = await charger.hear()
+            unique_id, action, payload = await charger.next_call()
             assert (action, payload["idTag"]) == ("RemoteStartTransaction", "12345678")
             if refusal == "Rejected":
                 await charger.reply(unique_id, status="Rejected")
-        assert told(gateway.board, "OC")["Remote-Start"] == ["false"]
-        assert told(gateway.board, "OC")["Status"] == ["Available"]
+        assert told(gateway.thingsboard, "OC")["Remote-Start"] == ["false"]
+        assert told(gateway.thingsboard, "OC")["Status"] == ["Available"]
 
 
 async def test_a_switch_whose_stop_was_refused_stays_on():
@@ -196,10 +198,10 @@ async def test_a_switch_whose_stop_was_refused_stays_on():
         tx = await charger.start(meter_wh=0)
         await trio.sleep(1)
         async with ordered(gateway, "OC", "settest", False):
-            unique_id, action, payload = await charger.hear()
+            unique_id, action, payload = await charger.next_call()
             assert (action, payload) == ("RemoteStopTransaction", {"transactionId": tx})
             await charger.reply(unique_id, status="Rejected")
-        assert told(gateway.board, "OC")["Remote-Start"] == ["true", "true"]
+        assert told(gateway.thingsboard, "OC")["Remote-Start"] == ["true", "true"]
 
 
 async def test_a_switch_that_was_obeyed_is_told_by_its_transaction_alone():
@@ -208,10 +210,10 @@ async def test_a_switch_that_was_obeyed_is_told_by_its_transaction_alone():
         await charger.status("Available")
         await trio.sleep(1)
         async with ordered(gateway, "OC", "settest", True):
-            unique_id, _, _ = await charger.hear()
+            unique_id, _, _ = await charger.next_call()
             await charger.reply(unique_id, status="Accepted")
             await charger.start(meter_wh=0, tag="12345678")
-        assert told(gateway.board, "OC")["Remote-Start"] == ["true"]
+        assert told(gateway.thingsboard, "OC")["Remote-Start"] == ["true"]
 
 
 async def test_an_order_to_another_connector_moves_no_switch():
@@ -219,6 +221,6 @@ async def test_an_order_to_another_connector_moves_no_switch():
         await charger.status("Available", connector=2)
         await trio.sleep(1)
         async with ordered(gateway, "OC/2", "setCharging", True):
-            unique_id, _, _ = await charger.hear()
+            unique_id, _, _ = await charger.next_call()
             await charger.reply(unique_id, status="Rejected")
-        assert "Remote-Start" not in told(gateway.board, "OC")
+        assert "Remote-Start" not in told(gateway.thingsboard, "OC")

@@ -75,43 +75,43 @@ def mqtt_of(running) -> str:
 
 
 async def test_a_reason_is_told_when_it_changes_and_not_with_every_attempt(quiet_logs):
-    board = Refusing()
-    board.reason = "wrong token"
-    async with open_gateway(board=board) as gateway:
+    thingsboard = Refusing()
+    thingsboard.reason = "wrong token"
+    async with open_gateway(thingsboard=thingsboard) as gateway:
         await trio.sleep(900)
-        assert board.tried > 10
+        assert thingsboard.tried > 10
         assert link_lines(quiet_logs) == [("link lost", "wrong token")]
         assert mqtt_of(gateway.running) == "behind: wrong token"
-        board.reason = "busy"
+        thingsboard.reason = "busy"
         await trio.sleep(900)
         assert link_lines(quiet_logs)[1:] == [("link lost", "busy")]
-        board.reason = ""
+        thingsboard.reason = ""
         await trio.sleep(120)
         assert link_lines(quiet_logs)[2:] == [("link up", "")]
         assert mqtt_of(gateway.running) == "connected"
-        board.reason = "busy"
-        board.cut()
+        thingsboard.reason = "busy"
+        thingsboard.cut()
         await trio.sleep(300)
         assert link_lines(quiet_logs)[3:] == [("link lost", "gone"), ("link lost", "busy")]
 
 
 async def test_a_link_that_comes_and_goes_is_one_trouble_and_is_never_called_up(quiet_logs):
     """HC-123, F7: another client throws us out as soon as we are in."""
-    board = Refusing()
-    async with open_gateway(board=board) as gateway:
+    thingsboard = Refusing()
+    async with open_gateway(thingsboard=thingsboard) as gateway:
         await trio.sleep(60)
         states = set()
         for _ in range(1_200):
             await trio.sleep(0.5)
             states.add(mqtt_of(gateway.running))
-            board.cut()
+            thingsboard.cut()
         assert link_lines(quiet_logs) == [("link up", ""), ("link lost", "gone")]
         assert states <= {"connected", "behind: gone", "unsteady: gone"}
         assert mqtt_of(gateway.running) != "connected"
-        assert 5 < board.links < 40
+        assert 5 < thingsboard.links < 40
         await trio.sleep(120)
         assert link_lines(quiet_logs)[2:] == [("link up", "")]
-        board.cut()
+        thingsboard.cut()
         await trio.sleep(120)
         assert link_lines(quiet_logs)[3:] == [("link lost", "gone"), ("link up", "")]
 

@@ -41,23 +41,25 @@ def arrived(address: str) -> ChargePointConnected:
     )
 
 
-def numbers(board: FakeThingsBoard, name: str = "CP-1") -> list[int]:
+def numbers(thingsboard: FakeThingsBoard, name: str = "CP-1") -> list[int]:
     """The numbers in the order in which they were told."""
-    return [int(text[2:]) for text in board.values(name, "firmware_status")]
+    return [int(text[2:]) for text in thingsboard.values(name, "firmware_status")]
 
 
 @asynccontextmanager
-async def away(board: FakeThingsBoard | None = None, journal=None, **north) -> Iterator[Gateway]:
+async def away(
+    thingsboard: FakeThingsBoard | None = None, journal=None, **north
+) -> Iterator[Gateway]:
     """A gateway that has no link yet, and takes more than FEW entries for a long backlog."""
-    board = board or FakeThingsBoard()
-    board.up = False
-    parts = {"board": board, "journal": journal or MemoryJournal()}
+    thingsboard = thingsboard or FakeThingsBoard()
+    thingsboard.up = False
+    parts = {"thingsboard": thingsboard, "journal": journal or MemoryJournal()}
     told = AppSettings(northbound=NorthboundSettings(max_in_order=FEW, **north))
     async with open_gateway(settings=told, **parts) as gateway:
         yield gateway
 
 
-class SlowBoard(FakeThingsBoard):
+class SlowThingsBoard(FakeThingsBoard):
     """Takes `pause` seconds for each message."""
 
     def __init__(self, pause: float) -> None:
@@ -76,47 +78,47 @@ async def publish(bus: EventBus, first: int, last: int, name: str = "CP-1") -> N
 
 @pytest.mark.parametrize("many_devices", [True, False])
 async def test_new_values_go_before_a_long_backlog_which_goes_oldest_first(many_devices):
-    async with away(SlowBoard(0.3), batch_devices=many_devices) as gateway:
+    async with away(SlowThingsBoard(0.3), batch_devices=many_devices) as gateway:
         bus = gateway.running.bus
         await publish(bus, 1, 20_000)
-        gateway.board.up = True
+        gateway.thingsboard.up = True
         await wait_until(lambda: gateway.running.delivery.connected)
         began = trio.current_time()
         await bus.publish(told(90_000))
-        await wait_until(lambda: 90_000 in numbers(gateway.board))
+        await wait_until(lambda: 90_000 in numbers(gateway.thingsboard))
         assert trio.current_time() - began < 2
-        at_first = numbers(gateway.board)
+        at_first = numbers(gateway.thingsboard)
         assert 20_000 not in at_first
-        await wait_until(lambda: len(numbers(gateway.board)) >= 20_001)
-        told_at = [n for n in numbers(gateway.board) if n <= 20_000]
+        await wait_until(lambda: len(numbers(gateway.thingsboard)) >= 20_001)
+        told_at = [n for n in numbers(gateway.thingsboard) if n <= 20_000]
         assert told_at == list(range(1, 20_001))
-        assert gateway.board.latest("CP-1")["firmware_status"] == "S-90000"
+        assert gateway.thingsboard.latest("CP-1")["firmware_status"] == "S-90000"
 
 
 async def test_a_short_backlog_is_told_in_order():
     async with away() as gateway:
         await publish(gateway.running.bus, 1, FEW)
-        gateway.board.up = True
+        gateway.thingsboard.up = True
         await publish(gateway.running.bus, FEW + 1, FEW + 20)
-        await wait_until(lambda: len(numbers(gateway.board)) >= FEW + 20)
-    assert numbers(gateway.board) == list(range(1, FEW + 21))
+        await wait_until(lambda: len(numbers(gateway.thingsboard)) >= FEW + 20)
+    assert numbers(gateway.thingsboard) == list(range(1, FEW + 21))
 
 
 async def test_attributes_are_told_as_they_are_now_and_not_as_they_were():
     """They have no time, so an old one that comes late would stand."""
     async with away() as gateway:
-        bus, board = gateway.running.bus, gateway.board
+        bus, thingsboard = gateway.running.bus, gateway.thingsboard
         await bus.publish(arrived("first"))
         await publish(bus, 1, 2_500)
         await bus.publish(arrived("second"))
-        board.up = True
-        await wait_until(lambda: board.links)
+        thingsboard.up = True
+        await wait_until(lambda: thingsboard.links)
         await bus.publish(arrived("third"))
-        await wait_until(lambda: len(numbers(board)) >= 2_500)
+        await wait_until(lambda: len(numbers(thingsboard)) >= 2_500)
         await settled()
         addresses = [
             body["CP-1"]["remote_address"]
-            for body in board.about(ATTRIBUTES)
+            for body in thingsboard.about(ATTRIBUTES)
             if "remote_address" in body.get("CP-1", {})
         ]
     assert addresses[-1] == "third"
@@ -131,15 +133,15 @@ async def test_attributes_that_change_while_they_are_told_are_told_again():
             return await super().send(publication)
 
     async with away(Board()) as gateway:
-        bus, board = gateway.running.bus, gateway.board
+        bus, thingsboard = gateway.running.bus, gateway.thingsboard
         await bus.publish(arrived("second"))
         await publish(bus, 1, 5 * FEW)
-        board.up = True
-        await wait_until(lambda: numbers(board))
+        thingsboard.up = True
+        await wait_until(lambda: numbers(thingsboard))
         await bus.publish(arrived("third"))
         await settled()
         await trio.sleep(10)
-        assert board.attributes("CP-1")["remote_address"] == "third"
+        assert thingsboard.attributes("CP-1")["remote_address"] == "third"
 
 
 async def test_what_went_ahead_is_not_told_again():
@@ -147,40 +149,40 @@ async def test_what_went_ahead_is_not_told_again():
     await journal.append(*(told(n) for n in range(1, 11)))
     await journal.append(checkpoint=Checkpoint(READER, 2, ahead=((4, 6), (9, 9))))
     async with away(journal=journal) as gateway:
-        gateway.board.up = True
+        gateway.thingsboard.up = True
         await wait_until(lambda: gateway.running.delivery.delivered_seq == 10)
-    assert numbers(gateway.board) == [3, 7, 8, 10]
+    assert numbers(gateway.thingsboard) == [3, 7, 8, 10]
 
 
 async def test_after_a_backlog_each_device_is_shown_as_it_is():
     """An alarm that an old value raised must not stand until the next word of the device."""
     async with away() as gateway, gateway.charger("CP-1"):
         await publish(gateway.running.bus, 1, 5 * FEW)
-        gateway.board.up = True
-        await wait_until(lambda: len(numbers(gateway.board)) >= 5 * FEW)
-        heard = len(gateway.board.rows("CP-1"))
+        gateway.thingsboard.up = True
+        await wait_until(lambda: len(numbers(gateway.thingsboard)) >= 5 * FEW)
+        heard = len(gateway.thingsboard.rows("CP-1"))
         await trio.sleep(60)
-        later = gateway.board.rows("CP-1")[heard - 1 :]
+        later = gateway.thingsboard.rows("CP-1")[heard - 1 :]
     assert {"connected": True} in [values for _, values in later]
 
 
 async def test_a_restart_amid_a_backlog_goes_on_with_what_is_left():
     journal = MemoryJournal()
-    async with away(SlowBoard(3.0), journal, grace_s=0) as gateway:
+    async with away(SlowThingsBoard(3.0), journal, grace_s=0) as gateway:
         await publish(gateway.running.bus, 1, 9_000)
-        gateway.board.up = True
-        await wait_until(lambda: len(numbers(gateway.board)) > 1_000)
+        gateway.thingsboard.up = True
+        await wait_until(lambda: len(numbers(gateway.thingsboard)) > 1_000)
         await publish(gateway.running.bus, 9_001, 9_010)
-        await wait_until(lambda: 9_010 in numbers(gateway.board))
+        await wait_until(lambda: 9_010 in numbers(gateway.thingsboard))
         await settled()
     place = await journal.checkpoint(READER)
     assert place.seq < 9_000
     assert place.ahead
-    first = numbers(gateway.board)
+    first = numbers(gateway.thingsboard)
     async with away(journal=journal) as gateway:
-        gateway.board.up = True
+        gateway.thingsboard.up = True
         await wait_until(lambda: gateway.running.delivery.tracker.count_remaining(9_010) == 0)
-        second = numbers(gateway.board)
+        second = numbers(gateway.thingsboard)
     assert {*first, *second} == {*range(1, 9_011)}
     assert len(second) < 9_000
     assert not {*range(9_001, 9_011)} & {*second}
@@ -188,25 +190,25 @@ async def test_a_restart_amid_a_backlog_goes_on_with_what_is_left():
 
 
 async def test_another_outage_amid_a_backlog_leaves_two_and_the_older_goes_first():
-    async with away(SlowBoard(3.0)) as gateway:
-        bus, board = gateway.running.bus, gateway.board
+    async with away(SlowThingsBoard(3.0)) as gateway:
+        bus, thingsboard = gateway.running.bus, gateway.thingsboard
         await publish(bus, 1, 5_000)
-        board.up = True
-        await wait_until(lambda: len(numbers(board)) > 1_000)
+        thingsboard.up = True
+        await wait_until(lambda: len(numbers(thingsboard)) > 1_000)
         await publish(bus, 5_001, 5_010)
-        await wait_until(lambda: 5_010 in numbers(board))
+        await wait_until(lambda: 5_010 in numbers(thingsboard))
         await settled()
-        board.up = False
-        board.cut()
+        thingsboard.up = False
+        thingsboard.cut()
         await publish(bus, 5_011, 9_000)
-        links = board.links
-        board.up = True
-        await wait_until(lambda: board.links > links)
+        links = thingsboard.links
+        thingsboard.up = True
+        await wait_until(lambda: thingsboard.links > links)
         await publish(bus, 9_001, 9_010)
-        await wait_until(lambda: {*range(1, 9_011)} <= {*numbers(board)})
+        await wait_until(lambda: {*range(1, 9_011)} <= {*numbers(thingsboard)})
         again = [
             int(row["values"]["firmware_status"][2:])
-            for topic, body in board.by_link[-1]
+            for topic, body in thingsboard.by_link[-1]
             if topic.endswith("telemetry")
             for row in body.get("CP-1", ())
             if "firmware_status" in row["values"]
@@ -221,8 +223,8 @@ async def test_no_link_no_memory():
     """What comes while ThingsBoard is away is in the journal, and nowhere else."""
     async with open_gateway() as gateway:
         await settled()
-        gateway.board.up = False
-        gateway.board.cut()
+        gateway.thingsboard.up = False
+        gateway.thingsboard.cut()
         await settled()
         await publish(gateway.running.bus, 1, 1_000)
         (outbox,) = [
@@ -254,14 +256,16 @@ def test_whatever_happens_all_is_told_and_the_latest_is_the_newest(happenings, m
 
 
 async def _live_through(happenings, many_devices) -> None:
-    journal, board = MemoryJournal(), FakeThingsBoard()
+    journal, thingsboard = MemoryJournal(), FakeThingsBoard()
     north = NorthboundSettings(batch_devices=many_devices, max_in_order=3, grace_s=0)
     said: dict[str, list[int]] = {}
     count = 0
     left = [*happenings, ("end", 0)]
     while left:
         bus = EventBus(journal, Fleet())
-        async with open_publisher(board.open_link, bus, Desk().carry_out, now, north) as statistics:
+        async with open_publisher(
+            thingsboard.open_link, bus, Desk().carry_out, now, north
+        ) as statistics:
             while left:
                 what, how = left.pop(0)
                 if what == "restart":
@@ -272,24 +276,24 @@ async def _live_through(happenings, many_devices) -> None:
                     await bus.publish(told(count, f"CP-{how}"))
                 if what == "wait":
                     await trio.sleep(how)
-                elif what == "cut" and board.links:
-                    board.cut()
+                elif what == "cut" and thingsboard.links:
+                    thingsboard.cut()
                 elif what == "down":
-                    board.up = False
-                    board.held.clear()
-                    board.cut()
+                    thingsboard.up = False
+                    thingsboard.held.clear()
+                    thingsboard.cut()
                 elif what in ("up", "end"):
-                    board.up = True
+                    thingsboard.up = True
                 elif what == "hold":
-                    board.holding = True
+                    thingsboard.holding = True
                 if what in ("release", "end"):
-                    board.release()
+                    thingsboard.release()
                 if what == "end":
                     await trio.sleep(300)
                     assert statistics.connected
                     assert statistics.delivered_seq == len(journal._entries)
     for name, expected in said.items():
-        heard = numbers(board, name)
+        heard = numbers(thingsboard, name)
         assert {*heard} == {*expected}
-        assert board.latest(name)["firmware_status"] == f"S-{expected[-1]}"
-    assert_announced_first(board)
+        assert thingsboard.latest(name)["firmware_status"] == f"S-{expected[-1]}"
+    assert_announced_first(thingsboard)

@@ -37,7 +37,7 @@ class Odd(FakeThingsBoard):
 
 
 @asynccontextmanager
-async def open_publisher_alone(board: FakeThingsBoard, *names: str, **settings):
+async def open_publisher_alone(thingsboard: FakeThingsBoard, *names: str, **settings):
     journal = MemoryJournal()
     bus = EventBus(journal, Fleet())
     for name in names or ("CP-1",):
@@ -45,7 +45,7 @@ async def open_publisher_alone(board: FakeThingsBoard, *names: str, **settings):
             ChargePointConnected(charge_point_id=name, received_at=now(), remote_address="x")
         )
     north = open_publisher(
-        board.open_link, bus, Desk().carry_out, now, NorthboundSettings(**settings)
+        thingsboard.open_link, bus, Desk().carry_out, now, NorthboundSettings(**settings)
     )
     async with north as statistics:
         await settled()
@@ -71,13 +71,13 @@ async def test_what_is_lost_before_the_server_has_taken_a_sign_of_life_does_not_
                 await trio.sleep(5)  # signs of life: the doubted entry goes, and is lost, first
             return await super().send(publication)
 
-    board = Board()
-    async with open_publisher_alone(board) as (bus, journal, statistics):
+    thingsboard = Board()
+    async with open_publisher_alone(thingsboard) as (bus, journal, statistics):
         await bus.publish(firmware("Poison"))
         await wait_until(lambda: all_told(statistics, journal))
-        assert board.lost == 4  # among others, before a sign, and twice after one
+        assert thingsboard.lost == 4  # among others, before a sign, and twice after one
         assert await journal.dead_letters(READER) == ()
-        assert board.values("CP-1", "firmware_status") == ["Poison"]
+        assert thingsboard.values("CP-1", "firmware_status") == ["Poison"]
 
 
 async def test_a_device_that_is_never_answered_does_not_keep_what_is_doubted_from_being_told():
@@ -87,16 +87,16 @@ async def test_a_device_that_is_never_answered_does_not_keep_what_is_doubted_fro
         def fate(self, topic, text):
             return "lose" if topic == CONNECT and json.loads(text)["device"] == "CP-9" else "take"
 
-    board = Board()
-    async with open_publisher_alone(board, "CP-1", "CP-9") as (bus, _, _):
+    thingsboard = Board()
+    async with open_publisher_alone(thingsboard, "CP-1", "CP-9") as (bus, _, _):
         await trio.sleep(60)
-        board.holding = True
+        thingsboard.holding = True
         await bus.publish(firmware("Doubted", after=100))
         await settled()
-        board.cut()
-        board.holding = False
+        thingsboard.cut()
+        thingsboard.holding = False
         await bus.publish(firmware("Later", after=200))
-        await wait_until(lambda: "Later" in board.values("CP-1", "firmware_status"))
+        await wait_until(lambda: "Later" in thingsboard.values("CP-1", "firmware_status"))
 
 
 async def test_of_a_row_in_several_messages_each_is_told_until_it_is_acknowledged():
@@ -118,14 +118,14 @@ async def test_of_a_row_in_several_messages_each_is_told_until_it_is_acknowledge
         is_big = isinstance(entry.event, FirmwareStatusChanged) and entry.event.status == "Big"
         return [big] if is_big else []
 
-    board = Board()
-    async with open_publisher_alone(board, extra_rows=also) as (bus, journal, statistics):
+    thingsboard = Board()
+    async with open_publisher_alone(thingsboard, extra_rows=also) as (bus, journal, statistics):
         await bus.publish(firmware("Big", after=100))
         await wait_until(lambda: all_told(statistics, journal))
-        assert board.lost == 2
+        assert thingsboard.lost == 2
         assert await journal.dead_letters(READER) == ()
         for key in big.values:
-            assert board.values("CP-1", key) == [big.values[key]]
+            assert thingsboard.values("CP-1", key) == [big.values[key]]
 
 
 async def test_an_entry_of_several_messages_is_not_guilty_of_as_many_losses():
@@ -146,12 +146,12 @@ async def test_an_entry_of_several_messages_is_not_guilty_of_as_many_losses():
         is_big = isinstance(entry.event, FirmwareStatusChanged) and entry.event.status == "Big"
         return [row] if is_big else []
 
-    board = Board()
-    async with open_publisher_alone(board, extra_rows=also) as (bus, journal, statistics):
+    thingsboard = Board()
+    async with open_publisher_alone(thingsboard, extra_rows=also) as (bus, journal, statistics):
         await bus.publish(firmware("Big", after=100))
         await wait_until(lambda: all_told(statistics, journal))
         assert await journal.dead_letters(READER) == ()
-        assert {key for _, values in board.rows("CP-1") for key in values} >= {*"abc"}
+        assert {key for _, values in thingsboard.rows("CP-1") for key in values} >= {*"abc"}
 
 
 async def test_what_was_lost_waits_for_a_sign_of_life_and_not_for_those_of_all_devices():
@@ -169,12 +169,14 @@ async def test_what_was_lost_waits_for_a_sign_of_life_and_not_for_those_of_all_d
                 await trio.sleep(30)  # so slow are limits to a fleet's signs of life
             return await super().send(publication)
 
-    board = Board()
+    thingsboard = Board()
     names = [f"CP-{n}" for n in range(1, 201)]
-    async with open_publisher_alone(board, *names, batch_devices=True) as (bus, _, _):
+    async with open_publisher_alone(thingsboard, *names, batch_devices=True) as (bus, _, _):
         await trio.sleep(60)
         await bus.publish(firmware("Poison", after=100))
         began = trio.current_time()
-        await wait_until(lambda: "Poison" in board.values("CP-1", "firmware_status"), within=600)
-        assert board.lost == 3
+        await wait_until(
+            lambda: "Poison" in thingsboard.values("CP-1", "firmware_status"), within=600
+        )
+        assert thingsboard.lost == 3
         assert trio.current_time() - began < 90

@@ -70,9 +70,9 @@ def devices_of(topic: str, body) -> list[str]:
     return [] if topic == LIMITS_REQUEST.topic else list(body)
 
 
-def assert_announced_first(board: FakeThingsBoard) -> None:
+def assert_announced_first(thingsboard: FakeThingsBoard) -> None:
     """On each link, `connect` before anything else about a device (thingsboard-contract R1)."""
-    for heard in board.by_link:
+    for heard in thingsboard.by_link:
         announced = set()
         for topic, body in heard:
             if topic == CONNECT:
@@ -90,10 +90,10 @@ async def test_each_device_is_announced_before_anything_is_said_of_it_and_with_i
         await charger.status("Available", 1)
         await charge(charger)
         await settled()
-    assert_announced_first(gateway.board)
-    kinds = {body["device"]: body["type"] for body in gateway.board.about(CONNECT)}
+    assert_announced_first(gateway.thingsboard)
+    kinds = {body["device"]: body["type"] for body in gateway.thingsboard.about(CONNECT)}
     assert kinds == {"CP-1": "EV charger", "CP-1/1": "EV connector", LOG: "EV session log"}
-    assert "v1/gateway/disconnect" not in {topic for topic, _ in gateway.board.published}
+    assert "v1/gateway/disconnect" not in {topic for topic, _ in gateway.thingsboard.published}
 
 
 async def test_after_a_new_link_every_device_is_announced_again_and_told_as_it_is(gateway):
@@ -103,11 +103,11 @@ async def test_after_a_new_link_every_device_is_announced_again_and_told_as_it_i
         async with gateway.charger("CP-2") as away:
             await away.status("Finishing", 2)
         await settled()
-        gateway.board.cut()
-        await wait_until(lambda: gateway.board.links == 2)
+        gateway.thingsboard.cut()
+        await wait_until(lambda: gateway.thingsboard.links == 2)
         await settled()
-        heard = list(gateway.board.by_link[1])
-    assert_announced_first(gateway.board)
+        heard = list(gateway.thingsboard.by_link[1])
+    assert_announced_first(gateway.thingsboard)
     announced = {body["device"] for topic, body in heard if topic == CONNECT}
     assert announced == {"CP-1", "CP-1/1", "CP-2", "CP-2/2", LOG}
     told: dict = {}
@@ -128,20 +128,20 @@ async def test_a_silent_device_gives_a_sign_of_life_every_few_minutes(gateway):
         await charger.status("Unavailable", 0)
         await trio.sleep(3605)
     for device, key, value in (("CP-1", "connected", True), ("CP-1/1", "status", "Available")):
-        times = [ts for ts, values in gateway.board.rows(device) if key in values]
+        times = [ts for ts, values in gateway.thingsboard.rows(device) if key in values]
         gaps = [(later - earlier) / 1000 for earlier, later in pairwise(times)]
         assert len(gaps) >= 11
         assert max(gaps) <= 300
-        told = gateway.board.values(device, key)
+        told = gateway.thingsboard.values(device, key)
         assert set(told[:-1] if key == "connected" else told) == {value}
-    assert len([body for body in gateway.board.about(CONNECT) if body["device"] == LOG]) >= 11
+    assert len([body for body in gateway.thingsboard.about(CONNECT) if body["device"] == LOG]) >= 11
 
 
 async def test_a_connector_is_told_whether_its_charge_point_can_be_reached(gateway):
     """Its status stays what it last was; "Available" alone would promise too much."""
 
     def reached(device: str) -> object:
-        return gateway.board.latest(device).get("connected")
+        return gateway.thingsboard.latest(device).get("connected")
 
     async with gateway.charger("CP-1") as charger:
         await charger.status("Available")
@@ -167,12 +167,12 @@ async def test_at_a_start_each_known_charge_point_is_gone_until_it_returns():
     await trio.sleep(60)
     async with open_gateway(journal=first.journal) as gateway:
         await settled()
-        assert gateway.board.latest("CP-1")["connected"] is False
-        assert gateway.board.latest("CP-2")["connected"] is False
+        assert gateway.thingsboard.latest("CP-1")["connected"] is False
+        assert gateway.thingsboard.latest("CP-2")["connected"] is False
         async with gateway.charger("CP-1"):
             await settled()
-            assert gateway.board.latest("CP-1")["connected"] is True
-            assert gateway.board.latest("CP-2")["connected"] is False
+            assert gateway.thingsboard.latest("CP-1")["connected"] is True
+            assert gateway.thingsboard.latest("CP-2")["connected"] is False
 
 
 # --- outages -----------------------------------------------------------------------------------
@@ -182,26 +182,26 @@ async def test_an_hour_without_thingsboard_loses_nothing_and_mixes_nothing_up(ga
     async with gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await settled()
-        gateway.board.up = False
-        gateway.board.cut()
+        gateway.thingsboard.up = False
+        gateway.thingsboard.cut()
         tx = await charger.start(meter_wh=0)
         for minute in range(1, 61):
             await trio.sleep(60)
             await charger.sample(tx, str(minute * 100))
         await trio.sleep(60)
         await charger.stop(tx, meter_wh=6_100)
-        assert gateway.board.values("CP-1/1", "meter_wh") == []
-        gateway.board.up = True
-        await wait_until(lambda: gateway.board.values(LOG, "receipt"))
+        assert gateway.thingsboard.values("CP-1/1", "meter_wh") == []
+        gateway.thingsboard.up = True
+        await wait_until(lambda: gateway.thingsboard.values(LOG, "receipt"))
         await settled()
         await trio.sleep(60)
-    rows = gateway.board.rows("CP-1/1")
+    rows = gateway.thingsboard.rows("CP-1/1")
     told = list(dict.fromkeys(v["tx_energy_wh"] for _, v in rows if "tx_energy_wh" in v))
     assert told == [0, *(n * 100 for n in range(1, 62))]
     history = [ts for ts, values in rows if "tx_energy_wh" in values]
     assert history == sorted(history)
-    assert gateway.board.latest("CP-1/1")["tx_active"] is False
-    assert_announced_first(gateway.board)
+    assert gateway.thingsboard.latest("CP-1/1")["tx_active"] is False
+    assert_announced_first(gateway.thingsboard)
 
 
 async def test_the_place_moves_when_thingsboard_has_acknowledged_and_not_before(gateway):
@@ -209,35 +209,35 @@ async def test_the_place_moves_when_thingsboard_has_acknowledged_and_not_before(
     async with gateway.charger("CP-1") as charger:
         await settled()
         before = (await journal.checkpoint(READER)).seq
-        gateway.board.holding = True
+        gateway.thingsboard.holding = True
         await charger.status("Charging")
         await settled()
-        assert gateway.board.values("CP-1/1", "status") == []  # it waits for its `connect`
-        gateway.board.holding = False
-        gateway.board.release()
+        assert gateway.thingsboard.values("CP-1/1", "status") == []  # it waits for its `connect`
+        gateway.thingsboard.holding = False
+        gateway.thingsboard.release()
         await settled()
-        gateway.board.holding = True
+        gateway.thingsboard.holding = True
         await charger.status("Finishing")
         await settled()
-        assert gateway.board.values("CP-1/1", "status")[-1] == "Finishing"
+        assert gateway.thingsboard.values("CP-1/1", "status")[-1] == "Finishing"
         assert (await journal.checkpoint(READER)).seq == len(journal._entries) - 1 > before
-        gateway.board.release()
+        gateway.thingsboard.release()
         await settled()
         assert (await journal.checkpoint(READER)).seq == len(journal._entries)
 
 
 async def test_what_was_not_acknowledged_is_sent_again_exactly_as_it_was(gateway):
-    board = gateway.board
+    thingsboard = gateway.thingsboard
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
         await charger.status("Available")
         await settled()
-        board.holding = True
+        thingsboard.holding = True
         await charge(charger, seconds=5)
         await settled()
-        board.cut()
-        board.holding = False
-        await wait_until(lambda: board.links == 2)
+        thingsboard.cut()
+        thingsboard.holding = False
+        await wait_until(lambda: thingsboard.links == 2)
         await settled()
     unacknowledged, again = (
         [
@@ -248,7 +248,7 @@ async def test_what_was_not_acknowledged_is_sent_again_exactly_as_it_was(gateway
             for row in rows
             if "tx_id" in row["values"] or "receipt" in row["values"]
         ]
-        for heard in board.by_link[:2]
+        for heard in thingsboard.by_link[:2]
     )
     assert unacknowledged
     assert unacknowledged == again[: len(unacknowledged)]
@@ -258,28 +258,28 @@ async def test_a_restart_between_publish_and_puback_loses_nothing():
     gateway = Gateway(settings=AppSettings(northbound=NorthboundSettings(grace_s=1)))
     async with open_gateway(journal=gateway.journal, settings=gateway.settings) as first:
         await settled()
-        first.board.holding = True
+        first.thingsboard.holding = True
         await first.running.bus.publish(firmware("Installing", after=1))
         await settled()
         first.stop.set()
     async with open_gateway(journal=gateway.journal) as second:
         await settled()
-        assert second.board.values("CP-1", "firmware_status") == ["Installing"]
+        assert second.thingsboard.values("CP-1", "firmware_status") == ["Installing"]
 
 
 async def test_nothing_is_told_before_the_limits_are_known_or_do_not_come():
     """Else a backlog would break them at once, and ThingsBoard close the connection."""
     for answered_after, told_from in ((2, 2), (None, 5)):
-        board = FakeThingsBoard()
-        board.limits = None
+        thingsboard = FakeThingsBoard()
+        thingsboard.limits = None
         began = trio.current_time()
-        async with open_gateway(board=board) as gateway:
+        async with open_gateway(thingsboard=thingsboard) as gateway:
             await gateway.running.bus.publish(firmware("x"))
             if answered_after:
                 await trio.sleep(answered_after)
-                assert board.about(TELEMETRY) == []
-                board._send.send_nowait(Message(LIMITS_RESPONSE, b"{}"))
-            await wait_until(lambda board=board: board.about(TELEMETRY))
+                assert thingsboard.about(TELEMETRY) == []
+                thingsboard._send.send_nowait(Message(LIMITS_RESPONSE, b"{}"))
+            await wait_until(lambda thingsboard=thingsboard: thingsboard.about(TELEMETRY))
             assert told_from <= trio.current_time() - began <= told_from + 1
 
 
@@ -291,7 +291,7 @@ async def test_nothing_is_told_before_the_limits_are_known_or_do_not_come():
 async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, many_devices):
     settings = AppSettings(northbound=NorthboundSettings(batch_devices=many_devices))
     async with open_gateway(settings=settings) as gateway:
-        gateway.board.codes["Poison"] = code
+        gateway.thingsboard.codes["Poison"] = code
         bus = gateway.running.bus
         told = [firmware("Poison" if n == 3 else f"S{n}", f"CP-{n % 2}", n) for n in range(6)]
         entries = await bus.publish(*told)
@@ -299,15 +299,15 @@ async def test_what_is_refused_is_set_aside_for_people_and_blocks_nobody(code, m
         (aside,) = await gateway.journal.dead_letters(READER)
         assert aside.seq == entries[3].seq
         assert f"0x{code:02x}" in aside.why
-        assert gateway.board.latest("CP-0")["firmware_status"] == "S4"
-        assert gateway.board.latest("CP-1")["firmware_status"] == "S5"
-        assert {*gateway.board.values("CP-0", "firmware_status")} == {"S0", "S2", "S4"}
-        assert {*gateway.board.values("CP-1", "firmware_status")} == {"S1", "S5"}
-        tries = [heard for heard in gateway.board.by_link[0] if "Poison" in json.dumps(heard)]
+        assert gateway.thingsboard.latest("CP-0")["firmware_status"] == "S4"
+        assert gateway.thingsboard.latest("CP-1")["firmware_status"] == "S5"
+        assert {*gateway.thingsboard.values("CP-0", "firmware_status")} == {"S0", "S2", "S4"}
+        assert {*gateway.thingsboard.values("CP-1", "firmware_status")} == {"S1", "S5"}
+        tries = [heard for heard in gateway.thingsboard.by_link[0] if "Poison" in json.dumps(heard)]
         assert len(tries) == 4  # with others, and then three times alone
         assert (await gateway.journal.checkpoint(READER)).seq == entries[-1].seq
         assert gateway.running.delivery.dead_letters == 1
-        assert gateway.board.links == 1
+        assert gateway.thingsboard.links == 1
 
 
 async def test_attributes_that_were_taken_are_not_told_again_over_newer_ones():
@@ -318,15 +318,15 @@ async def test_attributes_that_were_taken_are_not_told_again_over_newer_ones():
         return ChargePointConnected(charge_point_id="CP-1", received_at=at, remote_address=address)
 
     async with open_publisher_alone(Desk()) as north:
-        north.board.codes["Poison"] = 0x99
-        north.board.holding = True
+        north.thingsboard.codes["Poison"] = 0x99
+        north.thingsboard.holding = True
         await north.bus.publish(connected("old", 1), firmware("Poison", after=2))
         await settled()
         await north.bus.publish(connected("new", 3))
         await settled()
-        north.board.release()
+        north.thingsboard.release()
         await settled()
-        assert north.board.attributes("CP-1")["remote_address"] == "new"
+        assert north.thingsboard.attributes("CP-1")["remote_address"] == "new"
         assert north.statistics.dead_letters == 1
 
 
@@ -338,12 +338,12 @@ async def test_a_refusal_that_passes_loses_nothing():
                 self.codes.clear()
             return delivery
 
-    async with open_gateway(board=Relents()) as gateway:
-        gateway.board.codes["Again"] = 0x80
+    async with open_gateway(thingsboard=Relents()) as gateway:
+        gateway.thingsboard.codes["Again"] = 0x80
         await gateway.running.bus.publish(firmware("Again"))
         await settled()
         assert gateway.running.delivery.refused == 1
-        assert gateway.board.values("CP-1", "firmware_status") == ["Again"]
+        assert gateway.thingsboard.values("CP-1", "firmware_status") == ["Again"]
         assert await gateway.journal.dead_letters(READER) == ()
 
 
@@ -367,7 +367,7 @@ async def test_a_row_that_no_message_can_hold_is_set_aside(gateway):
     (aside,) = await gateway.journal.dead_letters(READER)
     assert aside.seq == entries[1].seq
     assert "bytes" in aside.why
-    assert gateway.board.values("CP-1", "firmware_status") == ["before", "after"]
+    assert gateway.thingsboard.values("CP-1", "firmware_status") == ["before", "after"]
     assert (await gateway.journal.checkpoint(READER)).seq == entries[-1].seq
 
 
@@ -376,7 +376,7 @@ async def test_an_event_that_cannot_be_told_stops_nobody(gateway, quiet_logs):
     async with open_gateway(settings=AppSettings(northbound=also)) as other:
         await other.running.bus.publish(firmware("bad"), firmware("good", after=1))
         await settled()
-        assert other.board.values("CP-1", "firmware_status") == ["good"]
+        assert other.thingsboard.values("CP-1", "firmware_status") == ["good"]
     assert [log for log in quiet_logs if log["event"] == "event not published"]
 
 
@@ -401,7 +401,7 @@ class North:
     """The publisher alone, with a fake that carries commands out."""
 
     desk: Desk
-    board: FakeThingsBoard
+    thingsboard: FakeThingsBoard
     nursery: trio.Nursery
     statistics: object
     bus: EventBus
@@ -409,7 +409,7 @@ class North:
 
 @asynccontextmanager
 async def open_publisher_alone(desk: Desk, **settings):
-    board, journal = FakeThingsBoard(), MemoryJournal()
+    thingsboard, journal = FakeThingsBoard(), MemoryJournal()
     bus = EventBus(journal, Fleet())
     await bus.publish(
         ChargePointConnected(charge_point_id="CP-1", received_at=now(), remote_address="x")
@@ -417,11 +417,11 @@ async def open_publisher_alone(desk: Desk, **settings):
     async with (
         trio.open_nursery() as nursery,
         open_publisher(
-            board.open_link, bus, desk.carry_out, now, NorthboundSettings(**settings)
+            thingsboard.open_link, bus, desk.carry_out, now, NorthboundSettings(**settings)
         ) as statistics,
     ):
         await settled()
-        yield North(desk, board, nursery, statistics, bus)
+        yield North(desk, thingsboard, nursery, statistics, bus)
 
 
 def order(number: int = 0, method: str = "Reset", params=None, device: str = "CP-1") -> bytes:
@@ -429,39 +429,39 @@ def order(number: int = 0, method: str = "Reset", params=None, device: str = "CP
     return json.dumps({"device": device, "data": data}).encode()
 
 
-def answers(board: FakeThingsBoard) -> list:
-    return [(body["id"], body["data"]) for body in board.about(RPC_TOPIC)]
+def answers(thingsboard: FakeThingsBoard) -> list:
+    return [(body["id"], body["data"]) for body in thingsboard.about(RPC_TOPIC)]
 
 
 async def test_a_repeated_order_is_carried_out_once_and_answered_alike():
     async with open_publisher_alone(Desk(seconds=5)) as north:
         for _ in range(3):
-            await north.board.deliver(order())
+            await north.thingsboard.deliver(order())
             await trio.sleep(1)
         await trio.sleep(10)
         first = (0, {"status": "Accepted", "count": 1})
-        assert answers(north.board) == [first]  # three times while under way: one answer
-        await north.board.deliver(order())
+        assert answers(north.thingsboard) == [first]  # three times while under way: one answer
+        await north.thingsboard.deliver(order())
         await settled()
-        assert answers(north.board) == [first, first]
+        assert answers(north.thingsboard) == [first, first]
         assert len(north.desk.carried_out) == 1
 
 
 async def test_later_the_same_order_is_a_new_one():
     async with open_publisher_alone(Desk()) as north:
-        await north.board.deliver(order())
+        await north.thingsboard.deliver(order())
         await trio.sleep(29)
-        await north.board.deliver(order())
+        await north.thingsboard.deliver(order())
         await trio.sleep(32)
-        await north.board.deliver(order())
+        await north.thingsboard.deliver(order())
         await settled()
-        assert [data["count"] for _, data in answers(north.board)] == [1, 1, 2]
+        assert [data["count"] for _, data in answers(north.thingsboard)] == [1, 1, 2]
 
 
 async def test_orders_that_differ_in_anything_are_different_orders():
     async with open_publisher_alone(Desk()) as north:
         for payload in (order(0), order(1), order(0, "Other"), order(0, params={"a": 1})):
-            await north.board.deliver(payload)
+            await north.thingsboard.deliver(payload)
         await settled()
         assert len(north.desk.carried_out) == 4
 
@@ -469,39 +469,39 @@ async def test_orders_that_differ_in_anything_are_different_orders():
 async def test_an_order_for_an_unknown_device_gets_no_answer_for_that_would_create_it():
     async with open_publisher_alone(Desk()) as north:
         for device in ("CP-9", "CP-9/1", "CP-1/2", "CP-1/0", "", LOG, "CP-1/x"):
-            await north.board.deliver(order(device=device))
+            await north.thingsboard.deliver(order(device=device))
         await settled()
-        assert answers(north.board) == []
+        assert answers(north.thingsboard) == []
         assert north.desk.carried_out == []
 
 
 async def test_connector_1_takes_orders_from_the_connection_on_and_only_while_no_other_is_known():
     """A charge point that tells nothing of itself, as the prototype's simulator, has it, too."""
     async with open_publisher_alone(Desk()) as north:
-        await north.board.deliver(order(1, device="CP-1/1"))
+        await north.thingsboard.deliver(order(1, device="CP-1/1"))
         await settled()
         assert [command.connector_id for command in north.desk.carried_out] == [1]
-        assert [number for number, _ in answers(north.board)] == [1]
+        assert [number for number, _ in answers(north.thingsboard)] == [1]
         about = {"charge_point_id": "CP-1", "received_at": EPOCH}
         await north.bus.publish(ConnectorStatusChanged(**about, connector_id=2, status="X"))
-        await north.board.deliver(order(2, device="CP-1/1"))
+        await north.thingsboard.deliver(order(2, device="CP-1/1"))
         await settled()
-        assert [number for number, _ in answers(north.board)] == [1]
+        assert [number for number, _ in answers(north.thingsboard)] == [1]
 
 
 async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():
     async with open_publisher_alone(Desk(seconds=50)) as north:
         for number in range(205):
-            await north.board.deliver(order(number))
+            await north.thingsboard.deliver(order(number))
         await settled()
-        busy = answers(north.board)
+        busy = answers(north.thingsboard)
         assert [number for number, _ in busy] == [200, 201, 202, 203, 204]
         assert {data["error"]["code"] for _, data in busy} == {"Busy"}
         await trio.sleep(60)
-        assert len(answers(north.board)) == 205
-        await north.board.deliver(order(205))
+        assert len(answers(north.thingsboard)) == 205
+        await north.thingsboard.deliver(order(205))
         await trio.sleep(60)
-        assert answers(north.board)[-1][1]["status"] == "Accepted"
+        assert answers(north.thingsboard)[-1][1]["status"] == "Accepted"
 
 
 @pytest.mark.parametrize(
@@ -518,11 +518,11 @@ async def test_beyond_two_hundred_orders_at_once_the_next_is_told_so():
 )
 async def test_no_garbage_fells_the_door(payload):
     async with open_publisher_alone(Desk()) as north:
-        await north.board.deliver(payload)
-        await north.board.deliver(order(7))
+        await north.thingsboard.deliver(payload)
+        await north.thingsboard.deliver(order(7))
         await settled()
-        assert [number for number, _ in answers(north.board)] == [7]
-        assert north.board.links == 1
+        assert [number for number, _ in answers(north.thingsboard)] == [7]
+        assert north.thingsboard.links == 1
 
 
 async def test_an_order_that_breaks_our_own_code_fells_nobody(quiet_logs):
@@ -533,58 +533,58 @@ async def test_an_order_that_breaks_our_own_code_fells_nobody(quiet_logs):
             return await super().carry_out(command)
 
     async with open_publisher_alone(Broken()) as north:
-        await north.board.deliver(order(1))
-        await north.board.deliver(order(2, "Other"))
+        await north.thingsboard.deliver(order(1))
+        await north.thingsboard.deliver(order(2, "Other"))
         await settled()
-        assert [number for number, _ in answers(north.board)] == [2]
+        assert [number for number, _ in answers(north.thingsboard)] == [2]
     assert [log for log in quiet_logs if log["event"] == "RPC dropped"]
 
 
 async def test_an_order_outlives_the_link_that_brought_it():
     async with open_publisher_alone(Desk(seconds=20)) as north:
-        await north.board.deliver(order(3))
+        await north.thingsboard.deliver(order(3))
         await trio.sleep(5)
-        north.board.up = False
-        north.board.cut()
+        north.thingsboard.up = False
+        north.thingsboard.cut()
         await trio.sleep(60)
-        assert answers(north.board) == []
-        north.board.up = True
-        await wait_until(lambda: answers(north.board))
-        assert answers(north.board) == [(3, {"status": "Accepted", "count": 1})]
-        assert_announced_first(north.board)
+        assert answers(north.thingsboard) == []
+        north.thingsboard.up = True
+        await wait_until(lambda: answers(north.thingsboard))
+        assert answers(north.thingsboard) == [(3, {"status": "Accepted", "count": 1})]
+        assert_announced_first(north.thingsboard)
 
 
 async def test_an_answer_without_a_puback_is_given_again_on_the_next_link():
     async with open_publisher_alone(Desk()) as north:
-        north.board.holding = True
-        await north.board.deliver(order(3))
+        north.thingsboard.holding = True
+        await north.thingsboard.deliver(order(3))
         await settled()
-        north.board.cut()
-        north.board.holding = False
-        await wait_until(lambda: north.board.links == 2)
+        north.thingsboard.cut()
+        north.thingsboard.holding = False
+        await wait_until(lambda: north.thingsboard.links == 2)
         await settled()
         answered = (3, {"status": "Accepted", "count": 1})
-        assert answers(north.board) == [answered, answered]
-        assert_announced_first(north.board)
+        assert answers(north.thingsboard) == [answered, answered]
+        assert_announced_first(north.thingsboard)
 
 
 async def test_a_request_that_thingsboard_repeats_on_a_new_link_is_not_carried_out_again():
     async with open_publisher_alone(Desk(seconds=5)) as north:
-        await north.board.deliver(order(0))
+        await north.thingsboard.deliver(order(0))
         await trio.sleep(1)
-        north.board.cut()
-        await wait_until(lambda: north.board.links == 2)
-        await north.board.deliver(order(0))
+        north.thingsboard.cut()
+        await wait_until(lambda: north.thingsboard.links == 2)
+        await north.thingsboard.deliver(order(0))
         await trio.sleep(10)
         assert len(north.desk.carried_out) == 1
-        assert {data["count"] for _, data in answers(north.board)} == {1}
+        assert {data["count"] for _, data in answers(north.thingsboard)} == {1}
 
 
 async def test_messages_on_other_topics_and_our_own_echoes_are_ignored():
     async with open_publisher_alone(Desk()) as north:
-        await north.board.deliver(b'{"device":"CP-1","id":0,"data":{"status":"Accepted"}}')
+        await north.thingsboard.deliver(b'{"device":"CP-1","id":0,"data":{"status":"Accepted"}}')
         await settled()
-        assert (answers(north.board), north.desk.carried_out) == ([], [])
+        assert (answers(north.thingsboard), north.desk.carried_out) == ([], [])
 
 
 # --- the end -----------------------------------------------------------------------------------
@@ -596,8 +596,8 @@ async def test_at_the_stop_the_outbox_is_emptied():
             await charger.boot()
             await charge(charger)
         gateway.stop.set()
-    assert gateway.board.latest("CP-1")["connected"] is False
-    assert len(gateway.board.values(LOG, "receipt")) == 1
+    assert gateway.thingsboard.latest("CP-1")["connected"] is False
+    assert len(gateway.thingsboard.values(LOG, "receipt")) == 1
     assert (await gateway.journal.checkpoint(READER)).seq >= len(gateway.journal._entries) - 1
 
 
@@ -605,7 +605,7 @@ async def test_the_stop_waits_for_acknowledgements_no_longer_than_the_grace():
     gateway = Gateway(settings=AppSettings(northbound=NorthboundSettings(grace_s=7)))
     async with open_gateway(settings=gateway.settings) as gateway:
         await settled()
-        gateway.board.holding = True
+        gateway.thingsboard.holding = True
         await gateway.running.bus.publish(firmware("x"))
         await settled()
         began = trio.current_time()
@@ -614,9 +614,9 @@ async def test_the_stop_waits_for_acknowledgements_no_longer_than_the_grace():
 
 
 async def test_with_thingsboard_away_the_stop_does_not_wait():
-    board = FakeThingsBoard()
-    board.up = False
-    async with open_gateway(board=board) as gateway:
+    thingsboard = FakeThingsBoard()
+    thingsboard.up = False
+    async with open_gateway(thingsboard=thingsboard) as gateway:
         await gateway.running.bus.publish(firmware("x"))
         await trio.sleep(1_000)  # the pauses are long by now
         began = trio.current_time()
@@ -628,7 +628,7 @@ async def test_with_thingsboard_away_the_stop_does_not_wait():
 async def test_orders_under_way_do_not_hold_the_stop_up():
     """Nothing can come of them: the charge points have left before."""
     async with open_publisher_alone(Desk(seconds=600)) as north:
-        await north.board.deliver(order())
+        await north.thingsboard.deliver(order())
         await settled()
         began = trio.current_time()
     assert trio.current_time() - began < 1
@@ -638,36 +638,36 @@ async def test_orders_under_way_do_not_hold_the_stop_up():
 async def test_what_is_answered_when_the_house_closes_is_told_still():
     async with open_gateway() as gateway, gateway.charger("CP-1") as charger:
         await settled()
-        await gateway.board.deliver(order(4, "ClearCache"))
-        await charger.hear()
+        await gateway.thingsboard.deliver(order(4, "ClearCache"))
+        await charger.next_call()
         gateway.stop.set()
         await charger.closed.wait()
-    assert [(number, data["error"]["code"]) for number, data in answers(gateway.board)] == [
+    assert [(number, data["error"]["code"]) for number, data in answers(gateway.thingsboard)] == [
         (4, "NotConnected")
     ]
 
 
 async def test_answers_that_still_wait_for_their_turn_are_told_before_the_house_closes():
     async with open_publisher_alone(Desk()) as north:
-        north.board.holding = True
+        north.thingsboard.holding = True
         for number in range(3):
-            await north.board.deliver(order(number))
+            await north.thingsboard.deliver(order(number))
         await settled()
-        assert [number for number, _ in answers(north.board)] == [0]
+        assert [number for number, _ in answers(north.thingsboard)] == [0]
 
         async def release():
             await trio.sleep(1)
-            north.board.release()
+            north.thingsboard.release()
 
         north.nursery.start_soon(release)
-    assert [number for number, _ in answers(north.board)] == [0, 1, 2]
+    assert [number for number, _ in answers(north.thingsboard)] == [0, 1, 2]
 
 
 async def test_pauses_between_attempts_grow_and_a_link_ends_them():
-    board = FakeThingsBoard()
-    board.up = False
+    thingsboard = FakeThingsBoard()
+    thingsboard.up = False
     attempts: list[float] = []
-    open_link = board.open_link
+    open_link = thingsboard.open_link
 
     @asynccontextmanager
     async def watched():
@@ -675,8 +675,8 @@ async def test_pauses_between_attempts_grow_and_a_link_ends_them():
         async with open_link() as link:
             yield link
 
-    board.open_link = watched
-    async with open_gateway(board=board) as gateway:
+    thingsboard.open_link = watched
+    async with open_gateway(thingsboard=thingsboard) as gateway:
         await trio.sleep(600)
         gaps = [later - earlier for earlier, later in pairwise(attempts)]
         assert gaps[0] <= 1
@@ -684,22 +684,22 @@ async def test_pauses_between_attempts_grow_and_a_link_ends_them():
         assert max(gaps) >= 30
         assert gateway.running.delivery.why == "no route"
         assert gateway.running.delivery.connected is False
-        board.up = True
+        thingsboard.up = True
         await trio.sleep(60 + 26)
         assert (gateway.running.delivery.connected, gateway.running.delivery.why) == (True, "")
-        board.cut()
+        thingsboard.cut()
         await trio.sleep(1.1)  # the first pause again
-        assert (board.links, gateway.running.delivery.connected) == (2, True)
+        assert (thingsboard.links, gateway.running.delivery.connected) == (2, True)
 
 
 async def test_a_link_that_is_lost_at_once_is_not_tried_every_second():
     """Two gateways with one access token throw each other out as soon as they are in."""
-    board = FakeThingsBoard()
-    async with open_gateway(board=board):
+    thingsboard = FakeThingsBoard()
+    async with open_gateway(thingsboard=thingsboard):
         for _ in range(600):
             await trio.sleep(1)
-            board.cut()
-    assert 5 < board.links < 40
+            thingsboard.cut()
+    assert 5 < thingsboard.links < 40
 
 
 async def test_whatever_a_link_throws_it_is_one_attempt():
@@ -714,11 +714,11 @@ async def test_whatever_a_link_throws_it_is_one_attempt():
             async with super().open_link() as link:
                 yield link
 
-    board = Odd()
-    async with open_gateway(board=board) as gateway:
+    thingsboard = Odd()
+    async with open_gateway(thingsboard=thingsboard) as gateway:
         await trio.sleep(10)
         assert gateway.running.delivery.connected
-    assert board.tried == 3
+    assert thingsboard.tried == 3
 
 
 # --- any misfortune ----------------------------------------------------------------------------
@@ -744,49 +744,53 @@ def test_whatever_happens_to_the_link_all_is_told_once_it_stays(happenings, many
 
 
 async def _live_through(happenings, many_devices) -> None:
-    board, journal = FakeThingsBoard(), MemoryJournal()
+    thingsboard, journal = FakeThingsBoard(), MemoryJournal()
     bus, told, guilty = EventBus(journal, Fleet()), {}, set()
     publisher = open_publisher(
-        board.open_link, bus, Desk().carry_out, now, NorthboundSettings(batch_devices=many_devices)
+        thingsboard.open_link,
+        bus,
+        Desk().carry_out,
+        now,
+        NorthboundSettings(batch_devices=many_devices),
     )
     async with publisher as statistics:
         for number, (what, how) in enumerate(happenings):
             match what:
                 case "tell":
                     name, status = f"CP-{how}", f"S-{number}"
-                    if "refused" in board.codes:
+                    if "refused" in thingsboard.codes:
                         status += "-refused" if number % 3 == 0 else ""
                     (entry,) = await bus.publish(firmware(status, name, after=number / 1000))
                     if status.endswith("refused"):
                         guilty.add(entry.seq)
                     else:
                         told.setdefault(name, []).append(status)
-                case "cut" if board.links:
-                    board.cut()
+                case "cut" if thingsboard.links:
+                    thingsboard.cut()
                 case "down":
-                    board.up = False
-                    board.held.clear()
-                    board.cut()
+                    thingsboard.up = False
+                    thingsboard.held.clear()
+                    thingsboard.cut()
                 case "up":
-                    board.up = True
+                    thingsboard.up = True
                 case "hold":
-                    board.holding = True
+                    thingsboard.holding = True
                 case "release":
-                    board.release()
+                    thingsboard.release()
                 case "refuse":
-                    board.codes["refused"] = 0x99
+                    thingsboard.codes["refused"] = 0x99
                 case "wait":
                     await trio.sleep(how)
-        board.codes["refused"] = 0x99
-        board.up = True
-        board.release()
+        thingsboard.codes["refused"] = 0x99
+        thingsboard.up = True
+        thingsboard.release()
         await trio.sleep(200)
         assert statistics.connected
         assert statistics.delivered_seq == len(journal._entries)
     for name, statuses in told.items():
-        heard = board.values(name, "firmware_status")
+        heard = thingsboard.values(name, "firmware_status")
         assert set(heard) == set(statuses)
         assert list(dict.fromkeys(heard)) == statuses  # in order, where first heard
         assert heard[-1] == statuses[-1]
     assert {aside.seq for aside in await journal.dead_letters(READER)} == guilty
-    assert_announced_first(board)
+    assert_announced_first(thingsboard)

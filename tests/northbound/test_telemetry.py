@@ -444,9 +444,9 @@ def test_every_key_is_in_the_table_and_of_its_kind(event):
 @given(st.lists(any_event, min_size=1, max_size=8))
 def test_thingsboard_takes_the_rows_of_any_events(given):
     """Nothing is lost, taken for another type, null, or refused by the double's rules."""
-    board = Judge()
-    board.take(given)
-    assert board.violations() == []
+    thingsboard = Judge()
+    thingsboard.take(given)
+    assert thingsboard.violations() == []
 
 
 def settled(signed: list[dict]) -> events.TransactionSettled:
@@ -529,7 +529,7 @@ class Judge:
         self._violations: list[object] = []
 
     def take(self, given: list[Event]) -> None:
-        board = ThingsBoard(now=lambda: AT + timedelta(days=60))
+        thingsboard = ThingsBoard(now=lambda: AT + timedelta(days=60))
         devices: dict[str, Device] = {}
         told = [
             (seq, row) for seq, event in enumerate(given, 1) for row in telemetry_rows(event, LOG)
@@ -541,12 +541,12 @@ class Judge:
                 device = devices.setdefault(name, Device(name, "x"))
                 if message.publication.topic == TELEMETRY_TOPIC:
                     for item in body:
-                        ts, values = row_of(board, name, item, in_gateway=True)
-                        device.save(ts, values_of(board, device, values) or {}, Traffic())
+                        ts, values = row_of(thingsboard, name, item, in_gateway=True)
+                        device.save(ts, values_of(thingsboard, device, values) or {}, Traffic())
                 else:
                     assert message.publication.topic == ATTRIBUTES_TOPIC
-                    values_of(board, device, body)
-        self._violations += board.violations
+                    values_of(thingsboard, device, body)
+        self._violations += thingsboard.violations
 
     def violations(self) -> list[object]:
         return self._violations

@@ -20,7 +20,7 @@ from ..southbound.raw_websocket import dial
 
 
 def traced(gateway, name="CP-1"):
-    return gateway.board.values(name, "trace")
+    return gateway.thingsboard.values(name, "trace")
 
 
 def frames(gateway, way, name="CP-1"):
@@ -47,14 +47,14 @@ async def test_a_traced_charge_point_has_its_frames_told_both_ways(gateway):
     async with gateway.charger("CP-1") as charger, gateway.charger("CP-2") as other:
         await other.boot()
         await charger.boot()
-        answer = await gateway.board.rpc("CP-1", "trace", {"minutes": 10})
+        answer = await gateway.thingsboard.rpc("CP-1", "trace", {"minutes": 10})
         assert answer["status"] == "Accepted"
         asked_at = now()
         assert answer["until"] == (asked_at + timedelta(minutes=10)).isoformat()[:19] + "Z"
         await charger.ask("Heartbeat")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(gateway.board.rpc, "CP-1", "Reset", {"type": "Soft"})
-            unique_id, _, _ = await charger.hear()
+            nursery.start_soon(gateway.thingsboard.rpc, "CP-1", "Reset", {"type": "Soft"})
+            unique_id, _, _ = await charger.next_call()
             await charger.reply(unique_id, status="Accepted")
         await other.ask("Heartbeat")
         await a_while(gateway)
@@ -67,7 +67,7 @@ async def test_a_traced_charge_point_has_its_frames_told_both_ways(gateway):
 async def test_what_is_not_taken_is_told_with_the_reason(gateway):
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         await charger.send("no JSON")
         await charger.send([2, "1", "Explode", {}])
         await charger.send([3, "unasked", {}])
@@ -93,11 +93,11 @@ async def test_what_is_not_taken_is_told_with_the_reason(gateway):
 async def test_each_frame_has_an_instant_of_its_own_and_they_ascend(gateway):
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         for _ in range(50):  # virtual time stands still meanwhile
             await charger.ask("Heartbeat")
         await a_while(gateway)
-        told = [ts for ts, values in gateway.board.rows("CP-1") if "trace" in values]
+        told = [ts for ts, values in gateway.thingsboard.rows("CP-1") if "trace" in values]
     assert len(told) == 100
     assert all(earlier < later for earlier, later in pairwise(told))
 
@@ -106,8 +106,8 @@ async def test_each_frame_has_an_instant_of_its_own_and_they_ascend(gateway):
 async def test_a_trace_ends_when_told_to(gateway, params):
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace", {"minutes": 60})
-        assert await gateway.board.rpc("CP-1", "trace", params) == {"status": "Stopped"}
+        await gateway.thingsboard.rpc("CP-1", "trace", {"minutes": 60})
+        assert await gateway.thingsboard.rpc("CP-1", "trace", params) == {"status": "Stopped"}
         assert not gateway.running.frame_tap.is_watched
         await charger.ask("Heartbeat")
         await a_while(gateway)
@@ -117,7 +117,7 @@ async def test_a_trace_ends_when_told_to(gateway, params):
 async def test_a_trace_ends_by_itself_and_then_costs_nothing(gateway):
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace", {"minutes": 2})
+        await gateway.thingsboard.rpc("CP-1", "trace", {"minutes": 2})
         await charger.ask("Heartbeat")
         await trio.sleep(119)
         await charger.ask("Heartbeat")
@@ -136,7 +136,7 @@ async def test_a_trace_ends_by_itself_and_then_costs_nothing(gateway):
 async def test_how_long_may_be_said(gateway, params, minutes):
     await seen_once(gateway)
     asked_at = now()
-    answer = await gateway.board.rpc("CP-1", "trace", params)
+    answer = await gateway.thingsboard.rpc("CP-1", "trace", params)
     assert answer["until"] == (asked_at + timedelta(minutes=minutes)).isoformat()[:19] + "Z"
 
 
@@ -146,7 +146,7 @@ async def test_how_long_may_be_said(gateway, params, minutes):
 )  # fmt: skip
 async def test_what_is_no_time_is_refused(gateway, params):
     await seen_once(gateway)
-    answer = await gateway.board.rpc("CP-1", "trace", params)
+    answer = await gateway.thingsboard.rpc("CP-1", "trace", params)
     assert answer["error"]["code"] == "InvalidParams"
     assert not gateway.running.frame_tap.is_watched
 
@@ -155,13 +155,13 @@ async def test_a_connector_has_no_trace(gateway):
     async with gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await gateway.settled()
-        answer = await gateway.board.rpc("CP-1/1", "trace")
+        answer = await gateway.thingsboard.rpc("CP-1/1", "trace")
     assert answer["error"]["code"] == "UnknownMethod"
 
 
 async def test_a_trace_outlives_connections_and_begins_with_the_next(gateway):
     await seen_once(gateway)
-    assert (await gateway.board.rpc("CP-1", "trace"))["status"] == "Accepted"
+    assert (await gateway.thingsboard.rpc("CP-1", "trace"))["status"] == "Accepted"
     for _ in range(2):
         async with gateway.charger("CP-1") as charger:
             await charger.boot()
@@ -173,7 +173,7 @@ async def test_a_trace_outlives_connections_and_begins_with_the_next(gateway):
 async def test_a_refused_handshake_is_told_with_the_reason():
     async with open_gateway(settings=southbound_settings(require_subprotocol=True)) as gateway:
         await seen_once(gateway)
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         async with dial(gateway) as peer:
             assert (await peer.upgrade("/ocpp/CP-1?token=0123456789")).status == 400
         await a_while(gateway)
@@ -187,11 +187,11 @@ async def test_secrets_are_not_told(gateway):
     """HC-114"""
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         async with trio.open_nursery() as nursery:
             change = {"key": "AuthorizationKey", "value": "0123456789abcdef"}
-            nursery.start_soon(gateway.board.rpc, "CP-1", "ChangeConfiguration", change)
-            unique_id, _, payload = await charger.hear()
+            nursery.start_soon(gateway.thingsboard.rpc, "CP-1", "ChangeConfiguration", change)
+            unique_id, _, payload = await charger.next_call()
             assert payload == change
             await charger.reply(unique_id, status="Accepted")
         await charger.send(
@@ -208,7 +208,7 @@ async def test_secrets_are_not_told(gateway):
 async def test_a_long_frame_is_cut_and_control_characters_are_escaped(gateway):
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         await charger.send("\x00\x1b[2J\n" + "x" * 100_000)
         await charger.ask("Heartbeat")
         await a_while(gateway)
@@ -225,7 +225,7 @@ async def test_a_flood_fills_neither_store_nor_memory_and_what_is_missed_is_coun
         await charger.boot()
         await charger.status("Available")  # else one would be inferred later
         await gateway.settled()
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         await gateway.settled()
         before = len(gateway.events(Event))
         for _ in range(3_000):
@@ -242,8 +242,8 @@ async def test_a_flood_fills_neither_store_nor_memory_and_what_is_missed_is_coun
 
 async def test_large_frames_are_kept_up_to_a_bound(gateway):
     await seen_once(gateway)
-    gateway.board.up = False
-    gateway.board.cut()
+    gateway.thingsboard.up = False
+    gateway.thingsboard.cut()
     gateway.running.frame_tap.start_trace("CP-1", 600)
     async with gateway.charger("CP-1") as charger:
         for _ in range(200):
@@ -252,14 +252,14 @@ async def test_large_frames_are_kept_up_to_a_bound(gateway):
         waiting = gateway.running.frame_tap.for_thingsboard._waiting
         assert sum(len(item.frame) for item in waiting) <= 1_000_000
         assert len(waiting) > 50
-        gateway.board.up = True
+        gateway.thingsboard.up = True
 
 
 async def test_what_a_lost_link_left_untold_is_told_on_the_next_with_the_same_instants(gateway):
     def on_link(number):
         return {
             (row["ts"], json.dumps(row["values"]["trace"]))
-            for topic, body in gateway.board.by_link[number]
+            for topic, body in gateway.thingsboard.by_link[number]
             if topic == TELEMETRY
             for row in body.get("CP-1", [])
             if "trace" in row["values"]
@@ -267,14 +267,14 @@ async def test_what_a_lost_link_left_untold_is_told_on_the_next_with_the_same_in
 
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         await gateway.settled()
-        gateway.board.holding = True
+        gateway.thingsboard.holding = True
         await charger.ask("Heartbeat")
         await trio.sleep(2)
         unconfirmed = on_link(0)
-        gateway.board.cut()
-        gateway.board.holding = False
+        gateway.thingsboard.cut()
+        gateway.thingsboard.holding = False
         await charger.ask("Heartbeat")
         await trio.sleep(30)
         await gateway.settled()
@@ -284,24 +284,24 @@ async def test_what_a_lost_link_left_untold_is_told_on_the_next_with_the_same_in
 
 
 async def test_a_frame_at_which_every_link_ends_is_given_up(gateway, monkeypatch):
-    send = gateway.board.send
+    send = gateway.thingsboard.send
 
     async def send_or_end(publication):
         if b"poison" not in publication.payload:
             return await send(publication)
-        gateway.board.cut()
+        gateway.thingsboard.cut()
         return Delivery()
 
-    monkeypatch.setattr(gateway.board, "send", send_or_end)
+    monkeypatch.setattr(gateway.thingsboard, "send", send_or_end)
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
-        await gateway.board.rpc("CP-1", "trace")
+        await gateway.thingsboard.rpc("CP-1", "trace")
         await charger.send("poison")
         await trio.sleep(50)
-        assert gateway.board.links == 3
+        assert gateway.thingsboard.links == 3
         await charger.ask("Heartbeat")
         await trio.sleep(50)
-        assert gateway.board.links == 3
+        assert gateway.thingsboard.links == 3
         assert "Heartbeat" in frames(gateway, "in")[-1]
 
 
@@ -309,12 +309,12 @@ async def test_no_more_charge_points_are_traced_than_may(gateway):
     for number in range(MAX_TRACED + 1):
         await seen_once(gateway, f"CP-{number}")
     for number in range(MAX_TRACED):
-        assert (await gateway.board.rpc(f"CP-{number}", "trace"))["status"] == "Accepted"
-    refused = await gateway.board.rpc(f"CP-{MAX_TRACED}", "trace")
+        assert (await gateway.thingsboard.rpc(f"CP-{number}", "trace"))["status"] == "Accepted"
+    refused = await gateway.thingsboard.rpc(f"CP-{MAX_TRACED}", "trace")
     assert refused["error"]["code"] == "Busy"
-    assert (await gateway.board.rpc("CP-0", "trace", {"minutes": 20}))["status"] == "Accepted"
+    assert (await gateway.thingsboard.rpc("CP-0", "trace", {"minutes": 20}))["status"] == "Accepted"
     await trio.sleep(11 * 60)
-    assert (await gateway.board.rpc(f"CP-{MAX_TRACED}", "trace"))["status"] == "Accepted"
+    assert (await gateway.thingsboard.rpc(f"CP-{MAX_TRACED}", "trace"))["status"] == "Accepted"
 
 
 async def test_nothing_is_noted_while_nobody_looks_on(gateway, monkeypatch):
@@ -342,15 +342,15 @@ async def test_a_password_that_a_charge_point_tells_is_not_told_on(gateway, read
         async with trio.open_nursery() as nursery:
 
             async def ask():
-                answers.append(await gateway.board.rpc("CP-1", "GetConfiguration"))
+                answers.append(await gateway.thingsboard.rpc("CP-1", "GetConfiguration"))
 
             nursery.start_soon(ask)
-            unique_id, _, _ = await charger.hear()
+            unique_id, _, _ = await charger.next_call()
             await charger.reply(unique_id, configurationKey=keys)
     (answer,) = answers
     told = answer if readonly is False else answer["error"]["details"]
     assert told["configurationKey"] == [keys[0] | {"value": "***"}, keys[1]]
-    assert "0123456789abcdef" not in json.dumps(gateway.board.published)
+    assert "0123456789abcdef" not in json.dumps(gateway.thingsboard.published)
 
 
 async def test_names_that_strangers_make_up_fill_no_memory():

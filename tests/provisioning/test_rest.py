@@ -16,7 +16,7 @@ from gateway.provisioning.installer import Options, check, install
 from gateway.provisioning.login import Login, choose
 from gateway.provisioning.rest import open_rest
 
-from .board import API_KEY, PASSWORD, USER, Board, Fault, handler
+from .fake_rest_api import API_KEY, PASSWORD, USER, FakeRestApi, Fault, handler
 
 GOOD = Login(USER, PASSWORD)
 NEVER_TOLD = (PASSWORD, API_KEY, "wr0ng")
@@ -49,24 +49,24 @@ def raising(exc):
 
 
 def test_a_wrong_password_is_told_in_thingsboards_words():
-    told = fails(Board().handle, Login(USER, "wr0ng"))
+    told = fails(FakeRestApi().handle, Login(USER, "wr0ng"))
     assert told == f"{USER} is not let in: Invalid username or password"
 
 
 @pytest.mark.parametrize("authority", ["SYS_ADMIN", "CUSTOMER_USER"])
 def test_whoever_is_no_tenant_administrator_is_told_so(authority):
-    told = fails(Board(authority=authority).handle)
+    told = fails(FakeRestApi(authority=authority).handle)
     assert told.startswith(f"{USER} is no tenant administrator, but {authority}")
 
 
 def test_an_old_thingsboard_knows_no_api_keys():
-    told = fails(Board(version="4.2.1").handle, Login(api_key=API_KEY))
+    told = fails(FakeRestApi(version="4.2.1").handle, Login(api_key=API_KEY))
     assert "the API key is not accepted" in told
     assert "before 4.3" in told
 
 
 def test_a_wrong_api_key_is_not_accepted():
-    assert "not accepted" in fails(Board(version="4.3.0").handle, Login(api_key="wr0ng"))
+    assert "not accepted" in fails(FakeRestApi(version="4.3.0").handle, Login(api_key="wr0ng"))
 
 
 def test_a_user_with_a_second_factor_cannot_install():
@@ -112,12 +112,12 @@ def test_a_credential_that_no_header_can_carry_is_not_shown():
 
 
 def test_answers_that_thingsboard_does_not_give_are_told():
-    board = Board()
+    thingsboard = FakeRestApi()
 
     def handle(request):
         if request.url.path == "/api/ruleChains":
             return httpx2.Response(200, json={"rows": []})
-        return board.handle(request)
+        return thingsboard.handle(request)
 
     assert fails(handle) == "/api/ruleChains: not what ThingsBoard answers"
 
@@ -125,11 +125,11 @@ def test_answers_that_thingsboard_does_not_give_are_told():
 # --- while it works ------------------------------------------------------------------------------
 
 
-def refusing(board, path, fault):
+def refusing(thingsboard, path, fault):
     def handle(request):
         if (request.method, request.url.path) == ("POST", path):
             return httpx2.Response(fault.status, json=fault.answer)
-        return board.handle(request)
+        return thingsboard.handle(request)
 
     return httpx2.MockTransport(handle)
 
@@ -143,7 +143,7 @@ def refusing(board, path, fault):
     ],
 )
 def test_what_thingsboard_refuses_is_told_in_its_words(fault, told):
-    transport = refusing(Board(), "/api/deviceProfile", fault)
+    transport = refusing(FakeRestApi(), "/api/deviceProfile", fault)
     with (
         open_rest("http://board", GOOD, transport=transport) as rest,
         pytest.raises(Refused) as caught,
@@ -153,15 +153,17 @@ def test_what_thingsboard_refuses_is_told_in_its_words(fault, told):
 
 
 def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
-    board = Board()
-    with open_rest("http://board", GOOD, transport=httpx2.MockTransport(board.handle)) as rest:
+    thingsboard = FakeRestApi()
+    with open_rest(
+        "http://board", GOOD, transport=httpx2.MockTransport(thingsboard.handle)
+    ) as rest:
         list(install(rest, Options()))
-        board.one("DEVICE_PROFILE", "EV charger")["description"] = "mine"
+        thingsboard.one("DEVICE_PROFILE", "EV charger")["description"] = "mine"
 
         def handle(request):
             if request.method == "POST" and request.url.path == "/api/deviceProfile":
-                board.one("DEVICE_PROFILE", "EV charger")["version"] += 1
-            return board.handle(request)
+                thingsboard.one("DEVICE_PROFILE", "EV charger")["version"] += 1
+            return thingsboard.handle(request)
 
         transport = httpx2.MockTransport(handle)
     with (
@@ -169,7 +171,7 @@ def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
         pytest.raises(ThingsboardError, match=r"somebody else changed it.*run this again"),
     ):
         list(install(rest, Options()))
-    assert board.one("DEVICE_PROFILE", "EV charger")["description"] == "mine"
+    assert thingsboard.one("DEVICE_PROFILE", "EV charger")["description"] == "mine"
 
 
 # --- TLS -----------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ def secure(tmp_path):
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(Board()))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(FakeRestApi()))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None  # who does not trust us hangs up
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -16,6 +17,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+async def wait_until(condition: Callable[[], Any], within: float = 30) -> None:
+    with trio.fail_after(within):
+        while not condition():  # noqa: ASYNC110  what is waited for lies in other processes
+            await trio.sleep(0.02)
 
 
 async def wait_listening(port: int, within: float = 10) -> None:

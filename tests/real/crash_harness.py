@@ -46,7 +46,7 @@ MISFORTUNES = (
 
 
 @attrs.define(eq=False)
-class Lives:
+class CrashingGateway:
     """A gateway that is born again by a line.  count: how many lives it has had."""
 
     program: Program
@@ -95,10 +95,10 @@ class Lives:
 
 
 @asynccontextmanager
-async def open_lives(site: Site) -> AsyncIterator[Lives]:
+async def open_crashing_gateway(site: Site) -> AsyncIterator[CrashingGateway]:
     command = [sys.executable, str(LIVES), str(site.config)]
     async with running(command, site.log) as program:
-        lives = Lives(program)
+        lives = CrashingGateway(program)
         try:
             yield lives
         finally:
@@ -112,7 +112,7 @@ async def open_lives(site: Site) -> AsyncIterator[Lives]:
 
 @attrs.define(eq=False)
 class Told:
-    """Every value that the board ever stored, in whatever life it was sent.
+    """Every value that ThingsBoard ever stored, in whatever life it was sent.
 
     points: (device, key) -> ts -> value.  contradictions: what was told otherwise before.
     """
@@ -127,8 +127,8 @@ class Told:
             await self._more.wait()
             await trio.sleep(0.1)  # counting all at each row would take longer than hearing it
 
-    async def listen(self, board: ThingsBoard) -> None:
-        with board.rows(buffer=1_000_000) as rows:
+    async def listen(self, thingsboard: ThingsBoard) -> None:
+        with thingsboard.rows(buffer=1_000_000) as rows:
             async for row in rows:
                 if row.is_attributes:
                     continue
@@ -151,11 +151,11 @@ class Told:
 
 
 @attrs.define(eq=False)
-class Ordeal:
+class CrashTest:
     """seed: of all chance.  chargers: how many.
 
     longest_life: seconds at most from a birth to a kill.  pause: see `RetryingCharger`.
-    besides: what else happens to the board and the fleet meanwhile, until it is cancelled.
+    besides: what else happens to ThingsBoard and the fleet meanwhile, until it is cancelled.
     """
 
     site: Site
@@ -167,13 +167,13 @@ class Ordeal:
     lives: int = 0
     told: Told = attrs.field(factory=Told)
     fleet: list[RetryingCharger] = attrs.field(factory=list)
-    board: ThingsBoard = attrs.field(
+    thingsboard: ThingsBoard = attrs.field(
         factory=lambda: ThingsBoard(access_tokens=[TOKEN], history=1, kept_messages=1)
     )
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Lives]:
-        """The board, the fleet's plan and a gateway that is not born yet.
+    async def opened(self) -> AsyncIterator[CrashingGateway]:
+        """ThingsBoard, the fleet's plan and a gateway that is not born yet.
 
         On leaving the block it must live: then it has all told, and is stopped in order.
         """
@@ -190,9 +190,9 @@ class Ordeal:
             )
             for n in range(self.chargers)
         ]
-        async with open_lives(self.site) as lives, trio.open_nursery() as nursery:
-            await nursery.start(self.board.serve_tcp, "127.0.0.1", self.site.mqtt)
-            nursery.start_soon(self.told.listen, self.board)
+        async with open_crashing_gateway(self.site) as lives, trio.open_nursery() as nursery:
+            await nursery.start(self.thingsboard.serve_tcp, "127.0.0.1", self.site.mqtt)
+            nursery.start_soon(self.told.listen, self.thingsboard)
             yield lives
             with trio.move_on_after(_WITHIN):
                 await self.told.wait_for(self._all_told)
@@ -211,16 +211,16 @@ class Ordeal:
             async with trio.open_nursery() as trouble:
                 trouble.start_soon(self._torment, random.Random(chance.random()))
                 if self.besides is not None:
-                    trouble.start_soon(self.besides, self.board, self.fleet)
+                    trouble.start_soon(self.besides, self.thingsboard, self.fleet)
                 await self._kill(lives, chance, trio.current_time() + seconds)
                 trouble.cancel_scope.cancel()
-            self.board.faults.clear()
-            self.board.thaw()
+            self.thingsboard.faults.clear()
+            self.thingsboard.thaw()
             enough.set()
             await lives.begin()
             await lives.ready()
 
-    async def _kill(self, lives: Lives, chance: random.Random, until: float) -> None:
+    async def _kill(self, lives: CrashingGateway, chance: random.Random, until: float) -> None:
         while trio.current_time() < until:
             await lives.begin()
             # sometimes before it is ready, mostly in the midst of its work
@@ -233,29 +233,29 @@ class Ordeal:
 
     async def _torment(self, chance: random.Random) -> None:
         """One misfortune of ThingsBoard after the other."""
-        board = self.board
+        thingsboard = self.thingsboard
         while True:
             await trio.sleep(chance.uniform(0.1, 0.6))
             match chance.randrange(12):
                 case 0:
-                    board.disconnect_all()
+                    thingsboard.disconnect_all()
                 case 1:
-                    board.restart()
+                    thingsboard.restart()
                 case 2:
-                    board.take_over()
+                    thingsboard.take_over()
                 case 3:
-                    with board.frozen():
+                    with thingsboard.frozen():
                         await trio.sleep(chance.uniform(0, 1))
                 case 4:
-                    board.faults.add(Fault(act=Act.DROP_CONNECT))
+                    thingsboard.faults.add(Fault(act=Act.DROP_CONNECT))
                 case 5:
-                    board.faults.add(Fault(act=Act.REFUSE_CONNECT, code=0x88))
-                case _ if len(board.faults) == 0:
+                    thingsboard.faults.add(Fault(act=Act.REFUSE_CONNECT, code=0x88))
+                case _ if len(thingsboard.faults) == 0:
                     act = chance.choice(MISFORTUNES)
                     # what was not acknowledged may be lost, or be there all the same
                     lost = act in (Act.CLOSE, Act.NO_ACK) and chance.random() < 0.7
                     stored = False if lost else None
-                    board.faults.add(Fault(act=act, code=0x83, seconds=0.3, stored=stored))
+                    thingsboard.faults.add(Fault(act=act, code=0x83, seconds=0.3, stored=stored))
 
     # --- the count -----------------------------------------------------------------------------
 
@@ -296,7 +296,7 @@ class Ordeal:
         for charger in self.fleet:
             self._verify_readings(charger, about)
         assert self.told.contradictions == [], about
-        assert self.board.failures() == [], about
+        assert self.thingsboard.failures() == [], about
 
     def _verify_readings(self, charger: RetryingCharger, about: str) -> None:
         volts: dict[int, Any] = {}

@@ -208,7 +208,7 @@ class Charger:
     program: Program
     _after: int = 0
 
-    async def hear(self, event: str, within: float = 20, **about: Any) -> dict[str, Any]:
+    async def wait_event(self, event: str, within: float = 20, **about: Any) -> dict[str, Any]:
         """The next event of the kind that nobody has heard yet; those before it are passed by."""
 
         def wanted(line: str) -> bool:
@@ -226,7 +226,7 @@ class Charger:
     async def ask(self, action: str, **payload: Any) -> dict[str, Any]:
         """Send a CALL and give what its CALLRESULT says."""
         await self.say(action, **payload)
-        return (await self.hear("answer", action=action))["payload"]
+        return (await self.wait_event("answer", action=action))["payload"]
 
     async def outcome(self, action: str, **payload: Any) -> dict[str, Any]:
         """Send a CALL and give how it ended: an `answer`, `connack_reason` or `closed` event."""
@@ -278,7 +278,7 @@ async def charger(
     async with running(command, folder / f"{name}.log") as program:
         plugged_in = Charger(program)
         if connected:
-            await plugged_in.hear("connected")
+            await plugged_in.wait_event("connected")
         yield plugged_in
 
 

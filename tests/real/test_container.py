@@ -18,7 +18,7 @@ import yaml
 import gateway
 from gateway.simulation.thingsboard import ThingsBoard
 
-from ..provisioning.board import PASSWORD, Board, served
+from ..provisioning.fake_rest_api import PASSWORD, FakeRestApi, served
 from .images import Image, built
 from .processes import ROOT, TOKEN, Site, charger, get, running
 
@@ -90,40 +90,46 @@ def container(image, tmp_path):
 
 
 @asynccontextmanager
-async def open_board(site):
-    board = ThingsBoard(access_tokens=[TOKEN])
+async def open_thingsboard(site):
+    thingsboard = ThingsBoard(access_tokens=[TOKEN])
     async with trio.open_nursery() as nursery:
-        await nursery.start(board.serve_tcp, "127.0.0.1", site.mqtt)
-        yield board
+        await nursery.start(thingsboard.serve_tcp, "127.0.0.1", site.mqtt)
+        yield thingsboard
         nursery.cancel_scope.cancel()
 
 
-async def until(board, predicate, within=20):
+async def until(thingsboard, predicate, within=20):
     with trio.fail_after(within):
-        await board.wait_for(predicate)
+        await thingsboard.wait_for(predicate)
 
 
-def value(board, device, key):
-    return board.devices[device].value(key) if device in board.devices else None
+def value(thingsboard, device, key):
+    return thingsboard.devices[device].value(key) if device in thingsboard.devices else None
 
 
 async def test_a_charge_through_the_image_and_an_orderly_end(container):
     site = container.site
-    async with open_board(site) as board:
+    async with open_thingsboard(site) as thingsboard:
         async with (
             container.running() as program,
             charger(site.url, "CP-1", site.folder) as one,
         ):
             await one.boot()
             await one.status("Available", minutes_ago=40)
-            await until(board, lambda _: value(board, CONNECTOR, "status") == "Available")
-            began = await board.rpc(CONNECTOR, "remoteStart", {"idTag": "APP"}, timeout=20)
+            await until(
+                thingsboard, lambda _: value(thingsboard, CONNECTOR, "status") == "Available"
+            )
+            began = await thingsboard.rpc(CONNECTOR, "remoteStart", {"idTag": "APP"}, timeout=20)
             assert began["status"] == "Accepted"
-            await until(board, lambda _: value(board, CONNECTOR, "tx_energy_wh") == 3250)
-            ended = await board.rpc(CONNECTOR, "remoteStop", timeout=20)
+            await until(
+                thingsboard, lambda _: value(thingsboard, CONNECTOR, "tx_energy_wh") == 3250
+            )
+            ended = await thingsboard.rpc(CONNECTOR, "remoteStop", timeout=20)
             assert ended["status"] == "Stopped"
-            await until(board, lambda _: value(board, LOG, "session_energy_kwh") == 7.777)
-            assert value(board, LOG, "session_cost") == 3.29  # 7.777 * 0.35 * 1.21
+            await until(
+                thingsboard, lambda _: value(thingsboard, LOG, "session_energy_kwh") == 7.777
+            )
+            assert value(thingsboard, LOG, "session_cost") == 3.29  # 7.777 * 0.35 * 1.21
 
             health = await container.health()
             assert (health.returncode, health.stdout) == (0, b"ok\n")
@@ -132,9 +138,9 @@ async def test_a_charge_through_the_image_and_an_orderly_end(container):
             stopping = trio.current_time()
             assert await program.stop() == 0
             assert trio.current_time() - stopping < 10
-            assert (await one.hear("closed"))["code"] == 1001
-        assert value(board, "CP-1", "connected") is False  # told before it went
-        assert board.violations == []
+            assert (await one.wait_event("closed"))["code"] == 1001
+        assert value(thingsboard, "CP-1", "connected") is False  # told before it went
+        assert thingsboard.violations == []
     health = await container.health()
     assert (health.returncode, health.stdout) == (1, b"")
     assert b"no answer" in health.stderr
@@ -181,8 +187,8 @@ async def test_the_install_step_of_compose_gives_the_gateway_its_token(container
     token.unlink()
     (container.config / "tenant_password").write_text(PASSWORD + "\n")
     install = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["install"]
-    board = Board()
-    with served(board) as url:
+    thingsboard = FakeRestApi()
+    with served(thingsboard) as url:
         command = [
             argument.replace("http://thingsboard:8080", url).replace(
                 "/run/secrets/", "/etc/ocpp-gateway/"
@@ -192,7 +198,7 @@ async def test_the_install_step_of_compose_gives_the_gateway_its_token(container
         for _ in range(2):  # at every `docker compose up`
             installed = await container.run(*container.image.config["Entrypoint"], *command)
             assert (installed.returncode, installed.stderr) == (0, b"")
-    (credentials,) = board.credentials.values()
+    (credentials,) = thingsboard.credentials.values()
     assert token.read_text().strip() == credentials["credentialsId"]
     assert token.stat().st_mode & 0o777 == 0o600
     checked = await container.run(*container.image.config["Entrypoint"], "check", *RUN[1:])

@@ -30,16 +30,16 @@ LOG = "ocpp-gateway sessions"
 @asynccontextmanager
 async def open_house(settings: AppSettings | None = None, **how):
     """(gateway, board): the real run() with a real link to a double."""
-    board = ThingsBoard(now=now, **how)
+    thingsboard = ThingsBoard(now=now, **how)
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(board.serve_tcp)
+        port = await nursery.start(thingsboard.serve_tcp)
         broker = Broker(host="127.0.0.1", port=port, access_token="secret")
         link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
         with trio.fail_after(60):
             async with open_gateway(
-                board=link, settings=settings or AppSettings(remote_start_timeout_s=2)
+                thingsboard=link, settings=settings or AppSettings(remote_start_timeout_s=2)
             ) as gateway:
-                yield gateway, board
+                yield gateway, thingsboard
         nursery.cancel_scope.cancel()
 
 
@@ -151,19 +151,22 @@ async def obedient(gateway, name: str = "CP-1"):
 )
 async def test_a_whole_charge_breaks_no_rule_of_thingsboard(profile, many_devices):
     settings = AppSettings(northbound=NorthboundSettings(batch_devices=many_devices))
-    async with open_house(settings, profile=profile) as (gateway, board):
+    async with open_house(settings, profile=profile) as (gateway, thingsboard):
         async with gateway.charger("CP-1") as one, gateway.charger("CP-2") as two:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(whole_charge, one)
                 nursery.start_soon(whole_charge, two, 2)
-            await board.wait_for(
-                lambda board: (
-                    LOG in board.devices and len(board.devices[LOG].series("receipt")) == 2
+            await thingsboard.wait_for(
+                lambda thingsboard: (
+                    LOG in thingsboard.devices
+                    and len(thingsboard.devices[LOG].series("receipt")) == 2
                 )
             )
-        await board.wait_for(lambda board: board.devices["CP-1"].value("connected") is False)
-    assert board.violations == []
-    kinds = {device.name: device.type for device in board.devices.values()}
+        await thingsboard.wait_for(
+            lambda thingsboard: thingsboard.devices["CP-1"].value("connected") is False
+        )
+    assert thingsboard.violations == []
+    kinds = {device.name: device.type for device in thingsboard.devices.values()}
     assert kinds == {
         "CP-1": "EV charger",
         "CP-2": "EV charger",
@@ -171,7 +174,7 @@ async def test_a_whole_charge_breaks_no_rule_of_thingsboard(profile, many_device
         "CP-2/2": "EV connector",
         LOG: "EV session log",
     }
-    connector, log = board.devices["CP-1/1"], board.devices[LOG]
+    connector, log = thingsboard.devices["CP-1/1"], thingsboard.devices[LOG]
     assert connector.value("session_energy_kwh") == 10
     assert connector.value("session_cost") == 3
     assert connector.value("tx_active") is False
@@ -182,36 +185,40 @@ async def test_a_whole_charge_breaks_no_rule_of_thingsboard(profile, many_device
     receipts = [value for _, value in log.series("receipt")]
     assert {receipt["total_incl_vat"] for receipt in receipts} == {"3.00"}
     assert {receipt["id_tag"] for receipt in receipts} == {"0042"}
-    attributes = board.devices["CP-1"].attributes
+    attributes = thingsboard.devices["CP-1"].attributes
     assert attributes["charger"]["vendor"] == "0815"
     assert attributes["ocpp_version"] == "ocpp1.6"
 
 
 async def test_people_start_and_stop_a_charge_from_thingsboard():
-    async with open_house() as (gateway, board), obedient(gateway) as car:
-        await board.wait_for(lambda board: "CP-1/1" in board.devices)
-        started = await board.rpc("CP-1/1", "remoteStart", {"idTag": "T"})
+    async with open_house() as (gateway, thingsboard), obedient(gateway) as car:
+        await thingsboard.wait_for(lambda thingsboard: "CP-1/1" in thingsboard.devices)
+        started = await thingsboard.rpc("CP-1/1", "remoteStart", {"idTag": "T"})
         assert started == {"status": "Accepted", "transactionId": await car.transaction()}
         car.answers["UnlockConnector"] = {"status": "NotSupported"}
-        assert await board.rpc("CP-1/1", "unlock") == {"status": "NotSupported"}
-        await board.wait_for(lambda board: board.devices["CP-1/1"].value("tx_active"))
-        stopped = await board.rpc("CP-1/1", "remoteStop")
+        assert await thingsboard.rpc("CP-1/1", "unlock") == {"status": "NotSupported"}
+        await thingsboard.wait_for(
+            lambda thingsboard: thingsboard.devices["CP-1/1"].value("tx_active")
+        )
+        stopped = await thingsboard.rpc("CP-1/1", "remoteStop")
         assert stopped["status"] == "Stopped"
-        receipt = board.devices["CP-1/1"].value("receipt")
+        receipt = thingsboard.devices["CP-1/1"].value("receipt")
         assert receipt is None or receipt["receipt_id"] == stopped["receipt_id"]
-        idle = await board.rpc("CP-1/1", "remoteStop", True)
+        idle = await thingsboard.rpc("CP-1/1", "remoteStop", True)
         assert idle == {"status": "Rejected", "reason": "NoTransaction"}
-        await board.wait_for(lambda board: board.devices["CP-1/1"].value("tx_active") is False)
-    assert board.violations == []
+        await thingsboard.wait_for(
+            lambda thingsboard: thingsboard.devices["CP-1/1"].value("tx_active") is False
+        )
+    assert thingsboard.violations == []
 
 
 async def test_a_charge_point_is_sent_what_ocpp_has_and_its_answer_comes_back():
-    async with open_house() as (gateway, board), obedient(gateway) as car:
-        await board.wait_for(lambda board: "CP-1" in board.devices)
+    async with open_house() as (gateway, thingsboard), obedient(gateway) as car:
+        await thingsboard.wait_for(lambda thingsboard: "CP-1" in thingsboard.devices)
         car.answers["GetConfiguration"] = {"configurationKey": [], "unknownKey": ["x"]}
         car.answers["Reset"] = {"status": "Rejected"}
-        assert await board.rpc("CP-1", "Reset", {"type": "Soft"}) == {"status": "Rejected"}
-        configuration = await board.rpc("CP-1", "GetConfiguration")
+        assert await thingsboard.rpc("CP-1", "Reset", {"type": "Soft"}) == {"status": "Rejected"}
+        configuration = await thingsboard.rpc("CP-1", "GetConfiguration")
         assert configuration == {"configurationKey": [], "unknownKey": ["x"]}
         assert car.heard == [("Reset", {"type": "Soft"}), ("GetConfiguration", {})]
         for method, params, code in (
@@ -221,48 +228,53 @@ async def test_a_charge_point_is_sent_what_ocpp_has_and_its_answer_comes_back():
             ("Heartbeat", {}, "UnknownMethod"),
             ("remoteStart", {}, "UnknownMethod"),
         ):
-            answer = await board.rpc("CP-1", method, params)
+            answer = await thingsboard.rpc("CP-1", method, params)
             assert answer["error"]["code"] == code, (method, params)
-        await board.wait_for(lambda board: board.devices["CP-1"].value("last_command_result"))
-    assert board.violations == []
+        await thingsboard.wait_for(
+            lambda thingsboard: thingsboard.devices["CP-1"].value("last_command_result")
+        )
+    assert thingsboard.violations == []
 
 
 async def test_who_is_away_is_told_at_once_to_who_asks():
-    async with open_house() as (gateway, board):
+    async with open_house() as (gateway, thingsboard):
         async with gateway.charger("CP-1") as charger:
             await charger.status("Available")
-        await board.wait_for(
-            lambda board: "CP-1/1" in board.devices and not board.devices["CP-1"].value("connected")
+        await thingsboard.wait_for(
+            lambda thingsboard: (
+                "CP-1/1" in thingsboard.devices
+                and not thingsboard.devices["CP-1"].value("connected")
+            )
         )
         for device, method in (("CP-1", "ClearCache"), ("CP-1/1", "unlock")):
-            answer = await board.rpc(device, method)
+            answer = await thingsboard.rpc(device, method)
             assert answer["error"]["code"] == "NotConnected"
         with pytest.raises(RpcTimeout):
-            board._min_rpc_timeout = 0.2
-            await board.rpc("CP-99", "Reset", anyway=True, timeout=0.2)
-    assert "CP-99" not in board.devices
-    assert board.violations == []
+            thingsboard._min_rpc_timeout = 0.2
+            await thingsboard.rpc("CP-99", "Reset", anyway=True, timeout=0.2)
+    assert "CP-99" not in thingsboard.devices
+    assert thingsboard.violations == []
 
 
 async def test_a_request_that_thingsboard_sends_again_is_carried_out_once():
     """HC-119: also where MQTT brings it on another connection."""
-    async with open_house() as (gateway, board), obedient(gateway) as car:
-        await board.wait_for(lambda board: "CP-1/1" in board.devices)
-        board.faults.add(Fault(act=Act.CLOSE, topic="v1/gateway/rpc", stored=False))
-        answer = await board.rpc("CP-1/1", "remoteStart", {"idTag": "T"}, timeout=30)
+    async with open_house() as (gateway, thingsboard), obedient(gateway) as car:
+        await thingsboard.wait_for(lambda thingsboard: "CP-1/1" in thingsboard.devices)
+        thingsboard.faults.add(Fault(act=Act.CLOSE, topic="v1/gateway/rpc", stored=False))
+        answer = await thingsboard.rpc("CP-1/1", "remoteStart", {"idTag": "T"}, timeout=30)
         assert answer["transactionId"] == await car.transaction()
         assert [action for action, _ in car.heard] == ["RemoteStartTransaction"]
 
 
 async def test_a_burst_of_the_same_request_is_one_request():
     """HC-119."""
-    async with open_house() as (gateway, board), obedient(gateway) as car:
-        await board.wait_for(lambda board: "CP-1" in board.devices)
+    async with open_house() as (gateway, thingsboard), obedient(gateway) as car:
+        await thingsboard.wait_for(lambda thingsboard: "CP-1" in thingsboard.devices)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(board.rpc, "CP-1", "ClearCache")
-            await board.wait_for(lambda board: board.devices["CP-1"].pending)
+            nursery.start_soon(thingsboard.rpc, "CP-1", "ClearCache")
+            await thingsboard.wait_for(lambda thingsboard: thingsboard.devices["CP-1"].pending)
             for _ in range(5):
-                board.resend_rpcs("CP-1")
+                thingsboard.resend_rpcs("CP-1")
         assert len(car.heard) == 1
 
 
@@ -281,19 +293,23 @@ def prototype() -> AppSettings:
 
 
 async def test_the_switch_of_the_prototype_starts_and_stops_connector_1():
-    async with open_house(prototype()) as (gateway, board), obedient(gateway) as car:
-        await board.wait_for(lambda board: "CP-1/1" in board.devices)
+    async with open_house(prototype()) as (gateway, thingsboard), obedient(gateway) as car:
+        await thingsboard.wait_for(lambda thingsboard: "CP-1/1" in thingsboard.devices)
         for params in ("true", None, {}, 1, [True], {"on": True}):
-            answer = await board.rpc("CP-1", "settest", params)
+            answer = await thingsboard.rpc("CP-1", "settest", params)
             assert answer["error"]["code"] == "InvalidParams"
         assert car.heard == []
-        started = await board.rpc("CP-1", "settest", True)
+        started = await thingsboard.rpc("CP-1", "settest", True)
         assert started == {"status": "Accepted", "transactionId": await car.transaction()}
         assert car.heard == [("RemoteStartTransaction", {"connectorId": 1, "idTag": "12345678"})]
-        await board.wait_for(lambda board: board.devices["CP-1/1"].value("tx_active"))
-        stopped = await board.rpc("CP-1", "settest", False)
+        await thingsboard.wait_for(
+            lambda thingsboard: thingsboard.devices["CP-1/1"].value("tx_active")
+        )
+        stopped = await thingsboard.rpc("CP-1", "settest", False)
         assert stopped["status"] == "Stopped"
         assert car.heard[1] == ("RemoteStopTransaction", {"transactionId": car.tx})
-        await board.wait_for(lambda board: board.devices["CP-1"].value("Remote-Start") == "false")
-        assert [v for _, v in board.devices["CP-1"].series("Remote-Start")][-1] == "false"
-    assert board.failures() == []
+        await thingsboard.wait_for(
+            lambda thingsboard: thingsboard.devices["CP-1"].value("Remote-Start") == "false"
+        )
+        assert [v for _, v in thingsboard.devices["CP-1"].series("Remote-Start")][-1] == "false"
+    assert thingsboard.failures() == []

@@ -24,9 +24,8 @@ from tests.memory_journal import MemoryJournal
 
 from ..conftest import open_gateway
 from ..fakes import now
-from .brokers import free_port, open_mosquitto
-from .test_mqtt_link import wait_until
-from .thingsboards import LOG, TOKEN, Scene, instant, open_scene, stamp
+from .brokers import free_port, open_mosquitto, wait_until
+from .connected_gateway import LOG, TOKEN, ConnectedGateway, instant, open_connected_gateway, stamp
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
@@ -38,33 +37,33 @@ def quick(monkeypatch):
 
 
 @asynccontextmanager
-async def house_at(port: int, journal: MemoryJournal | None = None):
+async def open_gateway_to(port: int, journal: MemoryJournal | None = None):
     """The real gateway, with ThingsBoard on that port."""
     broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN)
     link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
     settings = AppSettings(northbound=NorthboundSettings(grace_s=0.2))
-    parts = {"board": link, "settings": settings, "journal": journal or MemoryJournal()}
+    parts = {"thingsboard": link, "settings": settings, "journal": journal or MemoryJournal()}
     async with open_gateway(**parts) as gateway:
         yield gateway
 
 
 async def test_hc_120_with_no_broker_at_the_start_chargers_are_served_and_all_is_told_later():
     port = free_port()
-    async with house_at(port) as gateway, trio.open_nursery() as nursery:
-        scene = Scene(gateway, ThingsBoard(now=now, kept_messages=10_000))
-        await scene.charge("CP-1")
-        await scene.charge("CP-2")
-        assert scene.readiness()["mqtt"].startswith("behind: ")
-        assert scene.behind() > 0
-        nursery.start_soon(partial(scene.board.serve_tcp, port=port))
-        await scene.all_told()
+    async with open_gateway_to(port) as gateway, trio.open_nursery() as nursery:
+        setup = ConnectedGateway(gateway, ThingsBoard(now=now, kept_messages=10_000))
+        await setup.charge("CP-1")
+        await setup.charge("CP-2")
+        assert setup.readiness()["mqtt"].startswith("behind: ")
+        assert setup.behind() > 0
+        nursery.start_soon(partial(setup.thingsboard.serve_tcp, port=port))
+        await setup.all_told()
         nursery.cancel_scope.cancel()
 
 
 # --- HC-122 --------------------------------------------------------------------------------------
 
 
-async def answer_times(scene: Scene, charger, seconds: float) -> list[float]:
+async def answer_times(setup: ConnectedGateway, charger, seconds: float) -> list[float]:
     """How long each answer took, over so many seconds of requests."""
     tx = await charger.start(meter_wh=0)
     times = []
@@ -81,29 +80,29 @@ async def test_hc_122_a_broker_that_never_acknowledges_slows_no_charger_and_is_g
     monkeypatch,
 ):
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 1.0)
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await scene.all_told()
-        with scene.board.frozen():
-            times = await answer_times(scene, charger, 2.5)
-            await wait_until(lambda: "no PUBACK" in scene.gateway.running.delivery.why)
+        await setup.all_told()
+        with setup.thingsboard.frozen():
+            times = await answer_times(setup, charger, 2.5)
+            await wait_until(lambda: "no PUBACK" in setup.gateway.running.delivery.why)
         assert statistics.median(times) < 0.1
         assert max(times) < 1.0  # nobody waited for a PUBACK
-        await scene.all_told()
-        assert scene.gateway.running.delivery.dead_letters == 0
+        await setup.all_told()
+        assert setup.gateway.running.delivery.dead_letters == 0
 
 
 async def test_hc_122_an_idle_link_to_a_broker_that_hangs_is_found_out_by_its_pings(monkeypatch):
     monkeypatch.setattr(link_module, "KEEP_ALIVE", 1)
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 60.0)
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await scene.all_told()
-        with scene.board.frozen():
-            await wait_until(lambda: not scene.gateway.running.delivery.connected)
-            assert "nothing was received" in scene.gateway.running.delivery.why
+        await setup.all_told()
+        with setup.thingsboard.frozen():
+            await wait_until(lambda: not setup.gateway.running.delivery.connected)
+            assert "nothing was received" in setup.gateway.running.delivery.why
         await charger.status("Available")
-        await scene.all_told()
+        await setup.all_told()
 
 
 @asynccontextmanager
@@ -148,18 +147,21 @@ async def open_trickle(target: int, pause: float):
 
 
 async def test_hc_122_a_broker_that_answers_by_the_byte_slows_no_charger():
-    board = ThingsBoard(now=now, kept_messages=10_000)
+    thingsboard = ThingsBoard(now=now, kept_messages=10_000)
     async with trio.open_nursery() as nursery:
-        target = await nursery.start(board.serve_tcp)
-        async with open_trickle(target, pause=0.3) as (port, fast), house_at(port) as gateway:
-            scene = Scene(gateway, board)
+        target = await nursery.start(thingsboard.serve_tcp)
+        async with (
+            open_trickle(target, pause=0.3) as (port, fast),
+            open_gateway_to(port) as gateway,
+        ):
+            setup = ConnectedGateway(gateway, thingsboard)
             async with gateway.charger("CP-1") as charger:
-                times = await answer_times(scene, charger, 3.0)
+                times = await answer_times(setup, charger, 3.0)
                 assert statistics.median(times) < 0.1
                 assert max(times) < 1.0
-            assert scene.behind() > 0
+            assert setup.behind() > 0
             fast.set()
-            await scene.all_told()
+            await setup.all_told()
         nursery.cancel_scope.cancel()
 
 
@@ -168,24 +170,24 @@ async def test_hc_122_a_broker_that_answers_by_the_byte_slows_no_charger():
 
 async def test_hc_124_after_a_reconnect_every_device_is_connected_again_also_of_chargers_away():
     """One that is away stays connected, so that orders to it are answered."""
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as here:
+    async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as here:
         await here.boot()
         await here.status("Preparing")
-        async with scene.gateway.charger("CP-2") as away:
+        async with setup.gateway.charger("CP-2") as away:
             await away.boot()
             await away.status("Available")
-        await scene.all_told()
-        attributes = {d.name: dict(d.attributes) for d in scene.board.devices.values()}
-        scene.board.restart()
+        await setup.all_told()
+        attributes = {d.name: dict(d.attributes) for d in setup.thingsboard.devices.values()}
+        setup.thingsboard.restart()
         devices = ("CP-1", "CP-1/1", "CP-2", "CP-2/1", LOG)
-        await wait_until(lambda: all(scene.board.devices[name].connected for name in devices))
-        assert {d.name: d.attributes for d in scene.board.devices.values()} == attributes
+        await wait_until(lambda: all(setup.thingsboard.devices[name].connected for name in devices))
+        assert {d.name: d.attributes for d in setup.thingsboard.devices.values()} == attributes
         assert attributes["CP-1"]["charger"]["vendor"] == "Fake"
         for device, method in (("CP-2", "ClearCache"), ("CP-2/1", "unlock")):
-            answer = await scene.board.rpc(device, method)
+            answer = await setup.thingsboard.rpc(device, method)
             assert answer["error"]["code"] == "NotConnected"
-        assert "v1/gateway/disconnect" not in scene.board.publishes.by_topic
-        await scene.all_told()
+        assert "v1/gateway/disconnect" not in setup.thingsboard.publishes.by_topic
+        await setup.all_told()
 
 
 # --- RPC -----------------------------------------------------------------------------------------
@@ -197,26 +199,26 @@ def order(number, device="CP-1", method="ClearCache", **params) -> bytes:
 
 
 async def test_hc_126_what_is_no_order_is_dropped_and_ten_at_once_are_ten():
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await scene.all_told()
+        await setup.all_told()
         for payload in (b"", b"\xff", b"{", b"[]", b"null", b'{"device":"CP-1"}', b'"x"',
                         b'{"device":"CP-1","data":{"method":"ClearCache"}}',
                         b'{"device":7,"data":{"id":1,"method":"ClearCache"}}',
                         b'{"device":"CP-1","data":{"id":1,"method":null}}',
                         order("0"), order(None), order(True), order(1.5), order(5, "CP-99"),
                         order(6, "")):  # fmt: skip
-            scene.board.publish_unasked(RPC_TOPIC, payload)
+            setup.thingsboard.publish_unasked(RPC_TOPIC, payload)
         for number in range(10):
-            scene.board.publish_unasked(RPC_TOPIC, order(number))
+            setup.thingsboard.publish_unasked(RPC_TOPIC, order(number))
         for _ in range(10):
-            unique_id, action, _ = await charger.hear()
+            unique_id, action, _ = await charger.next_call()
             assert action == "ClearCache"
             await charger.reply(unique_id, status="Accepted")
-        await wait_until(lambda: scene.board.publishes.rpc_answers == 10)
+        await wait_until(lambda: setup.thingsboard.publishes.rpc_answers == 10)
         assert charger.calls.statistics().current_buffer_used == 0
-        assert "CP-99" not in scene.board.devices
-        await scene.all_told()
+        assert "CP-99" not in setup.thingsboard.devices
+        await setup.all_told()
 
 
 async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_path):
@@ -224,18 +226,18 @@ async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_
     journal = MemoryJournal()
     async with open_mosquitto(tmp_path) as mosquitto:
         broker = Broker(host="127.0.0.1", port=mosquitto.port)
-        async with house_at(mosquitto.port, journal) as gateway, gateway.charger("CP-1"):
+        async with open_gateway_to(mosquitto.port, journal) as gateway, gateway.charger("CP-1"):
             await wait_until(lambda: gateway.running.delivery.delivered_seq)
         async with open_link(broker, ()) as other:
             other._client._client.publish(RPC_TOPIC, order(0), qos=1, retain=True)
             async with (
-                house_at(mosquitto.port, journal) as gateway,
+                open_gateway_to(mosquitto.port, journal) as gateway,
                 gateway.charger("CP-1") as charger,
             ):
                 await wait_until(lambda: gateway.running.delivery.connected)
                 fresh = order(1, method="Reset", type="Soft")
                 await publish(other, [Publication(RPC_TOPIC, fresh)])
-                unique_id, action, _ = await charger.hear()
+                unique_id, action, _ = await charger.next_call()
                 await charger.reply(unique_id, status="Accepted")
                 assert action == "Reset"  # and nothing before it
 
@@ -244,7 +246,7 @@ async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_
 
 
 async def test_hc_128_values_of_the_past_keep_their_time_in_whatever_order_they_come():
-    async with open_scene() as scene, scene.gateway.charger("CP-1") as charger:
+    async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
         told = []
         for seconds, soc in ((-10, 90), (-7_200, 10), (-86_400, 5), (-3_600, 50)):
@@ -256,7 +258,7 @@ async def test_hc_128_values_of_the_past_keep_their_time_in_whatever_order_they_
                 meterValue=[{"timestamp": at, "sampledValue": [value]}],
             )
             told.append((instant(at), soc))
-        await scene.all_told()
-        connector = scene.board.devices["CP-1/1"]
+        await setup.all_told()
+        connector = setup.thingsboard.devices["CP-1/1"]
         assert connector.series("soc_percent") == sorted(told)
         assert connector.value("soc_percent") == 90  # M4: the newest, not the last to come

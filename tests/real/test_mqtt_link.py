@@ -27,7 +27,7 @@ from gateway.northbound.statistics import DeliveryStatistics
 from gateway.simulation.thingsboard import Act, Fault, TenantLimits, ThingsBoard
 from tests.memory_journal import MemoryJournal
 
-from .brokers import open_mosquitto, open_mute_broker
+from .brokers import open_mosquitto, open_mute_broker, wait_until
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
@@ -50,11 +50,11 @@ def firmware(n: int, name: str = "CP-1") -> FirmwareStatusChanged:
 
 
 @asynccontextmanager
-async def open_board(**how):
-    board = ThingsBoard(**how)
+async def open_thingsboard(**how):
+    thingsboard = ThingsBoard(**how)
     async with trio.open_nursery() as nursery:
-        await nursery.start(board.serve_tcp)
-        yield board
+        await nursery.start(thingsboard.serve_tcp)
+        yield thingsboard
         nursery.cancel_scope.cancel()
 
 
@@ -78,34 +78,28 @@ async def why_not(broker: Broker) -> str:
 
 
 @attrs.define
-class Door:
+class RunningPublisher:
     bus: EventBus
     journal: MemoryJournal
     statistics: DeliveryStatistics
-    asked: list = attrs.field(factory=list)
+    commands: list = attrs.field(factory=list)
 
 
 @asynccontextmanager
 async def open_publisher_alone(port: int, **settings):
     journal = MemoryJournal()
     bus = EventBus(journal, Fleet())
-    asked: list = []
+    commands: list = []
 
     async def carry_out(command):
-        asked.append(command)
-        return Done({"status": "Accepted", "count": len(asked)})
+        commands.append(command)
+        return Done({"status": "Accepted", "count": len(commands)})
 
     opening = partial(open_link, Broker(host="127.0.0.1", port=port, access_token="secret"), TOPICS)
     async with open_publisher(
         opening, bus, carry_out, lambda: datetime.now(UTC), NorthboundSettings(**settings)
     ) as statistics:
-        yield Door(bus, journal, statistics, asked)
-
-
-async def wait_until(true, within: float = 30) -> None:
-    with trio.fail_after(within):
-        while not true():  # noqa: ASYNC110  what is waited for lies in other processes
-            await trio.sleep(0.02)
+        yield RunningPublisher(bus, journal, statistics, commands)
 
 
 @pytest.fixture
@@ -137,18 +131,20 @@ async def test_messages_arrive_and_are_acknowledged(tmp_path, protocol):
 
 
 async def test_the_code_of_each_puback_is_told():
-    async with open_board() as board:
-        board.faults.add(Fault(act=Act.REFUSE, code=0x99, contains='"n":'.replace(":", ": 2")))
+    async with open_thingsboard() as thingsboard:
+        thingsboard.faults.add(
+            Fault(act=Act.REFUSE, code=0x99, contains='"n":'.replace(":", ": 2"))
+        )
         async with open_link(
-            Broker(host="127.0.0.1", port=board.port, access_token="x"), ()
+            Broker(host="127.0.0.1", port=thingsboard.port, access_token="x"), ()
         ) as link:
             deliveries = [await link.send(each) for each in (CONNECT, row(1), row(2), row(3))]
             assert await puback_codes(deliveries) == [0, 0, 0x99, 0]
 
 
 async def test_a_wrong_token_is_told_in_words():
-    async with open_board(access_tokens=["right"]) as board:
-        why = await why_not(Broker(host="127.0.0.1", port=board.port, access_token="wrong"))
+    async with open_thingsboard(access_tokens=["right"]) as thingsboard:
+        why = await why_not(Broker(host="127.0.0.1", port=thingsboard.port, access_token="wrong"))
     assert "user name" in why.lower() or "not authorized" in why.lower()
     assert "wrong" not in why  # a token is never told
 
@@ -161,9 +157,11 @@ async def test_nobody_there_is_told_in_words():
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 async def test_a_server_that_closes_instead_of_answering_is_not_waited_for(protocol):
-    async with open_board() as board:
-        board.faults.add(Fault(act=Act.DROP_CONNECT))
-        broker = Broker(host="127.0.0.1", port=board.port, access_token="x", protocol=protocol)
+    async with open_thingsboard() as thingsboard:
+        thingsboard.faults.add(Fault(act=Act.DROP_CONNECT))
+        broker = Broker(
+            host="127.0.0.1", port=thingsboard.port, access_token="x", protocol=protocol
+        )
         began = trio.current_time()
         assert "before it was answered" in await why_not(broker)
         assert trio.current_time() - began < link_module.CONNECT_TIMEOUT / 2
@@ -176,30 +174,35 @@ async def test_a_broker_that_never_answers_is_given_up(monkeypatch, kind):
         async with open_mute_broker() as port:
             why = await why_not(Broker(host="127.0.0.1", port=port))
     else:
-        async with open_board() as board:
-            board.faults.add(Fault(act=Act.SILENT_CONNECT))
-            why = await why_not(Broker(host="127.0.0.1", port=board.port, access_token="x"))
+        async with open_thingsboard() as thingsboard:
+            thingsboard.faults.add(Fault(act=Act.SILENT_CONNECT))
+            why = await why_not(Broker(host="127.0.0.1", port=thingsboard.port, access_token="x"))
     assert "timed out" in why.lower()
 
 
 async def test_a_device_that_is_no_gateway_is_named_as_the_likely_cause(monkeypatch, quick):
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 0.3)
     async with (
-        open_board(gateway_flag=False) as board,
-        open_publisher_alone(board.port, grace_s=0.1) as publisher,
+        open_thingsboard(gateway_flag=False) as thingsboard,
+        open_publisher_alone(thingsboard.port, grace_s=0.1) as publisher,
     ):
         await wait_until(lambda: "marked as a gateway" in publisher.statistics.why)
         assert not publisher.statistics.connected
 
 
 async def test_who_is_displaced_by_another_client_says_so_and_comes_back(quick, quiet_logs):
-    async with open_board() as board, open_publisher_alone(board.port) as publisher:
+    async with (
+        open_thingsboard() as thingsboard,
+        open_publisher_alone(thingsboard.port) as publisher,
+    ):
         await wait_until(lambda: publisher.statistics.connected)
-        board.take_over()
+        thingsboard.take_over()
         await wait_until(lambda: any(log["event"] == "link lost" for log in quiet_logs))
         await wait_until(lambda: publisher.statistics.connected)
         await publisher.bus.publish(firmware(1))
-        await wait_until(lambda: "CP-1" in board.devices and board.devices["CP-1"].latest)
+        await wait_until(
+            lambda: "CP-1" in thingsboard.devices and thingsboard.devices["CP-1"].latest
+        )
     (lost,) = [log for log in quiet_logs if log["event"] == "link lost"]
     assert "taken over" in lost["why"].lower()
 
@@ -219,17 +222,22 @@ async def test_a_broker_that_goes_is_told_in_words(tmp_path, quick):
 
 
 async def test_a_publish_on_a_topic_that_nobody_asked_for_does_no_harm():
-    async with open_board() as board, open_publisher_alone(board.port) as publisher:
+    async with (
+        open_thingsboard() as thingsboard,
+        open_publisher_alone(thingsboard.port) as publisher,
+    ):
         await publisher.bus.publish(CONNECTED)
-        await wait_until(lambda: "CP-1" in board.devices and board.devices["CP-1"].latest)
-        board.publish_unasked("v1/gateway/disconnect", '{"device":"CP-1"}')
-        board.publish_unasked("v1/gateway/attributes", b"\xff\x00")
-        board.publish_unasked("v1/gateway/rpc", b"{")
-        board.set_shared("CP-1", {"a": 1})
-        assert await board.rpc("CP-1", "Reset") == {"status": "Accepted", "count": 1}
-        await wait_until(lambda: board.publishes.downlinks_acked == 6)  # and the limits
+        await wait_until(
+            lambda: "CP-1" in thingsboard.devices and thingsboard.devices["CP-1"].latest
+        )
+        thingsboard.publish_unasked("v1/gateway/disconnect", '{"device":"CP-1"}')
+        thingsboard.publish_unasked("v1/gateway/attributes", b"\xff\x00")
+        thingsboard.publish_unasked("v1/gateway/rpc", b"{")
+        thingsboard.set_shared("CP-1", {"a": 1})
+        assert await thingsboard.rpc("CP-1", "Reset") == {"status": "Accepted", "count": 1}
+        await wait_until(lambda: thingsboard.publishes.downlinks_acked == 6)  # and the limits
         assert publisher.statistics.connected
-    assert board.violations == []
+    assert thingsboard.violations == []
 
 
 # --- misfortune ----------------------------------------------------------------------------------
@@ -287,63 +295,75 @@ async def test_a_double_that_dies_at_every_turn_has_everything_in_the_end(quick)
     """Its store outlives its connections, so that what is missing was never sent again."""
     total = 2_000
     async with (
-        open_board() as board,
-        open_publisher_alone(board.port, grace_s=20, batch_devices=True) as publisher,
+        open_thingsboard() as thingsboard,
+        open_publisher_alone(thingsboard.port, grace_s=20, batch_devices=True) as publisher,
     ):
         await wait_until(lambda: publisher.statistics.connected)
         for n in range(total):
             await publisher.bus.publish(firmware(n))
             if n % 200 == 100:
                 await trio.sleep(0.02)
-                board.restart()
+                thingsboard.restart()
             if n % 200 == 150:
-                board.faults.add(Fault(act=Act.CLOSE, stored=n % 400 == 150))
+                thingsboard.faults.add(Fault(act=Act.CLOSE, stored=n % 400 == 150))
         await wait_until(lambda: publisher.statistics.delivered_seq >= total)
-        points = board.devices["CP-1"].series("firmware_status")
+        points = thingsboard.devices["CP-1"].series("firmware_status")
     assert [value for _, value in points] == [f"S-{n}" for n in range(total)]
-    assert board.failures() == []
-    assert board.publishes.replaced_points == 0  # sent again as it was
+    assert thingsboard.failures() == []
+    assert thingsboard.publishes.replaced_points == 0  # sent again as it was
 
 
 @pytest.mark.parametrize("code", [0x83, 0x99])
 async def test_what_the_double_refuses_is_set_aside_with_its_code(code):
-    async with open_board() as board, open_publisher_alone(board.port) as publisher:
-        board.faults.add(Fault(act=Act.REFUSE, code=code, contains="S-3", times=None))
+    async with (
+        open_thingsboard() as thingsboard,
+        open_publisher_alone(thingsboard.port) as publisher,
+    ):
+        thingsboard.faults.add(Fault(act=Act.REFUSE, code=code, contains="S-3", times=None))
         await publisher.bus.publish(*[firmware(n) for n in range(6)])
         await wait_until(lambda: publisher.statistics.delivered_seq == 6)
         (aside,) = await publisher.journal.dead_letters(READER)
-        points = board.devices["CP-1"].series("firmware_status")
+        points = thingsboard.devices["CP-1"].series("firmware_status")
     assert (aside.seq, f"0x{code:02x}" in aside.why) == (4, True)
     assert [value for _, value in points] == ["S-0", "S-1", "S-2", "S-4", "S-5"]
 
 
 async def test_a_rate_limit_that_closes_the_connection_loses_nothing(quick):
-    async with open_board() as board, open_publisher_alone(board.port) as publisher:
-        board.faults.add(Fault(act=Act.RATE_LIMIT, contains="S-", times=4))
+    async with (
+        open_thingsboard() as thingsboard,
+        open_publisher_alone(thingsboard.port) as publisher,
+    ):
+        thingsboard.faults.add(Fault(act=Act.RATE_LIMIT, contains="S-", times=4))
         await publisher.bus.publish(*[firmware(n) for n in range(6)])
         await wait_until(lambda: publisher.statistics.delivered_seq == 6)
         assert await publisher.journal.dead_letters(READER) == ()
-        assert len(board.devices["CP-1"].series("firmware_status")) == 6
+        assert len(thingsboard.devices["CP-1"].series("firmware_status")) == 6
 
 
 async def test_duplicate_pubacks_of_old_servers_do_no_harm():
-    async with open_board(profile="3.8") as board, open_publisher_alone(board.port) as publisher:
-        board.faults.add(Fault(act=Act.DUPLICATE_ACK, count=3, times=None))
+    async with (
+        open_thingsboard(profile="3.8") as thingsboard,
+        open_publisher_alone(thingsboard.port) as publisher,
+    ):
+        thingsboard.faults.add(Fault(act=Act.DUPLICATE_ACK, count=3, times=None))
         for n in range(300):
             await publisher.bus.publish(firmware(n))
         await wait_until(lambda: publisher.statistics.delivered_seq == 300)
-        assert len(board.devices["CP-1"].series("firmware_status")) == 300
+        assert len(thingsboard.devices["CP-1"].series("firmware_status")) == 300
         assert publisher.statistics.connected
 
 
 async def test_never_too_many_messages_are_on_their_way_at_once():
-    async with open_board() as board, open_publisher_alone(board.port) as publisher:
-        with board.frozen():
+    async with (
+        open_thingsboard() as thingsboard,
+        open_publisher_alone(thingsboard.port) as publisher,
+    ):
+        with thingsboard.frozen():
             await publisher.bus.publish(*[firmware(n, f"CP-{n}") for n in range(400)])
             await trio.sleep(0.3)
         await wait_until(lambda: publisher.statistics.delivered_seq == 400)
-        assert board.publishes.max_in_flight <= 50
-    assert board.violations == []
+        assert thingsboard.publishes.max_in_flight <= 50
+    assert thingsboard.violations == []
 
 
 async def test_a_plain_broker_echoes_our_answers_and_nothing_comes_of_it(tmp_path):
@@ -365,7 +385,7 @@ async def test_a_plain_broker_echoes_our_answers_and_nothing_comes_of_it(tmp_pat
                         heard += [json.loads(message.payload)]
         answered = {"device": "CP-1", "id": 0, "data": {"status": "Accepted", "count": 1}}
         assert heard == [json.loads(request), answered]
-        assert len(publisher.asked) == 1
+        assert len(publisher.commands) == 1
 
 
 # --- TLS -----------------------------------------------------------------------------------------
@@ -437,14 +457,14 @@ async def test_a_server_with_rate_limits_is_never_made_to_close_the_connection(q
     """20 messages a second: 60 devices are announced and told of slowly, on one connection."""
     limits = TenantLimits(messages="20:1", telemetry_messages="20:1", telemetry_data_points="50:1")
     async with (
-        open_board(gateway_rate_limits=limits) as board,
-        open_publisher_alone(board.port) as publisher,
+        open_thingsboard(gateway_rate_limits=limits) as thingsboard,
+        open_publisher_alone(thingsboard.port) as publisher,
     ):
         await wait_until(lambda: any(log["event"] == "link up" for log in quiet_logs))
-        await wait_until(lambda: board.publishes.downlinks_acked)  # the limits have come
+        await wait_until(lambda: thingsboard.publishes.downlinks_acked)  # the limits have come
         for n in range(60):
             await publisher.bus.publish(firmware(n, f"CP-{n}"))
         await wait_until(lambda: publisher.statistics.delivered_seq == 60)
-        assert all(board.devices[f"CP-{n}"].value("firmware_status") for n in range(60))
+        assert all(thingsboard.devices[f"CP-{n}"].value("firmware_status") for n in range(60))
     assert [log for log in quiet_logs if log["event"] == "link lost"] == []
-    assert board.violations == []
+    assert thingsboard.violations == []

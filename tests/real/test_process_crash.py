@@ -8,7 +8,7 @@ import random
 import pytest
 import trio
 
-from .crash_harness import Ordeal
+from .crash_harness import CrashTest
 from .processes import Site
 
 pytestmark = pytest.mark.real_time
@@ -42,7 +42,7 @@ STEPS = [
 
 async def test_killed_at_every_step_of_a_session_it_loses_nothing_and_doubles_nothing(site):
     """HC-132: before and after each write, and after each answer."""
-    ordeal = Ordeal(site, seed=132, chargers=1, pause=0)
+    ordeal = CrashTest(site, seed=132, chargers=1, pause=0)
     async with ordeal.opened() as lives, trio.open_nursery() as nursery:
         (charger,) = ordeal.fleet
         nursery.start_soon(charger.stay_connected)
@@ -64,7 +64,7 @@ async def test_killed_at_every_step_of_a_session_it_loses_nothing_and_doubles_no
 async def test_killed_at_random_it_loses_nothing_and_doubles_nothing(site):
     """HC-131, HC-132, while ThingsBoard fails too; the same SEED has the same chances again."""
     print(f"SEED={SEED}")
-    ordeal = Ordeal(site, SEED)
+    ordeal = CrashTest(site, SEED)
     await ordeal.run(seconds=40)
     print(ordeal.about())
     ordeal.verify()

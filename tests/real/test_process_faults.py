@@ -17,7 +17,7 @@ import trio
 import trustme
 
 from .processes import Site, charger, eventually, gateway, get, running
-from .test_process import CONNECTOR, START, STOP, open_board, until, value
+from .test_process import CONNECTOR, START, STOP, open_thingsboard, until, value
 
 pytestmark = pytest.mark.real_time
 
@@ -52,7 +52,7 @@ async def test_a_full_disk_fells_it_and_nobody_was_told_what_is_not_stored(site)
     begun, stopped = [], []
     async with charger(site.url, "CP-1", site.folder, connected=False) as one:
         async with gateway(site, preexec_fn=little_room) as program:
-            await one.hear("connected")
+            await one.wait_event("connected")
             for n in range(2_000):
                 told = await one.outcome(
                     "StartTransaction", connector_id=1, id_tag="TAG", meter_start=n, timestamp=START
@@ -83,7 +83,7 @@ async def test_a_full_disk_fells_it_and_nobody_was_told_what_is_not_stored(site)
         }
         assert [(stored[transaction_id], transaction_id) for _, transaction_id in begun] == begun
         async with gateway(site) as program:  # room again
-            await one.hear("connected")
+            await one.wait_event("connected")
             n = begun[-1][0]
             assert await one.start(n, START) == begun[-1][1]
             assert await one.start(n + 1, START) not in stored
@@ -251,14 +251,14 @@ def password_of(name, password):
 
 async def test_a_password_lets_in_and_a_wrong_one_does_not(site):
     site.configure(more=password_of("CP-1", "open:sesame"))
-    async with open_board(site) as board, gateway(site) as program:
+    async with open_thingsboard(site) as thingsboard, gateway(site) as program:
         async with charger(site.url, "CP-1", site.folder, "--password", "open:sesame") as one:
             await one.boot()
-            await until(board, lambda _: value(board, "CP-1", "connected") is True)
-            assert board.devices["CP-1"].attributes["security_profile"] == 1
+            await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is True)
+            assert thingsboard.devices["CP-1"].attributes["security_profile"] == 1
         for wrong in (["--password", "wrong"], []):
             async with charger(site.url, "CP-1", site.folder, *wrong, connected=False) as one:
-                assert (await one.hear("not_connected"))["status"] == 401
+                assert (await one.wait_event("not_connected"))["status"] == 401
         assert "sesame" not in program.complaint()
 
 
@@ -266,7 +266,7 @@ async def test_a_charge_over_tls_beside_the_plain_port(site):
     ca = certificates(site.folder)
     site.configure(ocpp=TLS_BESIDE.format(site=site), more=password_of("CP-1", "pw"))
     secure = f"wss://127.0.0.1:{site.ocpp_tls}/ocpp"
-    async with open_board(site) as board, gateway(site) as program:
+    async with open_thingsboard(site) as thingsboard, gateway(site) as program:
         assert program.lines[0].endswith(f" ocpp_tls=127.0.0.1:{site.ocpp_tls}")
         async with (
             charger(secure, "CP-1", site.folder, "--ca", ca, "--password", "pw") as one,
@@ -275,18 +275,20 @@ async def test_a_charge_over_tls_beside_the_plain_port(site):
             await one.boot()
             await two.boot()
             await one.status("Available", minutes_ago=40)
-            await until(board, lambda _: CONNECTOR in board.devices)
-            answer = await board.rpc(CONNECTOR, "remoteStart", {"idTag": "APP"}, timeout=20)
+            await until(thingsboard, lambda _: CONNECTOR in thingsboard.devices)
+            answer = await thingsboard.rpc(CONNECTOR, "remoteStart", {"idTag": "APP"}, timeout=20)
             assert answer["status"] == "Accepted"
-            await until(board, lambda _: value(board, CONNECTOR, "tx_energy_wh") == 3250)
-            answer = await board.rpc(CONNECTOR, "remoteStop", timeout=20)
+            await until(
+                thingsboard, lambda _: value(thingsboard, CONNECTOR, "tx_energy_wh") == 3250
+            )
+            answer = await thingsboard.rpc(CONNECTOR, "remoteStop", timeout=20)
             assert answer["status"] == "Stopped"
-            assert board.devices["CP-1"].attributes["security_profile"] == 2
-            assert board.devices["CP-2"].attributes["security_profile"] == 0
+            assert thingsboard.devices["CP-1"].attributes["security_profile"] == 2
+            assert thingsboard.devices["CP-2"].attributes["security_profile"] == 0
             assert await program.stop() == 0
             for each in (one, two):
-                assert (await each.hear("closed"))["code"] == 1001
-        assert board.violations == []
+                assert (await each.wait_event("closed"))["code"] == 1001
+        assert thingsboard.violations == []
 
 
 async def test_without_listen_tls_the_only_port_speaks_tls(site):
@@ -298,12 +300,12 @@ async def test_without_listen_tls_the_only_port_speaks_tls(site):
         async with charger(secure, "CP-1", site.folder, "--ca", ca) as one:
             await one.boot()
         async with charger(site.url, "CP-2", site.folder, connected=False) as two:
-            await two.hear("not_connected")
+            await two.wait_event("not_connected")
         other = trustme.CA().cert_pem
         other.write_to_path(site.folder / "other.pem")
         stranger = ["--ca", str(site.folder / "other.pem")]
         async with charger(secure, "CP-3", site.folder, *stranger, connected=False) as three:
-            assert "certificate verify failed" in (await three.hear("not_connected"))["why"]
+            assert "certificate verify failed" in (await three.wait_event("not_connected"))["why"]
         assert await program.stop() == 0
 
 
@@ -312,13 +314,13 @@ async def test_client_certificates_are_asked_for_where_an_authority_is_named(sit
     site.configure(ocpp=TLS_BESIDE.format(site=site) + 'client_ca = "ca.pem"')
     secure = f"wss://127.0.0.1:{site.ocpp_tls}/ocpp"
     own = ["--cert", str(site.folder / "CP-1.pem")]
-    async with open_board(site) as board, gateway(site):
+    async with open_thingsboard(site) as thingsboard, gateway(site):
         async with charger(secure, "CP-1", site.folder, "--ca", ca, *own) as one:
             await one.boot()
-            await until(board, lambda _: value(board, "CP-1", "connected") is True)
-            assert board.devices["CP-1"].attributes["security_profile"] == 3
+            await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is True)
+            assert thingsboard.devices["CP-1"].attributes["security_profile"] == 3
         async with charger(secure, "CP-2", site.folder, "--ca", ca, connected=False) as two:
-            await two.hear("not_connected")
+            await two.wait_event("not_connected")
 
 
 # --- what is not asked for -------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from .processes import ROOT, Site, charger, gateway, get, running
-from .test_process import open_board, until, value
+from .test_process import open_thingsboard, until, value
 
 pytestmark = pytest.mark.real_time
 
@@ -45,20 +45,22 @@ async def test_a_long_outage_costs_disk_and_no_memory_and_new_values_are_told_fi
         late = await behind(site)
         assert late > 2 * RATE * SECONDS
         async with (
-            open_board(site, profile="4.3") as board,
+            open_thingsboard(site, profile="4.3") as thingsboard,
             charger(site.url, "CP-NEW", site.folder) as one,
         ):
-            await until(board, lambda _: "BENCH-00000" in board.devices, within=70)
+            await until(thingsboard, lambda _: "BENCH-00000" in thingsboard.devices, within=70)
             await one.boot()
             await one.status("Charging")
-            await until(board, lambda _: value(board, "CP-NEW/1", "status") == "Charging")
+            await until(
+                thingsboard, lambda _: value(thingsboard, "CP-NEW/1", "status") == "Charging"
+            )
             assert await behind(site) > 0
             with trio.fail_after(120):
                 while await behind(site):  # noqa: ASYNC110  it is another process's figure
                     await trio.sleep(0.2)
-            assert board.violations == []
+            assert thingsboard.violations == []
             for n in range(CHARGERS):
-                series = board.devices[f"BENCH-{n:05d}/1"].series("meter_wh")
+                series = thingsboard.devices[f"BENCH-{n:05d}/1"].series("meter_wh")
                 assert len(series) >= RATE * (SECONDS + 3) // CHARGERS
-                assert value(board, f"BENCH-{n:05d}/1", "tx_active") is False
+                assert value(thingsboard, f"BENCH-{n:05d}/1", "tx_active") is False
         assert await program.stop() == 0

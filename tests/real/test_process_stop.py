@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from .processes import Site, charger, gateway
-from .test_process import START, STOP, open_board, receipts, until, value
+from .test_process import START, STOP, open_thingsboard, receipts, until, value
 
 pytestmark = pytest.mark.real_time
 
@@ -49,56 +49,62 @@ async def all_of(stream):
 
 async def test_200_mute_chargers_and_a_frozen_thingsboard_do_not_hold_the_stop(site):
     """HC-130: exit 0 within 10 s, and each has been told 1001."""
-    async with open_board(site) as board, gateway(site) as program, AsyncExitStack() as stack:
+    async with (
+        open_thingsboard(site) as thingsboard,
+        gateway(site) as program,
+        AsyncExitStack() as stack,
+    ):
         mute = [await plugged_in(stack, site, f"MUTE-{n}") for n in range(200)]
         one = await stack.enter_async_context(charger(site.url, "CP-1", site.folder))
         await one.boot()
         await until(
-            board,
-            lambda board: sum(d.value("connected") is True for d in board.devices.values()) == 201,
+            thingsboard,
+            lambda thingsboard: (
+                sum(d.value("connected") is True for d in thingsboard.devices.values()) == 201
+            ),
         )
-        board.freeze()
+        thingsboard.freeze()
         transaction_id = await one.start(0, START)
         began = trio.current_time()
         assert await program.stop() == 0
         assert trio.current_time() - began < 10
-        assert (await one.hear("closed"))["code"] == 1001
+        assert (await one.wait_event("closed"))["code"] == 1001
         for stream in mute:
             close = (await all_of(stream)).partition(b"\r\n\r\n")[2]
             assert (close[0], close[2:4]) == (0x88, GOING_AWAY)
-        board.thaw()
+        thingsboard.thaw()
         # What the grace did not suffice for is told by the next one.
         async with gateway(site):
-            await one.hear("connected")
+            await one.wait_event("connected")
             await one.stop(transaction_id, 4_000, STOP)
-            await until(board, lambda _: receipts(board))
-            await until(board, lambda _: value(board, "MUTE-0", "connected") is False)
-        assert receipts(board)[0][1]["energy_wh"] == "4000"
-        assert board.violations == []
+            await until(thingsboard, lambda _: receipts(thingsboard))
+            await until(thingsboard, lambda _: value(thingsboard, "MUTE-0", "connected") is False)
+        assert receipts(thingsboard)[0][1]["energy_wh"] == "4000"
+        assert thingsboard.violations == []
 
 
 async def test_a_second_signal_loses_nothing(site):
     """HC-130: what was answered is in the store, and told by the next one."""
     async with (
-        open_board(site) as board,
+        open_thingsboard(site) as thingsboard,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
         AsyncExitStack() as stack,
     ):
         async with gateway(site) as program:
-            await one.hear("connected")
+            await one.wait_event("connected")
             await plugged_in(stack, site, "MUTE")
-            await until(board, lambda _: value(board, "MUTE", "connected") is True)
-            board.freeze()
+            await until(thingsboard, lambda _: value(thingsboard, "MUTE", "connected") is True)
+            thingsboard.freeze()
             transaction_id = await one.start(0, START)
             await one.stop(transaction_id, 4_000, STOP)
             program.process.send_signal(signal.SIGTERM)
-            assert (await one.hear("closed"))["code"] == 1001
+            assert (await one.wait_event("closed"))["code"] == 1001
             began = trio.current_time()
             assert await program.stop() == -signal.SIGTERM
             assert trio.current_time() - began < 1
-        board.thaw()
+        thingsboard.thaw()
         async with gateway(site):
-            await until(board, lambda _: receipts(board))
-            await until(board, lambda _: value(board, "MUTE", "connected") is False)
-        assert [receipt["energy_wh"] for _, receipt in receipts(board)] == ["4000"]
-        assert board.violations == []
+            await until(thingsboard, lambda _: receipts(thingsboard))
+            await until(thingsboard, lambda _: value(thingsboard, "MUTE", "connected") is False)
+        assert [receipt["energy_wh"] for _, receipt in receipts(thingsboard)] == ["4000"]
+        assert thingsboard.violations == []

@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 import trio
 
-from .crash_harness import open_lives
+from .crash_harness import open_crashing_gateway
 from .processes import DAY, Site, charger, eventually, gateway, get
 from .test_process import START, STOP
 from .test_process_faults import failed
@@ -66,7 +66,9 @@ async def test_a_locked_store_holds_up_only_what_must_be_stored(site):
             assert status == 503
             assert why.startswith("a commit has been under way for ")
             db.execute("rollback")
-        answers = [await each.hear("answer", action="StartTransaction") for each in (three, one)]
+        answers = [
+            await each.wait_event("answer", action="StartTransaction") for each in (three, one)
+        ]
         assert [answer["payload"]["transaction_id"] for answer in answers] == [1, 2]
         assert site.rows("select charge_point from tx order by id") == [("CP-3",), ("CP-1",)]
         assert await readiness(site) == (200, "ok")
@@ -76,11 +78,11 @@ async def test_a_locked_store_holds_up_only_what_must_be_stored(site):
 async def test_a_store_that_stays_locked_fells_it_and_the_request_comes_again(site):
     """HC-134: beyond the minute that it waits, which is a second here."""
     async with (
-        open_lives(site) as lives,
+        open_crashing_gateway(site) as lives,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
     ):
         await lives.begin(busy_timeout=1)
-        await one.hear("connected")
+        await one.wait_event("connected")
         await one.boot()
         with closing(sqlite3.connect(site.store, isolation_level=None)) as db:
             db.execute("begin immediate")
@@ -95,26 +97,26 @@ async def test_a_store_that_stays_locked_fells_it_and_the_request_comes_again(si
         )
         assert "Traceback" not in lives.program.complaint()
         await lives.begin()
-        await one.hear("connected")
+        await one.wait_event("connected")
         assert await one.start(0, START) == 1
 
 
 async def test_a_slow_disk_holds_up_only_what_must_be_stored(site):
     """HC-134: each commit takes 2 s."""
     async with (
-        open_lives(site) as lives,
+        open_crashing_gateway(site) as lives,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
         charger(site.url, "CP-2", site.folder, connected=False) as two,
     ):
         await lives.begin(slow_fsync=2)
-        await one.hear("connected")
-        await two.hear("connected")
+        await one.wait_event("connected")
+        await two.wait_event("connected")
         await two.boot()
         began = trio.current_time()
         await one.say("StartTransaction", connector_id=1, id_tag="TAG", meter_start=0,
                       timestamp=START)  # fmt: skip
         assert await hearts(two, 3) < 1
-        await one.hear("answer", action="StartTransaction")
+        await one.wait_event("answer", action="StartTransaction")
         assert trio.current_time() - began > 2
 
 
@@ -182,13 +184,13 @@ async def test_a_wall_clock_that_jumps_disconnects_nobody(site):
     off = site.folder / "clock"
     off.write_text("0")
     async with (
-        open_lives(site) as lives,
+        open_crashing_gateway(site) as lives,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
         charger(site.url, "CP-2", site.folder, connected=False) as two,
     ):
         await lives.begin(clock=str(off))
         for each in (one, two):
-            await each.hear("connected")
+            await each.wait_event("connected")
             await each.boot()
         begun = [await one.start(0, START)]
         for jump in ("-3600", "86400"):

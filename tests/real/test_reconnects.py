@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from ..southbound.raw_websocket import OCPP, TEXT, frame, request
 from .processes import Site, charger, eventually, gateway
-from .test_process import open_board, value
+from .test_process import open_thingsboard, value
 
 pytestmark = pytest.mark.real_time
 
@@ -77,12 +77,12 @@ kept: list[socket.socket] = []
 
 @pytest.mark.parametrize("leave", [politely, at_once, in_mid_request, half_open, by_reset])
 async def test_who_leaves_and_comes_back_at_once_is_never_refused(site, leave):
-    async with open_board(site) as board, gateway(site):
+    async with open_thingsboard(site) as thingsboard, gateway(site):
         for _ in range(TIMES):  # a refusal raises InvalidStatus, or is no 101
             await trio.to_thread.run_sync(leave, site)
         async with charger(site.url, "CP-1", site.folder) as one:
             await one.boot()
-            await eventually(lambda: value(board, "CP-1", "connected") is True)
+            await eventually(lambda: value(thingsboard, "CP-1", "connected") is True)
             kinds = "'ChargePointConnected', 'ChargePointDisconnected'"
             told = site.rows(f"SELECT kind FROM entry WHERE kind IN ({kinds}) ORDER BY seq")
             assert told[-1][0] == "ChargePointConnected"
@@ -92,7 +92,7 @@ async def test_who_leaves_and_comes_back_at_once_is_never_refused(site, leave):
         for one in kept:
             one.close()
         kept.clear()
-        await eventually(lambda: value(board, "CP-1", "connected") is False)
+        await eventually(lambda: value(thingsboard, "CP-1", "connected") is False)
 
 
 async def test_a_real_client_is_told_why_its_message_is_not_taken(site):

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ..southbound.raw_websocket import OCPP, TEXT, Peer, call, frame, request
 from .processes import ROOT, Site, charger, eventually, gateway, get
-from .test_process import open_board, until, value
+from .test_process import open_thingsboard, until, value
 
 pytestmark = pytest.mark.real_time
 
@@ -165,29 +165,29 @@ async def test_a_charge_point_that_is_frozen_is_found_out_and_welcome_again(site
     """HC-142: a stopped process; its TCP connection stands."""
     site.configure(ocpp="heartbeat_interval_s = 2\nping_interval_s = 1")
     async with (
-        open_board(site) as board,
+        open_thingsboard(site) as thingsboard,
         gateway(site),
         charger(site.url, "CP-1", site.folder) as one,
         trio.open_nursery() as nursery,
     ):
         await one.boot()
-        await until(board, lambda _: value(board, "CP-1", "connected") is True)
+        await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is True)
         one.program.process.send_signal(signal.SIGSTOP)
         told = []
 
         async def order():
-            told.append(await board.rpc("CP-1", "ClearCache", timeout=20))
+            told.append(await thingsboard.rpc("CP-1", "ClearCache", timeout=20))
 
         began = trio.current_time()
         nursery.start_soon(order)
-        await until(board, lambda _: value(board, "CP-1", "connected") is False)
+        await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is False)
         assert 3 < trio.current_time() - began < 12
-        assert value(board, "CP-1", "disconnect_reason") == "no sign of life"
+        assert value(thingsboard, "CP-1", "disconnect_reason") == "no sign of life"
         await eventually(lambda: told)
         assert told[0]["error"]["code"] == "NotConnected"
         one.program.process.send_signal(signal.SIGCONT)
-        await one.hear("closed")
-        await until(board, lambda _: value(board, "CP-1", "connected") is True)
+        await one.wait_event("closed")
+        await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is True)
 
 
 async def test_hundreds_who_say_nothing_do_not_keep_out_who_does(site):

@@ -86,11 +86,11 @@ class RawClient:
 
 
 @asynccontextmanager
-async def open_client(board, token: str | None = "token"):
-    """A client of the board over a memory stream; connected unless the token is None."""
+async def open_client(thingsboard, token: str | None = "token"):
+    """A client of ThingsBoard over a memory stream; connected unless the token is None."""
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(board.serve_stream, theirs)
+        nursery.start_soon(thingsboard.serve_stream, theirs)
         client = RawClient(ours)
         if token is not None:
             assert (await client.connect(token)).reason_code == 0

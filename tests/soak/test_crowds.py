@@ -93,7 +93,7 @@ async def test_a_store_that_is_locked_for_half_a_minute(site):
         with closing(sqlite3.connect(site.store, isolation_level=None)) as db:
             db.execute("begin immediate")
             await one.say("Authorize", id_tag="TAG")
-            await one.hear("answer", action="Authorize")
+            await one.wait_event("answer", action="Authorize")
             slowest = await hearts(two, 30)
             db.execute("rollback")
         assert slowest < 1

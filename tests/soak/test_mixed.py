@@ -9,7 +9,7 @@ import trio
 
 from gateway.simulation.thingsboard import Act, Fault
 
-from ..real.crash_harness import Ordeal
+from ..real.crash_harness import CrashTest
 from .conftest import SEED, share
 
 pytestmark = [pytest.mark.soak, pytest.mark.real_time]
@@ -20,19 +20,19 @@ async def test_kills_storms_and_outages_lose_nothing_and_double_nothing(site):
     print(f"\nSEED={SEED}", flush=True)
     chance = random.Random(SEED)
 
-    async def weather(board, fleet):
+    async def weather(thingsboard, fleet):
         while True:
             await trio.sleep(chance.uniform(2, 10))
             if chance.random() < 0.5:
                 for charger in fleet:
                     charger.hang_up()
                 continue
-            away = board.faults.add(Fault(act=Act.DROP_CONNECT, times=None))
-            board.disconnect_all()
+            away = thingsboard.faults.add(Fault(act=Act.DROP_CONNECT, times=None))
+            thingsboard.disconnect_all()
             await trio.sleep(chance.uniform(1, 20))
-            board.faults.remove(away)
+            thingsboard.faults.remove(away)
 
-    ordeal = Ordeal(site, SEED, chargers=20, longest_life=8, besides=weather)
+    ordeal = CrashTest(site, SEED, chargers=20, longest_life=8, besides=weather)
     await ordeal.run(share(0.4))
     print(ordeal.about())
     ordeal.verify()

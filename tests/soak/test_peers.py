@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from ..bench.processes import Skipped, node_peer
-from ..real.crash_harness import open_lives
+from ..real.crash_harness import open_crashing_gateway
 from ..real.processes import charger, eventually, running
 from ..real.retrying_charger import STEP, stamp
 from .conftest import SEED, share
@@ -38,7 +38,7 @@ class PythonPeer:
             assert told["event"] != "refused", told
             if told["event"] == "answer":
                 return told["payload"]
-            await self.one.hear("connected", within=60)
+            await self.one.wait_event("connected", within=60)
 
     async def charge(self, at, register_wh):
         """A session; the register after it."""
@@ -86,12 +86,12 @@ async def test_charge_points_from_pypi_and_npm_agree_with_the_receipts(site):
     print(f"\nSEED={SEED}", flush=True)
     chance = random.Random(SEED)
     async with (
-        open_lives(site) as lives,
+        open_crashing_gateway(site) as lives,
         charger(site.url, "PYPI-1", site.folder, connected=False) as one,
         running(node, site.folder / "node.log") as npm,
     ):
         await lives.begin()
-        await one.hear("connected")
+        await one.wait_event("connected")
         python = PythonPeer(one)
         deadline = trio.current_time() + seconds
         async with trio.open_nursery() as nursery:

@@ -162,7 +162,7 @@ class Operator:
 
     def order(self, device: str, method: str, params: Any = None) -> None:
         async def ask() -> None:
-            answer = await self._gateway.board.rpc(device, method, params, within=600)
+            answer = await self._gateway.thingsboard.rpc(device, method, params, within=600)
             self.answers.append(answer)
             self.times.append(trio.current_time())
 
@@ -209,14 +209,14 @@ async def test_a_message_of_ocpp_goes_through_and_its_answer_comes_back(
     """
     async with plugged(gateway) as charger:
         operator.order("CP-1", action, params)
-        unique_id, heard, payload = await charger.hear()
+        unique_id, heard, payload = await charger.next_call()
         assert (heard, payload) == (action, params)
         schema = json.loads((SCHEMAS / f"{action}.json").read_text("utf-8-sig"))
         jsonschema_rs.Draft4Validator(schema).validate(payload)
         await charger.reply(unique_id, **reply)
         assert await operator.has_heard() == [reply]
         await gateway.settled()
-        latest = gateway.board.latest("CP-1")
+        latest = gateway.thingsboard.latest("CP-1")
         assert latest["last_command"] == action
         assert latest["last_command_result"] == reply.get("status", "Accepted")
 
@@ -317,7 +317,7 @@ async def test_one_call_at_a_time_and_first_come_first_served(gateway, operator)
             await gateway.settled()
         ids = []
         for key in keys:
-            unique_id, _, payload = await charger.hear()
+            unique_id, _, payload = await charger.next_call()
             ids.append(unique_id)
             assert payload == {"key": [key]}
             await trio.sleep(5)
@@ -332,8 +332,8 @@ async def test_several_charge_points_are_called_at_once(gateway, operator):
     async with plugged(gateway, "A") as one, plugged(gateway, "B") as two:
         operator.order("A", "ClearCache")
         operator.order("B", "ClearCache")
-        await one.hear()
-        unique_id, _, _ = await two.hear()
+        await one.next_call()
+        unique_id, _, _ = await two.next_call()
         await two.reply(unique_id, status="Accepted")
         assert await operator.has_heard() == [{"status": "Accepted"}]
 
@@ -342,7 +342,7 @@ async def test_a_charge_point_may_ask_before_it_answers(gateway, operator):
     """HC-64, HC-70: it authorises a remote start, begins it, and answers then."""
     async with plugged(gateway) as charger:
         operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
-        unique_id, _, payload = await charger.hear()
+        unique_id, _, payload = await charger.next_call()
         assert payload == {"connectorId": 1, "idTag": "TAG"}
         before = trio.current_time()
         await charger.ask("Authorize", idTag="TAG")
@@ -361,13 +361,13 @@ async def test_a_call_that_is_not_answered_times_out_and_the_next_is_sent(gatewa
     async with plugged(gateway) as charger:
         before = trio.current_time()
         operator.order("CP-1", "ClearCache")
-        late, _, _ = await charger.hear()
+        late, _, _ = await charger.next_call()
         operator.order("CP-1", "GetLocalListVersion")
         await operator.has_heard()
         assert operator.codes == ["Timeout"]
         assert "ClearCache" in operator.answers[0]["error"]["message"]
         assert 30 <= operator.times[0] - before < 31
-        unique_id, action, _ = await charger.hear()
+        unique_id, action, _ = await charger.next_call()
         assert action == "GetLocalListVersion"
         await charger.reply(late, status="Accepted")
         await charger.reply(unique_id, listVersion=5)
@@ -379,11 +379,11 @@ async def test_the_time_to_answer_counts_from_the_sending(gateway, operator):
     """Who waited 25 s for an earlier call still gives the charge point its 30."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "ClearCache")
-        first, _, _ = await charger.hear()
+        first, _, _ = await charger.next_call()
         operator.order("CP-1", "GetLocalListVersion")
         await trio.sleep(25)
         await charger.reply(first, status="Accepted")
-        second, _, _ = await charger.hear()
+        second, _, _ = await charger.next_call()
         await trio.sleep(25)
         await charger.reply(second, listVersion=1)
         assert (await operator.has_heard(2))[1] == {"listVersion": 1}
@@ -392,7 +392,7 @@ async def test_the_time_to_answer_counts_from_the_sending(gateway, operator):
 async def test_an_answer_that_comes_after_all_is_over_is_counted(gateway, operator):
     async with plugged(gateway) as charger:
         operator.order("CP-1", "ClearCache")
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await operator.has_heard()
         await charger.reply(unique_id, status="Accepted")
         await charger.ask("Heartbeat")
@@ -419,7 +419,7 @@ async def test_a_second_answer_is_ignored(gateway, operator):
     """HC-45."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "ClearCache")
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await charger.reply(unique_id, status="Accepted")
         await charger.reply(unique_id, status="Rejected")
         await charger.send([4, unique_id, "GenericError", "", {}])
@@ -443,7 +443,7 @@ async def test_a_callerror_is_told_however_many_elements_it_has(gateway, operato
     """HC-46; and the next call is sent."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "ClearCache")
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await charger.send([frame[0], unique_id, *frame[2:]])
         await operator.has_heard()
         told = operator.answers[0]["error"]
@@ -451,7 +451,7 @@ async def test_a_callerror_is_told_however_many_elements_it_has(gateway, operato
         assert {key: told[key] for key in error} == error
         assert told["message"]
         operator.order("CP-1", "ClearCache")
-        await charger.hear()
+        await charger.next_call()
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ async def test_a_password_is_not_told_with_an_answer_that_is_wrong(gateway, oper
     """HC-114: neither as it came nor in the words about it."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "GetConfiguration")
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await charger.send([answer[0], unique_id, *answer[1:]])
         await operator.has_heard()
         told = operator.answers[0]
@@ -484,7 +484,7 @@ async def test_an_answer_that_breaks_its_schema_is_told_as_it_came(gateway, oper
     """HC-47, HC-117."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "ClearCache")
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await charger.send([3, unique_id, payload])
         await operator.has_heard()
         told = operator.answers[0]["error"]
@@ -495,7 +495,7 @@ async def test_an_answer_that_breaks_its_schema_is_told_as_it_came(gateway, oper
 async def test_an_answer_without_a_payload_is_no_answer(gateway, operator):
     async with plugged(gateway) as charger:
         operator.order("CP-1", "ClearCache")
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await charger.send([3, unique_id])
         await operator.has_heard()
         assert operator.codes == ["CallError"]
@@ -524,13 +524,13 @@ async def test_too_many_orders_for_one_charge_point_are_refused(gateway, operato
         assert operator.codes == ["Busy"] * refused
         assert 25 <= refused <= 30
         for _ in range(50 - refused):
-            unique_id, _, payload = await charger.hear()
+            unique_id, _, payload = await charger.next_call()
             await charger.reply(unique_id, unknownKey=payload["key"])
         await operator.has_heard(50)
         told = [answer["unknownKey"][0] for answer in operator.answers if "error" not in answer]
         assert len(set(told)) == 50 - refused
         operator.order("CP-1", "ClearCache")
-        await charger.hear()
+        await charger.next_call()
 
 
 # --- what answers may hold -----------------------------------------------------------------------
@@ -543,7 +543,7 @@ async def test_a_configuration_of_two_hundred_keys_comes_without_the_password(ga
     answer = {"configurationKey": [*keys, secret, {"key": "Empty", "readonly": True}]}
     async with plugged(gateway) as charger:
         operator.order("CP-1", "GetConfiguration", {"key": []})
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await charger.reply(unique_id, **answer)
         (told,) = await operator.has_heard()
     assert told["configurationKey"] == [
@@ -557,7 +557,7 @@ async def test_an_answer_that_breaks_its_schema_comes_without_the_password(gatew
     """HC-114: `readonly` is missing."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "GetConfiguration", {})
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         told = [{"key": "AuthorizationKey", "value": "AABBCCDD"}, "odd", {"key": 5, "value": 6}]
         await charger.send([3, unique_id, {"configurationKey": told}])
         await operator.has_heard()
@@ -576,14 +576,14 @@ async def test_a_reset_that_is_answered_is_done_however_the_charge_point_returns
     """HC-113."""
     async with plugged(gateway) as charger:
         operator.order("CP-1", "Reset", {"type": "Soft"})
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         await charger.reply(unique_id, status="Accepted")
         assert await operator.has_heard() == [{"status": "Accepted"}]
     async with gateway.charger("CP-1") as charger:
         if boots:
             await charger.boot()
         operator.order("CP-1", "ClearCache")
-        assert (await charger.hear())[1] == "ClearCache"  # and no second Reset
+        assert (await charger.next_call())[1] == "ClearCache"  # and no second Reset
 
 
 async def test_a_reset_whose_answer_is_lost_fails_and_is_not_sent_again(gateway, operator):
@@ -596,7 +596,7 @@ async def test_a_reset_whose_answer_is_lost_fails_and_is_not_sent_again(gateway,
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
         operator.order("CP-1", "ClearCache")
-        assert (await charger.hear())[1] == "ClearCache"
+        assert (await charger.next_call())[1] == "ClearCache"
 
 
 async def test_a_stop_in_the_middle_of_a_reset_is_counted_once(gateway, operator):
@@ -646,7 +646,7 @@ async def charging(gateway: Gateway):
 
 async def accept(charger: FakeCharger, status: str = "Accepted") -> tuple[str, Any]:
     """Answer the next call; gives what it was."""
-    unique_id, action, payload = await charger.hear()
+    unique_id, action, payload = await charger.next_call()
     await charger.reply(unique_id, status=status)
     return action, payload
 
@@ -693,7 +693,7 @@ async def test_a_start_on_another_connector_says_on_which(method):
             ]
         await gateway.settled()
         assert switch(gateway) is False  # nothing has begun where the switch is
-        assert gateway.board.latest("CP-1/2")["tx_active"] is True
+        assert gateway.thingsboard.latest("CP-1/2")["tx_active"] is True
 
 
 async def test_a_refused_start_on_another_connector_says_on_which(operator, gateway):
@@ -784,7 +784,7 @@ async def test_a_stop_that_was_ordered_says_so_where_the_charge_point_does_not(
     async with charging(gateway) as (charger, tx):
         assert tx == 1
         operator.order(device, by, params)
-        unique_id, _, _ = await charger.hear()
+        unique_id, _, _ = await charger.next_call()
         if answer == "afterwards":
             await charger.stop(tx, 2_000, **more)
             await charger.reply(unique_id, status="Accepted")
@@ -959,7 +959,7 @@ async def test_a_switch_starts_and_stops():
 
 def switch(gateway: Gateway) -> Any:
     """What a switch on a dashboard shows: the last that was told of it."""
-    return gateway.board.latest("CP-1/1").get("tx_active")
+    return gateway.thingsboard.latest("CP-1/1").get("tx_active")
 
 
 @pytest.mark.parametrize("refusal", ["Rejected", "Timeout", "NotConnected"])
@@ -983,13 +983,13 @@ async def test_a_start_that_does_not_come_to_pass_lets_the_switch_fall_back(
 
 async def test_a_stop_that_does_not_come_to_pass_lets_the_switch_fall_back(gateway, operator):
     async with charging(gateway) as (charger, _):
-        before = gateway.board.values("CP-1/1", "tx_active")
+        before = gateway.thingsboard.values("CP-1/1", "tx_active")
         for _ in range(2):  # every time, though nothing has changed
             operator.order("CP-1/1", "setCharging", False)
             await accept(charger, "Rejected")
             await trio.sleep(40)  # longer than an order is taken for its own repetition
         await gateway.settled()
-        assert gateway.board.values("CP-1/1", "tx_active") == [*before, True, True]
+        assert gateway.thingsboard.values("CP-1/1", "tx_active") == [*before, True, True]
 
 
 async def test_a_refused_start_does_not_outlast_what_a_slow_clock_says_next(gateway, operator):

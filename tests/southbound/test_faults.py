@@ -109,7 +109,7 @@ async def test_who_does_not_read_is_given_up_also_when_more_is_to_be_sent(gatewa
         await peer.send(call("Heartbeat"))
         await trio.sleep(9)
         async with trio.open_nursery() as nursery:
-            order = partial(gateway.board.rpc, "CP-1", "ClearCache")
+            order = partial(gateway.thingsboard.rpc, "CP-1", "ClearCache")
             nursery.start_soon(order)
             await trio.sleep(4)
             assert not connected(gateway, "CP-1")
@@ -315,7 +315,7 @@ async def test_a_frame_that_breaks_websocket_ends_its_connection_only(
         await peer.end()
         await gateway.settled()
         assert connected(gateway, "CP-1") is False
-        assert gateway.board.latest("CP-1")["rejected_frames"] == 1
+        assert gateway.thingsboard.latest("CP-1")["rejected_frames"] == 1
         assert reasons(gateway, "CP-1")[0].endswith(f"({code})")
     assert faults_of_ours(quiet_logs) == []
 
@@ -354,7 +354,7 @@ async def test_a_close_is_answered_and_its_reason_told(gateway, payload, told):
         assert (await peer.frame())[0] == CLOSE
         assert await peer.end() == b""
         await gateway.settled()
-        assert gateway.board.latest("CP-1")["disconnect_reason"] == told
+        assert gateway.thingsboard.latest("CP-1")["disconnect_reason"] == told
 
 
 async def test_a_connection_that_vanishes_is_told_as_lost(gateway):
@@ -362,4 +362,4 @@ async def test_a_connection_that_vanishes_is_told_as_lost(gateway):
     async with opened(gateway, "CP-1") as peer:
         await peer.stream.aclose()
         await gateway.settled()
-        assert gateway.board.latest("CP-1")["disconnect_reason"] == "connection lost (1006)"
+        assert gateway.thingsboard.latest("CP-1")["disconnect_reason"] == "connection lost (1006)"

@@ -41,7 +41,7 @@ DEVIATIONS = "ocpp_gateway_bent_requests_total"
 
 def read_by_thingsboard(gateway) -> Any:
     """Messages of CP-1 that broke a schema, as its device was last told."""
-    return gateway.board.latest("CP-1").get("schema_deviations")
+    return gateway.thingsboard.latest("CP-1").get("schema_deviations")
 
 
 def counted(gateway, name: str = DEVIATIONS) -> float:
@@ -78,7 +78,7 @@ async def test_a_boot_that_breaks_the_schema_is_accepted_and_counted(gateway, fr
     assert boot.serial_number == str(payload.get("chargePointSerialNumber", ""))
     assert boot.iccid == boot.imsi == ""
     assert counted(gateway) == 1
-    charger = gateway.board.attributes("CP-1")["charger"]
+    charger = gateway.thingsboard.attributes("CP-1")["charger"]
     assert charger["model"] == payload["chargePointModel"][:LONGEST_TEXT]
     assert "iccid" not in charger
 
@@ -100,7 +100,7 @@ async def test_other_boots_of_that_kind_are_accepted_too(gateway, more):
     async with gateway.charger("CP-1") as charger:
         assert (await charger.ask("BootNotification", **payload))["status"] == "Accepted"
         await gateway.settled()
-        attributes = gateway.board.attributes("CP-1")["charger"]
+        attributes = gateway.thingsboard.attributes("CP-1")["charger"]
     (boot,) = gateway.events(ChargePointBooted)
     assert boot.model == payload["chargePointModel"]
     assert boot.vendor == (payload["chargePointVendor"] or "")
@@ -131,7 +131,7 @@ async def test_a_status_that_breaks_the_schema_is_told_and_counted(gateway, fram
         assert await answered(charger, frame) == {}
         await gateway.settled()
         assert read_by_thingsboard(gateway) == 1
-    told = gateway.board.latest("CP-1/1")
+    told = gateway.thingsboard.latest("CP-1/1")
     assert told["status"] == payload["status"]
     assert told["error_code"] == payload.get("errorCode", "NoError")
     (event,) = gateway.events(ConnectorStatusChanged)
@@ -144,7 +144,7 @@ async def test_a_status_of_the_charge_point_itself_is_cut_for_thingsboard(gatewa
     async with gateway.charger("CP-1") as charger:
         await charger.status("Faulted", 0, info="i" * 100_000, vendorErrorCode=12)
         await gateway.settled()
-    told = gateway.board.latest("CP-1")
+    told = gateway.thingsboard.latest("CP-1")
     assert told["info"] == "i" * (LONGEST_TEXT - 1) + "…"
     assert told["vendor_error_code"] == "'12"  # text that could be taken for a number
     assert gateway.events(ConnectorStatusChanged)[0].info == "i" * 100_000
@@ -159,7 +159,7 @@ async def test_idle_time_begins_with_a_status_in_another_case(gateway):
         await trio.sleep(600)
         await charger.stop(tx, 1_000)
         await gateway.settled()
-    assert gateway.board.latest("CP-1/1")["session_idle_s"] == 600
+    assert gateway.thingsboard.latest("CP-1/1")["session_idle_s"] == 600
 
 
 # --- FRM-62: an object where an array of it belongs ----------------------------------------------
@@ -189,14 +189,14 @@ async def test_a_meter_value_without_its_array_is_read_without_a_flag(gateway):
             await trio.sleep(60 * minutes)  # to the time that it says
             assert await answered(charger, dated(frame, tx)) == {}
             await gateway.settled()
-            told = gateway.board.latest("CP-1/1")
+            told = gateway.thingsboard.latest("CP-1/1")
             assert (told["meter_wh"], told["tx_energy_wh"]) == (energy_wh, energy_wh)
         data = {"timestamp": EPOCH.isoformat(), "sampledValue": {"value": 0}}
         await trio.sleep(600)
         await charger.stop(tx, 1_500, transactionData=data)
         await gateway.settled()
         assert read_by_thingsboard(gateway) == 3
-    receipt = gateway.board.latest("CP-1/1")["receipt"]
+    receipt = gateway.thingsboard.latest("CP-1/1")["receipt"]
     assert (receipt["energy_wh"], receipt["needs_review"], receipt["flags"]) == ("1500", False, [])
     assert [event.defects for event in gateway.events(MeterSampled)] == [(), ()]
     assert [event.defects for event in gateway.events(TransactionStopped)] == [()]
@@ -238,7 +238,7 @@ async def test_tags_that_are_too_long_or_no_text_are_answered(gateway):
         ("x" * 300, 1),
         ("4711", 2),
     ]
-    assert len(gateway.board.latest("CP-1/1")["tx_info"]["id_tag"]) == LONGEST_TEXT
+    assert len(gateway.thingsboard.latest("CP-1/1")["tx_info"]["id_tag"]) == LONGEST_TEXT
 
 
 # --- FRM-66: answers -----------------------------------------------------------------------------
@@ -250,7 +250,7 @@ async def asking(gateway, method: str, params: Any, device: str = "CP-1"):
     heard: list[Any] = []
 
     async def ask() -> None:
-        heard.append(await gateway.board.rpc(device, method, params))
+        heard.append(await gateway.thingsboard.rpc(device, method, params))
 
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
@@ -258,7 +258,7 @@ async def asking(gateway, method: str, params: Any, device: str = "CP-1"):
         await gateway.settled()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
-            unique_id, _, _ = await charger.hear()
+            unique_id, _, _ = await charger.next_call()
             yield charger, unique_id, heard
         await gateway.settled()
 
@@ -289,7 +289,7 @@ async def test_a_password_in_an_odd_configuration_is_hidden_all_the_same(gateway
     odd = {"configurationKey": {"Key": "AuthorizationKey", "readonly": 0, "value": 123456789}}
     async with asking(gateway, "GetConfiguration", {}) as (charger, unique_id, heard):
         await charger.send([3, unique_id, odd])
-    assert "123456789" not in json.dumps(heard + gateway.board.published)
+    assert "123456789" not in json.dumps(heard + gateway.thingsboard.published)
     assert heard == [
         {"configurationKey": [{"key": "AuthorizationKey", "readonly": False, "value": "***"}]}
     ]
@@ -305,7 +305,7 @@ async def test_an_unlocking_in_other_words_is_the_answer(gateway, said, heard_as
         await charger.send([3, unique_id, said])
     (answer,) = heard
     assert answer["status"] == heard_as
-    assert gateway.board.latest("CP-1")["last_command_result"] == heard_as
+    assert gateway.thingsboard.latest("CP-1")["last_command_result"] == heard_as
     assert read_by_thingsboard(gateway) == 1
 
 
@@ -371,7 +371,7 @@ async def test_a_trace_says_what_of_a_frame_breaks_the_schema(gateway):
         await charger.ask("Heartbeat", beyond=1)
         await charger.send([3, unique_id, {"status": "accepted"}])
         await trio.sleep(1)
-    traced = gateway.board.values("CP-1", "trace")
+    traced = gateway.thingsboard.values("CP-1", "trace")
     reasons = [item["reason"] for item in traced if item.get("way") == "in"]
     assert reasons == ["beyond: an unknown field", "status: spelled otherwise than Accepted"]
 
@@ -428,7 +428,7 @@ async def test_a_call_that_is_not_json_is_answered_and_the_connection_serves_on(
         await charger.ask("Heartbeat")
         await gateway.settled()
     (event,) = gateway.events(FramesRejected)
-    assert gateway.board.latest("CP-1")["rejected_frames"] == 1
+    assert gateway.thingsboard.latest("CP-1")["rejected_frames"] == 1
     assert gateway.events(TransactionStarted) == []
     assert event.code == "FormationViolation"
 

@@ -216,7 +216,9 @@ async def test_orders_to_who_never_reads_are_bounded_and_fail():
         codes = []
 
         async def order(number: int) -> None:
-            answer = await gateway.board.rpc("CP-1", "GetConfiguration", {"key": [str(number)]})
+            answer = await gateway.thingsboard.rpc(
+                "CP-1", "GetConfiguration", {"key": [str(number)]}
+            )
             codes.append(answer["error"]["code"])
 
         for number in range(50):

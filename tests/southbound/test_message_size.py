@@ -165,7 +165,7 @@ async def test_a_message_above_the_limit_ends_its_connection_only(gateway, piece
         assert await peer.close_code() == 1009
         assert await peer.end() == b""
         await gateway.settled()
-        assert "Exceeded" in gateway.board.latest("CP-1")["disconnect_reason"]
+        assert "Exceeded" in gateway.thingsboard.latest("CP-1")["disconnect_reason"]
 
 
 async def test_a_limit_is_of_bytes_not_of_characters():
@@ -191,7 +191,7 @@ async def test_a_message_too_large_is_counted_and_warned_of_once_an_hour(gateway
             await gateway.settled()
 
     await send_too_much("CP-1")
-    assert gateway.board.values("CP-1", "rejected_frames") == [1, 2]
+    assert gateway.thingsboard.values("CP-1", "rejected_frames") == [1, 2]
     (told,) = warnings(quiet_logs)
     assert told["charge_point"] == "CP-1"
     assert "[ocpp] max_message_bytes" in told["event"]

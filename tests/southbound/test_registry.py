@@ -39,9 +39,9 @@ async def test_the_newest_connection_is_served_at_once_while_the_old_one_hangs(g
             assert await serves(charger)
             assert gateway.events(ConnectorStatusChanged) == []
             assert reasons(gateway, "CP-1") == []
-            assert set(gateway.board.values("CP-1", "connected")) == {True}
+            assert set(gateway.thingsboard.values("CP-1", "connected")) == {True}
         await gateway.settled()
-        assert gateway.board.latest("CP-1")["connected"] is False
+        assert gateway.thingsboard.latest("CP-1")["connected"] is False
 
 
 async def test_the_newest_connection_is_served_while_the_old_one_does_not_read(gateway):
@@ -65,7 +65,7 @@ async def test_an_order_under_way_on_a_replaced_connection_fails_at_once(gateway
         answers: list[Any] = []
 
         async def order(method: str, **params: Any) -> None:
-            answers.append(await gateway.board.rpc("CP-1", method, params))
+            answers.append(await gateway.thingsboard.rpc("CP-1", method, params))
 
         nursery.start_soon(partial(order, "Reset", type="Soft"))
         await gateway.settled()
@@ -225,8 +225,8 @@ async def test_a_stop_takes_leave_of_everybody(gateway):
         assert trio.current_time() == before
         assert (one.close_code, two.close_code) == (1001, 1001)
     await gateway.settled()
-    assert gateway.board.latest("CP-1")["connected"] is False
-    assert gateway.board.latest("CP-2")["connected"] is False
+    assert gateway.thingsboard.latest("CP-1")["connected"] is False
+    assert gateway.thingsboard.latest("CP-2")["connected"] is False
 
 
 async def test_a_stop_waits_for_the_answer_under_way():
@@ -250,7 +250,7 @@ async def test_a_stop_fails_the_orders_that_are_under_way(gateway):
         answers: list[Any] = []
 
         async def order() -> None:
-            answers.append(await gateway.board.rpc("CP-1", "ClearCache"))
+            answers.append(await gateway.thingsboard.rpc("CP-1", "ClearCache"))
 
         nursery.start_soon(order)
         await gateway.settled()

@@ -91,8 +91,8 @@ async def test_what_it_then_tells_is_in_thingsboard(gateway):
         await found.charger.status("SuspendedEV")
         await found.charger.sample(1, "4000")
         await after.settled()
-        assert after.board.latest("CP-1/1")["status"] == "SuspendedEV"
-        assert after.board.latest("CP-1/1")["tx_energy_wh"] == 3_000
+        assert after.thingsboard.latest("CP-1/1")["status"] == "SuspendedEV"
+        assert after.thingsboard.latest("CP-1/1")["tx_energy_wh"] == 3_000
 
 
 async def test_who_boots_is_not_asked(gateway):
@@ -181,12 +181,12 @@ async def test_an_operators_call_goes_before_the_next_question(gateway, nursery)
     await known(gateway, *range(1, 9))
     operator = Operator(gateway, nursery)
     async with gateway.charger("CP-1") as charger:
-        first, action, _ = await charger.hear()
+        first, action, _ = await charger.next_call()
         assert action == "TriggerMessage"
         operator.order("CP-1", "ClearCache")
         await gateway.settled()
         await charger.reply(first, status="Accepted")
-        assert (await charger.hear())[1] == "ClearCache"
+        assert (await charger.next_call())[1] == "ClearCache"
     nursery.cancel_scope.cancel()
 
 

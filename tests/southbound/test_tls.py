@@ -63,7 +63,7 @@ async def test_tls_with_a_password_is_security_profile_2(authority, tmp_path):
             (event,) = gateway.events(ChargePointConnected)
             assert event.security_profile == 2
             assert event.remote_address.startswith("127.0.0.1:")
-            await until(lambda: gateway.board.attributes("CP-1").get("security_profile") == 2)
+            await until(lambda: gateway.thingsboard.attributes("CP-1").get("security_profile") == 2)
 
 
 @pytest.mark.real_time

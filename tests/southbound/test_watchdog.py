@@ -29,8 +29,8 @@ async def test_a_ping_that_nobody_answers_ends_the_connection():
         assert await peer.frame() == (PING, b"")
         assert (await peer.frame())[0] == CLOSE
         await gateway.settled()
-        assert gateway.board.values("CP-1", "connected") == [True, False]
-        assert gateway.board.latest("CP-1")["disconnect_reason"] == "no sign of life"
+        assert gateway.thingsboard.values("CP-1", "connected") == [True, False]
+        assert gateway.thingsboard.latest("CP-1")["disconnect_reason"] == "no sign of life"
 
 
 async def test_silence_counts_from_the_last_frame_whatever_came_before_the_first():

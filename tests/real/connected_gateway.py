@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import msgspec
+import pytest
 import trio
 
 from gateway.admin.server import respond
@@ -32,6 +33,10 @@ LOG = "ocpp-gateway sessions"
 OF_LIFE = {"connected", "status"}  # what signs of life say
 TOKEN = "secret"
 
+PROFILES = ("3.8", "4.2.1", "4.3")
+on_each = pytest.mark.parametrize("profile", PROFILES)
+from_4_2_1 = pytest.mark.parametrize("profile", PROFILES[1:])
+
 Point = tuple[str, str, int]
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -45,12 +50,21 @@ def instant(text: str) -> int:
     return milliseconds(datetime.fromisoformat(text))
 
 
+def link_lines(logs: list[Any]) -> list[tuple[str, str]]:
+    """(event, why) of what is logged of the link at info and above."""
+    return [
+        (log["event"], log.get("why", ""))
+        for log in logs
+        if log["event"].startswith("link ") and log["log_level"] in ("info", "warning")
+    ]
+
+
 @attrs.define
-class Scene:
+class ConnectedGateway:
     """A gateway, the double above it, and what charge points have sent by their own account."""
 
     gateway: Gateway
-    board: ThingsBoard
+    thingsboard: ThingsBoard
     said: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
     charges: list[str] = attrs.field(factory=list)
 
@@ -61,6 +75,18 @@ class Scene:
 
     def behind(self) -> int:
         return int(self.readiness()["behind_entries"])
+
+    def mqtt_status(self) -> str:
+        return str(self.readiness()["mqtt"])
+
+    async def dead_letters(self) -> Any:
+        return await self.gateway.journal.dead_letters(READER)
+
+    async def charge_two(self) -> None:
+        """CP-1 and CP-2, at the same time."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.charge, "CP-1")
+            nursery.start_soon(self.charge, "CP-2")
 
     async def charge(self, name: str, samples: int = 12) -> None:
         """An hour's charge, told in a moment: 10 kWh, and a SoC that only ever climbs."""
@@ -115,7 +141,7 @@ class Scene:
     def stored(self) -> dict[Point, Any]:
         return {
             (device.name, key, ts): value
-            for device in self.board.devices.values()
+            for device in self.thingsboard.devices.values()
             for ts, values in device.rows()
             for key, value in values.items()
         }
@@ -135,24 +161,26 @@ class Scene:
         more = self.stored().keys() - self.published(also_aside=True).keys()
         assert {key for _, key, _ in more} <= OF_LIFE
         for name, said in self.said.items():
-            assert self.board.devices[f"{name}/1"].series("soc_percent") == said
+            assert self.thingsboard.devices[f"{name}/1"].series("soc_percent") == said
             arrivals = [sample for sample in self.first_arrivals(f"{name}/1") if sample in said]
             assert arrivals == said or not in_order
         for name in self.charges:
-            (receipt,) = [value for _, value in self.board.devices[f"{name}/1"].series("receipt")]
+            (receipt,) = [
+                value for _, value in self.thingsboard.devices[f"{name}/1"].series("receipt")
+            ]
             assert (receipt["energy_wh"], receipt["total_incl_vat"]) == ("10000", "3.00")
         settled = self.gateway.events(TransactionSettled)
-        assert len(self.board.devices[LOG].series("receipt")) == len(settled)
+        assert len(self.thingsboard.devices[LOG].series("receipt")) == len(settled)
         assert self.told_otherwise() == []
-        assert self.board.publishes.max_in_flight <= 50
-        assert self.board.violations == []
+        assert self.thingsboard.publishes.max_in_flight <= 50
+        assert self.thingsboard.violations == []
 
     def told_otherwise(self) -> list[Point]:
         """M2: points that were sent again with another value.  (Signs of life may share an ms.)"""
         told: dict[Point, Any] = {}
         return [
             (device, key, row["ts"])
-            for message in self.board.messages
+            for message in self.thingsboard.messages
             if message.topic == TELEMETRY_TOPIC
             for device, rows in json.loads(message.payload).items()
             for row in rows
@@ -163,7 +191,7 @@ class Scene:
     def first_arrivals(self, device: str) -> list[tuple[int, int]]:
         """The samples of a device in the order in which each was first taken."""
         seen: dict[tuple[int, int], None] = {}
-        for message in self.board.messages:
+        for message in self.thingsboard.messages:
             if message.topic == TELEMETRY_TOPIC and all(
                 code < 0x80 for code in message.outcome.codes
             ):
@@ -174,26 +202,26 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene(
+async def open_connected_gateway(
     profile: str = "4.3",
     *,
     settings: AppSettings | None = None,
     protocol: str = "5",
     journal: Any = None,
-    board: ThingsBoard | None = None,
+    thingsboard: ThingsBoard | None = None,
     **how: Any,
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[ConnectedGateway]:
     """The real `run()` with a real link to a double of that version."""
-    board = board or ThingsBoard(now=now, profile=profile, kept_messages=100_000, **how)
-    many = not board.profile.ack_per_device
+    thingsboard = thingsboard or ThingsBoard(now=now, profile=profile, kept_messages=100_000, **how)
+    many = not thingsboard.profile.ack_per_device
     settings = settings or AppSettings(
         remote_start_timeout_s=2, northbound=NorthboundSettings(batch_devices=many)
     )
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(board.serve_tcp)
+        port = await nursery.start(thingsboard.serve_tcp)
         broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN, protocol=protocol)
         link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
         parts = {} if journal is None else {"journal": journal}
-        async with open_gateway(board=link, settings=settings, **parts) as gateway:
-            yield Scene(gateway, board)
+        async with open_gateway(thingsboard=link, settings=settings, **parts) as gateway:
+            yield ConnectedGateway(gateway, thingsboard)
         nursery.cancel_scope.cancel()

@@ -1,7 +1,7 @@
 """A ThingsBoard's REST API in memory: keeps state, and answers as the real server does.
 
 What is sent to it is judged by the models of `tb-ce-client`; those drop silently what they do not
-know, so it is also compared with what they kept.  `Board.handle` is an httpx2 transport's
+know, so it is also compared with what they kept.  `FakeRestApi.handle` is an httpx2 transport's
 handler; `served` puts it on a real port.
 
 Sources: the controllers and `ThingsboardErrorResponseHandler` of thingsboard/thingsboard; the node
@@ -96,7 +96,7 @@ def dropped(sent: Any, kept: Any, where: str = "") -> list[str]:
 
 
 @attrs.define
-class Board:
+class FakeRestApi:
     """version: such as 4.2.1.1.  authority: of the user who logs in.
 
     writes: the calls that changed something, as "POST /api/dashboard".  alive: how many more of
@@ -370,11 +370,13 @@ class Board:
         del self.entities[kind.entity_type][key]
 
 
-def handler(board: Board) -> type[BaseHTTPRequestHandler]:
+def handler(thingsboard: FakeRestApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def _do(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, answer = board.answer(self.command, self.path, dict(self.headers), content)
+            status, answer = thingsboard.answer(
+                self.command, self.path, dict(self.headers), content
+            )
             told = b"" if answer is None else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -391,9 +393,9 @@ def handler(board: Board) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def served(board: Board) -> Iterator[str]:
-    """The board on a free port of the loopback, while the block runs; yields its URL."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(board))
+def served(thingsboard: FakeRestApi) -> Iterator[str]:
+    """ThingsBoard on a free port of the loopback, while the block runs; yields its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(thingsboard))
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
