@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 import trio
 
 from .car import Meter, arriving_car
+from .charging_profiles import Profiles
+from .configuration_keys import ConfigurationKeys
 from .ocpp_connection import Payload
-from .transaction_queue import NEVER_DELIVERED, Transaction
-
-if TYPE_CHECKING:
-    from .charger import SimulatedCharger
+from .transaction_queue import NEVER_DELIVERED, Transaction, TransactionQueue
 
 _LOOK_S = 10.0  # a charging profile's next period is noticed within this
 _BLINK_S = 0.05
@@ -54,13 +55,33 @@ class SimulatedSession:
         self.woken.set()
 
 
+class ConnectorContext(Protocol):
+    """What a connector uses of its charge point: all that the connectors share."""
+
+    dice: random.Random
+    outbox: TransactionQueue
+    profiles: Profiles
+    settings: ConfigurationKeys
+    speed: float
+
+    @property
+    def now(self) -> Callable[[], datetime]: ...
+    def stamp(self, at: datetime) -> str: ...
+    def sample_interval(self) -> float: ...
+    def report(self, event: str, **facts: Any) -> None: ...
+    def session_over(self, number: int, failure: str | None) -> None: ...
+    async def sleep_simulated(self, seconds: float) -> None: ...
+    async def authorise(self, id_tag: str, *, remote: bool) -> str | None: ...
+    async def send_status(self, number: int, *, again: bool = False) -> None: ...
+
+
 class Connector:
     """Owns: its meter, its status, the session on it and a reservation of it.
 
     The charge point is asked for what all its connectors share: the line, the outbox, settings.
     """
 
-    def __init__(self, number: int, meter: Meter, charger: SimulatedCharger) -> None:
+    def __init__(self, number: int, meter: Meter, charger: ConnectorContext) -> None:
         self.number = number
         self.meter = meter
         self.session: SimulatedSession | None = None

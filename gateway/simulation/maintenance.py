@@ -6,15 +6,12 @@ Nothing is fetched or uploaded: what is played is what the central system gets t
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
 from . import payload_fields
 from .ocpp_connection import Payload, Reply
-
-if TYPE_CHECKING:
-    from .charger import SimulatedCharger
+from .request_context import RequestContext
 
 _STEP_S = 20.0  # of the cars' time, between two statuses
 
@@ -22,7 +19,7 @@ _STEP_S = 20.0  # of the cars' time, between two statuses
 class Maintenance:
     """Owns: how far an upload or an update is."""
 
-    def __init__(self, charger: SimulatedCharger) -> None:
+    def __init__(self, charger: RequestContext) -> None:
         self._charger = charger
         self._firmware_status = self._diagnostics_status = "Idle"
         self.firmware_version = "1.0.0"

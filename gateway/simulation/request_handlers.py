@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import trio
@@ -14,9 +14,7 @@ from .configuration_keys import PASSWORD
 from .connector import Connector, Reservation, SimulatedSession
 from .maintenance import Maintenance
 from .ocpp_connection import Payload, Reply, Unanswerable
-
-if TYPE_CHECKING:
-    from .charger import SimulatedCharger
+from .request_context import RequestContext
 
 _ACCEPTED, _REJECTED = {"status": "Accepted"}, {"status": "Rejected"}
 
@@ -30,7 +28,7 @@ class _LocalList:
 class RequestHandlers:
     """Owns: the availability of the whole, and the local list."""
 
-    def __init__(self, charger: SimulatedCharger) -> None:
+    def __init__(self, charger: RequestContext) -> None:
         self._charger = charger
         self._local_list = _LocalList()
         self._inoperative = False

@@ -16,8 +16,9 @@ from .core import StoredRow
 from .faults import Act, Fault, Faults
 from .profile import PROFILES, Profile, TenantLimits
 from .rpc import RpcNoSession, RpcTimeout
-from .server import Received, ThingsBoard
+from .server import ThingsBoard
 from .store import Device, Traffic, Violation
+from .transport import Received
 
 __all__ = [
     "PROFILES",

@@ -10,7 +10,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -28,14 +28,12 @@ from mqtt5 import (
 )
 
 from .faults import Act, Fault
+from .profile import Budget
 from .publish_handlers import handle_publish
 from .publish_outcomes import PublishOutcome
+from .store import Device
+from .transport import Transport
 from .wire import PINGRESP, MalformedPacket, PacketTooLarge, UnknownVersion, Wire
-
-if TYPE_CHECKING:
-    from .profile import Budget
-    from .server import ThingsBoard
-    from .store import Device
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +70,7 @@ class MqttConnection:
     own: Device
     budget: Budget
 
-    def __init__(self, board: ThingsBoard, stream: trio.abc.Stream) -> None:
+    def __init__(self, board: Transport, stream: trio.abc.Stream) -> None:
         self.devices: dict[str, Device] = {}
         self.greeted: set[str] = set()
         """Devices that this connection has named in `v1/gateway/connect`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import attrs
 import trio
@@ -12,11 +12,8 @@ import trio
 from .profile import Profile
 from .publish_outcomes import QUOTA_EXCEEDED, UNSPECIFIED, DeviceRefused, Part
 from .rpc import Pending, RpcNoSession, RpcTimeout
-from .store import Device, Severity, Traffic, Violation, is_device_name
+from .store import ClientConnection, Device, Severity, Traffic, Violation, is_device_name
 from .values import Stored
-
-if TYPE_CHECKING:
-    from .connection import MqttConnection
 
 _DEVICE_SILENCE: Final = 600.0  # seconds until a device session expires, thingsboard-contract R5
 _BAD_NAME_DELAY: Final = 10.0  # seconds until the core gives up, thingsboard-contract 5
@@ -51,14 +48,19 @@ class Core:
         history: int | None,
         device_limit: int | None,
         min_rpc_timeout: float,
+        gateway_flag: bool,
+        session_limits: Mapping[str, Any],
     ) -> None:
         self.profile = profile
+        self.gateway_flag = gateway_flag
+        self.session_limits = session_limits
+        """What `getSessionLimits` is answered with."""
         self.history = history
         self.device_limit = device_limit
         self.devices: dict[str, Device] = {}
         self.gateways: dict[str, Device] = {}
         """The devices of the gateways themselves, by access token."""
-        self.sessions: dict[str, MqttConnection] = {}
+        self.sessions: dict[str, ClientConnection] = {}
         """The open connection of each access token."""
         self.violations: list[Violation] = []
         """What the product did wrong, in order; no more than the first 10,000."""
@@ -174,7 +176,7 @@ class Core:
         if pending.one_way:
             pending.settle(None)
 
-    def _session_of(self, device: Device) -> MqttConnection | None:
+    def _session_of(self, device: Device) -> ClientConnection | None:
         session = device.session
         if session is None or device is session.own:
             return session
@@ -204,7 +206,7 @@ class Core:
 
     def open_device(
         self,
-        session: MqttConnection,
+        session: ClientConnection,
         name: str,
         *,
         kind: str | None = None,
@@ -245,7 +247,7 @@ class Core:
                 Part(QUOTA_EXCEEDED if tells else None), f"{name!r} is beyond the device limit"
             )
 
-    def close_device(self, session: MqttConnection, name: str) -> None:
+    def close_device(self, session: ClientConnection, name: str) -> None:
         """`v1/gateway/disconnect`: the session ends here, no other is touched (R13)."""
         session.greeted.discard(name)
         if device := session.devices.get(name):

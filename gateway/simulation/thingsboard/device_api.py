@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from .publish_outcomes import Message, PublishHandler, PublishOutcome, Refused, acknowledge
+from .core import Core
+from .message import Message, PublishHandler
+from .publish_outcomes import PublishOutcome, Refused, acknowledge
 from .rows import row_of, save_attributes, save_rows
+from .store import ClientConnection
 from .values import plain
 
-if TYPE_CHECKING:
-    from .connection import MqttConnection
-    from .server import ThingsBoard
 
-
-def _own_telemetry(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
+def _own_telemetry(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     root = message.json(board)
     items = root if isinstance(root, list) else [root]
     if not all(isinstance(item, dict) for item in items):
@@ -25,20 +24,18 @@ def _own_telemetry(board: ThingsBoard, session: MqttConnection, message: Message
         # uncaught in the server: the connection closes whatever the version
         kind = "CLOSE" if str(refused).startswith("ts:") else "BAD-A"
         raise Refused(kind, str(refused)) from refused
-    return acknowledge(board, [save_rows(board, session, session.own, rows)])
+    return acknowledge(board.profile, [save_rows(board, session, session.own, rows)])
 
 
-def _own_attributes(
-    board: ThingsBoard, session: MqttConnection, message: Message
-) -> PublishOutcome:
+def _own_attributes(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     root = message.json(board)
     if not isinstance(root, dict):
         raise Refused("BAD-A", "not an object")
-    return acknowledge(board, [save_attributes(board, session, session.own, root)])
+    return acknowledge(board.profile, [save_attributes(board, session, session.own, root)])
 
 
 def _own_attributes_request(
-    board: ThingsBoard, session: MqttConnection, message: Message
+    board: Core, session: ClientConnection, message: Message
 ) -> PublishOutcome:
     root = message.json(board)
     if not isinstance(root, dict):
@@ -57,9 +54,7 @@ def _names(listed: Any) -> Iterable[str]:
     return listed.split(",") if isinstance(listed, str) else ()
 
 
-def _own_rpc_request(
-    board: ThingsBoard, session: MqttConnection, message: Message
-) -> PublishOutcome:
+def _own_rpc_request(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     root = message.json(board)
     if not isinstance(root, dict) or not isinstance(root.get("method"), str):
         raise Refused("BAD-A", "no method")
@@ -69,9 +64,7 @@ def _own_rpc_request(
     return PublishOutcome()
 
 
-def _own_rpc_answer(
-    board: ThingsBoard, session: MqttConnection, message: Message
-) -> PublishOutcome:
+def _own_rpc_answer(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     if not (number := _tail(message.topic)).isdecimal():
         raise Refused("BAD-A", "the topic ends without a request id")
     board.settle_rpc(session.own, int(number), plain(message.json(board)))

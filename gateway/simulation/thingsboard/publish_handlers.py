@@ -6,32 +6,28 @@ stored (thingsboard-contract 6).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from .core import Core
 from .device_api import device_api_handler
+from .message import Message, PublishHandler, excerpt
 from .publish_outcomes import (
     PAYLOAD_INVALID,
     TOPIC_NAME_INVALID,
     DeviceRefused,
-    Message,
     Part,
-    PublishHandler,
     PublishOutcome,
     Refused,
     acknowledge,
-    excerpt,
     outcome_of,
 )
 from .rows import over_budget, row_of, save_attributes, save_rows
+from .store import ClientConnection
 from .values import long_of, plain
-
-if TYPE_CHECKING:
-    from .connection import MqttConnection
-    from .server import ThingsBoard
 
 
 def handle_publish(
-    board: ThingsBoard, session: MqttConnection, topic: str, payload: bytes
+    board: Core, session: ClientConnection, topic: str, payload: bytes
 ) -> PublishOutcome:
     """Store a message, or refuse it; every rule that it breaks is reported to the board."""
     if topic.startswith("v1/gateway"):
@@ -51,13 +47,13 @@ def handle_publish(
         return outcome_of(refused, session)
     except DeviceRefused as refused:
         board.report("5", "FAIL", f"{topic}: {refused}")
-        return acknowledge(board, [refused.part])
+        return acknowledge(board.profile, [refused.part])
 
 
 # --- the gateway's topics ------------------------------------------------------------------------
 
 
-def _connect(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
+def _connect(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     root = message.object(board)
     kind = root.get("type")
     if isinstance(kind, dict | list):
@@ -68,7 +64,7 @@ def _connect(board: ThingsBoard, session: MqttConnection, message: Message) -> P
     return PublishOutcome()
 
 
-def _disconnect(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
+def _disconnect(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     board.close_device(session, _device_name(message.object(board)))
     return PublishOutcome()
 
@@ -80,14 +76,14 @@ def _device_name(root: dict[str, Any]) -> str:
     return str(name)
 
 
-def _telemetry(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
+def _telemetry(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     entries = _members(board, message, list, "array")
     return acknowledge(
-        board, [_device_rows(board, session, name, rows) for name, rows in entries.items()]
+        board.profile, [_device_rows(board, session, name, rows) for name, rows in entries.items()]
     )
 
 
-def _members(board: ThingsBoard, message: Message, wanted: type, called: str) -> dict[str, Any]:
+def _members(board: Core, message: Message, wanted: type, called: str) -> dict[str, Any]:
     """The members of the wanted type; the others are dropped without a word."""
     root = message.object(board)
     entries = {name: member for name, member in root.items() if isinstance(member, wanted)}
@@ -98,7 +94,7 @@ def _members(board: ThingsBoard, message: Message, wanted: type, called: str) ->
     return entries
 
 
-def _device_rows(board: ThingsBoard, session: MqttConnection, name: str, items: list[Any]) -> Part:
+def _device_rows(board: Core, session: ClientConnection, name: str, items: list[Any]) -> Part:
     try:
         device = board.open_device(session, name)
     except DeviceRefused as refused:
@@ -115,12 +111,12 @@ def _device_rows(board: ThingsBoard, session: MqttConnection, name: str, items: 
     return save_rows(board, session, device, rows)
 
 
-def _spend(board: ThingsBoard, session: MqttConnection) -> None:
+def _spend(board: Core, session: ClientConnection) -> None:
     if not session.budget.allows():
         raise DeviceRefused(over_budget(board, "gateway"), "rate limit exceeded")
 
 
-def _attributes(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
+def _attributes(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     parts = []
     for name, members in _members(board, message, dict, "object").items():
         try:
@@ -130,12 +126,10 @@ def _attributes(board: ThingsBoard, session: MqttConnection, message: Message) -
             parts.append(refused.part)
         else:
             parts.append(save_attributes(board, session, device, members))
-    return acknowledge(board, parts)
+    return acknowledge(board.profile, parts)
 
 
-def _attributes_request(
-    board: ThingsBoard, session: MqttConnection, message: Message
-) -> PublishOutcome:
+def _attributes_request(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     root = message.object(board)
     request_id = _int(root, "id")
     name, is_client = _device_name(root), root.get("client")
@@ -155,7 +149,7 @@ def _attributes_request(
     return PublishOutcome()
 
 
-def _rpc_answer(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
+def _rpc_answer(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     root = message.object(board)
     name, request_id = _device_name(root), _int(root, "id")
     if "data" not in root:
@@ -173,7 +167,7 @@ def _int(root: dict[str, Any], name: str) -> int:
         raise Refused("BAD-R", f"{name} is not an integer") from exc
 
 
-def _claim(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
+def _claim(board: Core, session: ClientConnection, message: Message) -> PublishOutcome:
     for name in _members(board, message, dict, "object"):
         board.open_device(session, name)
     return PublishOutcome()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from .core import Core
 from .publish_outcomes import QUOTA_EXCEEDED, STORED, Part, Refused
-from .store import Device, fault_of_key
+from .store import ClientConnection, Device, fault_of_key
 from .values import Stored, json_type, long_of, store_value
-
-if TYPE_CHECKING:
-    from .connection import MqttConnection
-    from .core import Core
 
 _EARLIEST_TS: Final = 1_420_070_400_000  # 2015-01-01, thingsboard-contract J3
 _LATEST_AHEAD: Final = 24 * 3600 * 1000
 
 
 def save_rows(
-    board: Core, session: MqttConnection, device: Device, rows: list[tuple[int, dict[str, Any]]]
+    board: Core, session: ClientConnection, device: Device, rows: list[tuple[int, dict[str, Any]]]
 ) -> Part:
     """Store one device's rows, unless they exceed its budget."""
     stored = [(ts, values_of(board, device, values)) for ts, values in rows]
@@ -38,7 +35,7 @@ def over_budget(board: Core, name: str) -> Part:
 
 
 def save_attributes(
-    board: Core, session: MqttConnection, device: Device, members: dict[str, Any]
+    board: Core, session: ClientConnection, device: Device, members: dict[str, Any]
 ) -> Part:
     """Store one device's client attributes, unless they exceed its budget."""
     stored = values_of(board, device, members) if members else {}

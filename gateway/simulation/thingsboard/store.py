@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import attrs
 
+from .profile import Budget
+from .rpc import Pending
 from .values import Stored
-
-if TYPE_CHECKING:
-    from .connection import MqttConnection
-    from .rpc import Pending
 
 Severity = Literal["FAIL", "WARN"]
 
@@ -58,6 +56,31 @@ class Traffic:
     by_topic: Counter[str] = attrs.Factory(Counter)
 
 
+class ClientConnection(Protocol):
+    """A connection as devices and handlers use it; `connection.MqttConnection` is one.
+
+    own: the device of the gateway itself, whose access token the client showed.
+    devices: the devices whose sessions this connection holds, by name.
+    greeted: the devices that it has named in `v1/gateway/connect`.
+    token: the access token, None before CONNECT.
+    """
+
+    own: Device
+    budget: Budget
+    devices: dict[str, Device]
+    greeted: set[str]
+    token: str | None
+
+    @property
+    def tells_reasons(self) -> bool:
+        """Whether this client gets MQTT 5 reason codes."""
+
+    def send_json(self, topic: str, value: Any) -> None: ...
+    def publish(self, topic: str, payload: bytes) -> None: ...
+    def close(self, reason: int | None = None) -> None: ...
+    def abort(self) -> None: ...
+
+
 @attrs.define(eq=False)
 class Device:
     """A device as ThingsBoard has it."""
@@ -72,7 +95,7 @@ class Device:
     """Client attributes."""
     shared: dict[str, Stored] = attrs.Factory(dict)
     """Shared attributes."""
-    session: MqttConnection | None = attrs.field(default=None, repr=False)
+    session: ClientConnection | None = attrs.field(default=None, repr=False)
     active_at: float = 0.0
     """When its session was last used, in seconds of Trio's clock."""
     pending: dict[int, Pending] = attrs.field(factory=dict, repr=False)
