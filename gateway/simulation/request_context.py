@@ -9,16 +9,16 @@ from typing import Protocol
 from .charging_profiles import Profiles
 from .configuration_keys import ConfigurationKeys
 from .connector import Connector, SimulatedSession
+from .ocpp_client import OcppClient
 from .ocpp_connection import Payload
-from .uplink import Uplink
 
 
 class RequestContext(Protocol):
-    """The charge point behind the handlers; tests need no whole one."""
+    """The charge point, as far as handlers use it: no import runs in a circle."""
 
     profiles: Profiles
     settings: ConfigurationKeys
-    uplink: Uplink
+    client: OcppClient
 
     @property
     def connectors(self) -> Mapping[int, Connector]: ...

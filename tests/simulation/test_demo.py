@@ -1,4 +1,4 @@
-"""`demo` with real sockets to the south and a gateway that is faked as far as the board sees it."""
+"""`demo` on real OCPP sockets, with a fake gateway and a fake ThingsBoard."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from gateway.simulation.thingsboard import Device, ThingsBoard
 pytestmark = pytest.mark.real_time
 
 
-class FakeBoard(ThingsBoard):
-    """Its rows come from `tell`, its RPCs go straight to the central system of the charger."""
+class FakeThingsBoard(ThingsBoard):
+    """Its rows come from `store`; its RPCs go straight to the charge point's central system."""
 
     def __init__(self):
         super().__init__()
-        self.orders = []
+        self.rpcs = []
         self.centrals = {}
 
-    def tell(self, name, at, **values):
+    def store(self, name, at, **values):
         device = self.devices.setdefault(name, Device(name, "EV connector"))
         self.save_row(device, time_ms(at), values)
-        self.changed()
+        self.wake_waiters()
 
     async def rpc(self, device, method, params=None, **_):
-        self.orders.append((device, method, params))
+        self.rpcs.append((device, method, params))
         central = self.centrals[device.split("/")[0]]
         if method == "remoteStart":
             start = {"connectorId": int(device[-1]), "idTag": params["idTag"]}
-            return await central.ask("RemoteStartTransaction", start)
+            return await central.call("RemoteStartTransaction", start)
         stop = {"transactionId": self.devices[device].value("tx_id")}
-        return await central.ask("RemoteStopTransaction", stop)
+        return await central.call("RemoteStopTransaction", stop)
 
 
 class FakeGateway:
-    def __init__(self, board):
-        self.board = board
+    def __init__(self, thingsboard):
+        self.thingsboard = thingsboard
         self.transactions = {}
         self.started_with = {}
 
@@ -53,7 +53,7 @@ class FakeGateway:
 
     async def serve(self, request):
         charger = urlsplit(request.path).path.rpartition("/")[2]
-        central = self.board.centrals[charger] = CentralSystem(
+        central = self.thingsboard.centrals[charger] = CentralSystem(
             StatusNotification=partial(self.status, charger),
             StartTransaction=partial(self.start_transaction, charger),
             StopTransaction=self.stop_transaction,
@@ -63,7 +63,7 @@ class FakeGateway:
     def status(self, charger, payload):
         if payload["connectorId"]:
             name = f"{charger}/{payload['connectorId']}"
-            self.board.tell(name, payload["timestamp"], status=payload["status"])
+            self.thingsboard.store(name, payload["timestamp"], status=payload["status"])
         return {}
 
     def start_transaction(self, charger, payload):
@@ -71,7 +71,7 @@ class FakeGateway:
         name = f"{charger}/{payload['connectorId']}"
         self.transactions[tx_id] = (name, payload)
         tag = {"id_tag": payload["idTag"]}
-        self.board.tell(name, payload["timestamp"], tx_active=True, tx_id=tx_id, tx_info=tag)
+        self.thingsboard.store(name, payload["timestamp"], tx_active=True, tx_id=tx_id, tx_info=tag)
         return {"transactionId": tx_id, "idTagInfo": {"status": "Accepted"}}
 
     def stop_transaction(self, payload):
@@ -101,26 +101,26 @@ class FakeGateway:
             "total_incl_vat": "0.61",
             "flags": ["idle_estimated"],
         }
-        self.board.tell(name, payload["timestamp"], receipt=receipt)
-        self.board.tell(name, payload["timestamp"], tx_active=False)
+        self.thingsboard.store(name, payload["timestamp"], receipt=receipt)
+        self.thingsboard.store(name, payload["timestamp"], tx_active=False)
         return {}
 
 
 @pytest.fixture
-def board():
-    return FakeBoard()
+def thingsboard():
+    return FakeThingsBoard()
 
 
-def play(board, gateway=None, **options):
+def play(thingsboard, gateway=None, **options):
     options = {"seconds": 1.2, "speed": 4_000, "chargers": 2} | options
-    gateway = gateway or FakeGateway(board)
-    return demo(DemoOptions(**options), gateway.start, board=board)
+    gateway = gateway or FakeGateway(thingsboard)
+    return demo(DemoOptions(**options), gateway.start, thingsboard=thingsboard)
 
 
-async def test_every_session_has_its_receipt_and_the_remote_start_is_answered(board, capsys):
-    gateway = FakeGateway(board)
+async def test_every_session_has_its_receipt_and_the_remote_start_is_answered(thingsboard, capsys):
+    gateway = FakeGateway(thingsboard)
     with trio.fail_after(8):
-        assert await play(board, gateway) == 0
+        assert await play(thingsboard, gateway) == 0
 
     told = capsys.readouterr().out
     assert len(gateway.transactions) >= 3
@@ -130,16 +130,16 @@ async def test_every_session_has_its_receipt_and_the_remote_start_is_answered(bo
     assert told.count("FLAT") == len(gateway.transactions)
     assert "0.61" in told
     assert "flags: idle_estimated" in told
-    assert board.orders[0] == ("SIM-0001/2", "remoteStart", {"idTag": "DEMO-APP"})
+    assert thingsboard.rpcs[0] == ("SIM-0001/2", "remoteStart", {"idTag": "DEMO-APP"})
     assert 'RPC remoteStart {"idTag": "DEMO-APP"} was answered {"status": "Accepted"}' in told
     assert "ocpp-gateway run --config" in told
     assert gateway.started_with["tariffs"] is TARIFFS
     assert not gateway.started_with["folder"].exists()
 
 
-async def test_json_has_a_line_for_every_row_that_thingsboard_is_told(board, capsys):
-    gateway = FakeGateway(board)
-    assert await play(board, gateway, json_lines=True) == 0
+async def test_json_has_a_line_for_every_row_that_thingsboard_is_told(thingsboard, capsys):
+    gateway = FakeGateway(thingsboard)
+    assert await play(thingsboard, gateway, json_lines=True) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all(row.keys() == {"device", "ts", "values"} for row in rows)
     receipts = [row["values"]["receipt"] for row in rows if "receipt" in row["values"]]
@@ -147,23 +147,23 @@ async def test_json_has_a_line_for_every_row_that_thingsboard_is_told(board, cap
     assert {r["id_tag"] for r in receipts} >= {"DEMO-APP"}
 
 
-async def test_on_a_terminal_there_is_a_live_table(board, capsys, monkeypatch):
+async def test_on_a_terminal_there_is_a_live_table(thingsboard, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
-    assert await play(board, chargers=1, seconds=1.0) == 0
+    assert await play(thingsboard, chargers=1, seconds=1.0) == 0
     told = capsys.readouterr().out
-    assert "What ThingsBoard is told" in told
+    assert "What ThingsBoard receives" in told
     assert "SIM-0001/2" in told
 
 
-async def test_what_still_charges_near_the_end_is_stopped_through_thingsboard(board, capsys):
-    assert await play(board, speed=60, seconds=1.5) == 0
-    assert ("SIM-0001/2", "remoteStop", None) in board.orders
+async def test_what_still_charges_near_the_end_is_stopped_through_thingsboard(thingsboard, capsys):
+    assert await play(thingsboard, speed=60, seconds=1.5) == 0
+    assert ("SIM-0001/2", "remoteStop", None) in thingsboard.rpcs
     assert "ended by Remote" in capsys.readouterr().out
 
 
-async def test_a_demo_in_which_nothing_is_told_says_so(board, capsys):
+async def test_a_demo_in_which_nothing_is_told_says_so(thingsboard, capsys):
     async def start(nursery, **_):
         listener = await nursery.start(
             partial(serve_websocket, ssl_context=None), refuse, "127.0.0.1", 0
@@ -173,5 +173,5 @@ async def test_a_demo_in_which_nothing_is_told_says_so(board, capsys):
     async def refuse(request):
         await request.reject(503)
 
-    assert await demo(DemoOptions(seconds=0.5), start, board=board) == 1
+    assert await demo(DemoOptions(seconds=0.5), start, thingsboard=thingsboard) == 1
     assert "no finished session" in capsys.readouterr().err

@@ -13,14 +13,14 @@ from gateway.simulation.thingsboard import ThingsBoard
 
 @pytest.mark.real_time
 async def test_aiomqtt_connects_publishes_and_answers_a_request():
-    board, answers = ThingsBoard(access_tokens=["secret"]), []
+    thingsboard, answers = ThingsBoard(access_tokens=["secret"]), []
 
     async def call():
-        answers.append(await board.rpc("CP-1", "Reset", {"type": "Soft"}))
+        answers.append(await thingsboard.rpc("CP-1", "Reset", {"type": "Soft"}))
 
     async with trio.open_nursery() as nursery, trio_asyncio.open_loop():
-        port = await nursery.start(board.serve_tcp)
-        assert port == board.port
+        port = await nursery.start(thingsboard.serve_tcp)
+        assert port == thingsboard.port
         client = aiomqtt.Client(
             "127.0.0.1",
             port,
@@ -35,7 +35,7 @@ async def test_aiomqtt_connects_publishes_and_answers_a_request():
                 await aio_as_trio(client.publish)("v1/gateway/connect", connect, qos=1)
                 telemetry = json.dumps({"CP-1": [{"ts": 1_700_000_000_000, "values": {"a": 1.5}}]})
                 await aio_as_trio(client.publish)("v1/gateway/telemetry", telemetry, qos=1)
-                assert board.devices["CP-1"].value("a") == 1.5
+                assert thingsboard.devices["CP-1"].value("a") == 1.5
                 nursery.start_soon(call)
                 message = await aio_as_trio(client.messages.__anext__)()
                 request = json.loads(message.payload)
@@ -43,14 +43,14 @@ async def test_aiomqtt_connects_publishes_and_answers_a_request():
                 await aio_as_trio(client.publish)("v1/gateway/rpc", json.dumps(answer), qos=1)
         nursery.cancel_scope.cancel()
     assert answers == [{"ok": True}]
-    assert board.violations == []
+    assert thingsboard.violations == []
 
 
 @pytest.mark.real_time
 async def test_aiomqtt_is_told_why_it_may_not_come_in():
-    board = ThingsBoard(access_tokens=[])
+    thingsboard = ThingsBoard(access_tokens=[])
     async with trio.open_nursery() as nursery, trio_asyncio.open_loop():
-        port = await nursery.start(board.serve_tcp)
+        port = await nursery.start(thingsboard.serve_tcp)
         client = aiomqtt.Client(
             "127.0.0.1", port, username="x", protocol=aiomqtt.ProtocolVersion.V5, clean_start=True
         )

@@ -10,23 +10,23 @@ from gateway.simulation.thingsboard import RpcNoSession, RpcTimeout, ThingsBoard
 class Caller:
     """One RPC in the background, and how it ended."""
 
-    def __init__(self, nursery, board, *args, **more):
+    def __init__(self, nursery, thingsboard, *args, **more):
         self.result = None
-        nursery.start_soon(self._call, board, args, more)
+        nursery.start_soon(self._call, thingsboard, args, more)
 
-    async def _call(self, board, args, more):
+    async def _call(self, thingsboard, args, more):
         try:
-            self.result = await board.rpc(*args, **more)
+            self.result = await thingsboard.rpc(*args, **more)
         except (RpcTimeout, RpcNoSession) as exc:
             self.result = type(exc)
 
 
 async def test_a_request_reaches_the_device_and_its_answer_the_caller():
-    board = ThingsBoard()
-    async with open_client(board) as client, trio.open_nursery() as nursery:
-        await client.greet("CP-1", "CP-2")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client, trio.open_nursery() as nursery:
+        await client.announce("CP-1", "CP-2")
         calls = [
-            Caller(nursery, board, device, method, params)
+            Caller(nursery, thingsboard, device, method, params)
             for device, method, params in [
                 ("CP-1", "Reset", {"type": "Soft"}),
                 ("CP-1", "setCharging", True),
@@ -43,11 +43,11 @@ async def test_a_request_reaches_the_device_and_its_answer_the_caller():
 
 
 async def test_ids_begin_at_0_for_each_device():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1", "CP-2")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1", "CP-2")
         for device, params in [("CP-1", None), ("CP-1", "x"), ("CP-2", {})]:
-            await board.rpc(device, "m", params, one_way=True)
+            await thingsboard.rpc(device, "m", params, one_way=True)
         requests = [(await client.message())[1] for _ in range(3)]
     assert [(r["device"], r["data"]["id"], r["data"]["params"]) for r in requests] == [
         ("CP-1", 0, None),
@@ -57,105 +57,105 @@ async def test_ids_begin_at_0_for_each_device():
 
 
 async def test_no_answer_is_a_timeout_and_the_late_answer_is_stale(autojump_clock):
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         began = trio.current_time()
         with pytest.raises(RpcTimeout):
-            await board.rpc("CP-1", "Reset", timeout=1)
+            await thingsboard.rpc("CP-1", "Reset", timeout=1)
         assert trio.current_time() - began == 5  # the least that ThingsBoard grants
         await client.message()
         assert await client.publish(RPC, {"device": "CP-1", "id": 0, "data": 1}) == 0
-    assert board.publishes.stale_rpc_answers == board.publishes.rpc_answers == 1
+    assert thingsboard.publishes.stale_rpc_answers == thingsboard.publishes.rpc_answers == 1
 
 
 async def test_without_a_session_the_caller_waits_in_vain_one_way_or_not(autojump_clock):
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         await client.publish("v1/gateway/disconnect", {"device": "CP-1"})
         for one_way in (False, True):
             with pytest.raises(RpcNoSession):
-                await board.rpc("CP-1", "Reset", one_way=one_way)
+                await thingsboard.rpc("CP-1", "Reset", one_way=one_way)
 
 
 async def test_an_unknown_device_is_an_error_at_once_unless_it_is_meant_so(autojump_clock):
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         with pytest.raises(KeyError):
-            await board.rpc("Ghost", "Reset")
+            await thingsboard.rpc("Ghost", "Reset")
         with pytest.raises(RpcTimeout):
-            await board.rpc("Ghost", "Reset", anyway=True)
+            await thingsboard.rpc("Ghost", "Reset", anyway=True)
         assert (await client.message())[1]["device"] == "Ghost"
     with pytest.raises(RpcNoSession):
-        await board.rpc("Ghost", "Reset", anyway=True)
+        await thingsboard.rpc("Ghost", "Reset", anyway=True)
 
 
 async def test_a_request_waits_for_a_session_and_is_sent_again_to_each_new_one():
-    board = ThingsBoard()
+    thingsboard = ThingsBoard()
     async with trio.open_nursery() as nursery:
-        async with open_client(board) as client:
-            await client.greet("CP-1")
-        call = Caller(nursery, board, "CP-1", "Reset", {"type": "Hard"})
+        async with open_client(thingsboard) as client:
+            await client.announce("CP-1")
+        call = Caller(nursery, thingsboard, "CP-1", "Reset", {"type": "Hard"})
         seen = []
         for _ in range(2):
-            async with open_client(board) as client:
+            async with open_client(thingsboard) as client:
                 await client.send(client.packet("v1/gateway/connect", {"device": "CP-1"}))
                 seen.append(await client.message())
                 await client.receive()
-        async with open_client(board) as client:
+        async with open_client(thingsboard) as client:
             await client.send(client.packet("v1/gateway/connect", {"device": "CP-1"}))
             await client.message()
             await client.receive()
-            board.resend_rpcs("CP-1")
+            thingsboard.resend_rpcs("CP-1")
             seen.append(await client.message())
             await client.publish(RPC, {"device": "CP-1", "id": 0, "data": None})
             await client.publish(RPC, {"device": "CP-1", "id": 0, "data": "again"})
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][1]["data"]["id"] == 0
     assert call.result is None
-    assert board.publishes.stale_rpc_answers == 1
+    assert thingsboard.publishes.stale_rpc_answers == 1
 
 
 async def test_a_device_silent_for_ten_minutes_has_no_session_though_its_gateway_has(
     autojump_clock,
 ):
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1", "CP-2")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1", "CP-2")
         await trio.sleep(301)
         await client.publish(TELEMETRY, {"CP-2": [row(a=1)]})
         await trio.sleep(301)
         with pytest.raises(RpcNoSession):
-            await board.rpc("CP-1", "Reset")
-        await board.rpc("CP-2", "Reset", one_way=True)
+            await thingsboard.rpc("CP-1", "Reset")
+        await thingsboard.rpc("CP-2", "Reset", one_way=True)
         assert (await client.message())[1]["device"] == "CP-2"
         await client.publish(TELEMETRY, {"CP-1": [row(a=1)]})
-        await board.rpc("CP-1", "Reset", one_way=True)
-    assert board.violations == []
+        await thingsboard.rpc("CP-1", "Reset", one_way=True)
+    assert thingsboard.violations == []
 
 
 async def test_the_last_gateway_to_publish_for_a_device_gets_its_requests():
-    board = ThingsBoard()
-    async with open_client(board, "a") as first, open_client(board, "b") as second:
-        await first.greet("CP-1")
-        await second.greet("CP-1")
-        await board.rpc("CP-1", "one", one_way=True)
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard, "a") as first, open_client(thingsboard, "b") as second:
+        await first.announce("CP-1")
+        await second.announce("CP-1")
+        await thingsboard.rpc("CP-1", "one", one_way=True)
         assert (await second.message())[1]["data"]["method"] == "one"
         await first.publish(TELEMETRY, {"CP-1": [row(a=1)]})
-        await board.rpc("CP-1", "two", one_way=True)
+        await thingsboard.rpc("CP-1", "two", one_way=True)
         assert (await first.message())[1]["data"]["method"] == "two"
         await second.stream.aclose()
-        await board.wait_for(lambda board: "b" not in board.sessions)
-        assert board.devices["CP-1"].connected
+        await thingsboard.wait_for(lambda thingsboard: "b" not in thingsboard.connections)
+        assert thingsboard.devices["CP-1"].connected
 
 
 async def test_the_gateways_own_device_is_called_by_the_device_api():
-    board = ThingsBoard()
-    async with open_client(board) as client, trio.open_nursery() as nursery:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client, trio.open_nursery() as nursery:
         await client.subscribe("v1/devices/me/rpc/request/+")
-        board.gateways["token"].shared["x"] = 1
-        call = Caller(nursery, board, "token", "restart", 5)
+        thingsboard.gateways["token"].shared["x"] = 1
+        call = Caller(nursery, thingsboard, "token", "restart", 5)
         assert await client.message() == (
             "v1/devices/me/rpc/request/0",
             {"method": "restart", "params": 5},
@@ -165,11 +165,11 @@ async def test_the_gateways_own_device_is_called_by_the_device_api():
 
 
 async def test_shared_attributes_are_told_and_can_be_asked_for():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
-        board.set_shared("CP-1", {"a": 1, "b": 2})
-        board.delete_shared("CP-1", ["b", "c"])
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
+        thingsboard.set_shared("CP-1", {"a": 1, "b": 2})
+        thingsboard.delete_shared("CP-1", ["b", "c"])
         topic = "v1/gateway/attributes"
         assert await client.message() == (topic, {"device": "CP-1", "data": {"a": 1, "b": 2}})
         assert await client.message() == (
@@ -191,10 +191,10 @@ async def test_shared_attributes_are_told_and_can_be_asked_for():
 
 
 async def test_own_attributes_can_be_asked_for():
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         await client.publish("v1/devices/me/attributes", {"a": "x"})
-        board.gateways["token"].shared["s"] = 1
+        thingsboard.gateways["token"].shared["s"] = 1
         question = {"clientKeys": "a,b", "sharedKeys": "s"}
         await client.send(client.packet("v1/devices/me/attributes/request/7", question))
         assert await client.message() == (
@@ -204,9 +204,9 @@ async def test_own_attributes_can_be_asked_for():
 
 
 async def test_an_answer_for_a_device_that_was_never_connected_creates_it():
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         assert await client.publish(RPC, {"device": "Ghost", "id": 0, "data": {}}) == 0
         assert await client.publish("v1/gateway/claim", {"Spirit": {}}) == 0
-    assert [v.assertion for v in board.failures()] == ["R1", "R1"]
-    assert set(board.devices) == {"Ghost", "Spirit"}
+    assert [v.assertion for v in thingsboard.failures()] == ["R1", "R1"]
+    assert set(thingsboard.devices) == {"Ghost", "Spirit"}

@@ -13,21 +13,21 @@ from gateway.simulation.thingsboard import StoredRow, TenantLimits, ThingsBoard
 ATTRIBUTES = "v1/gateway/attributes"
 
 
-def found(board) -> set[str]:
-    return {violation.assertion for violation in board.violations}
+def found(thingsboard) -> set[str]:
+    return {violation.assertion for violation in thingsboard.violations}
 
 
-def failed(board) -> set[str]:
-    return {violation.assertion for violation in board.failures()}
+def failed(thingsboard) -> set[str]:
+    return {violation.assertion for violation in thingsboard.failures()}
 
 
 async def test_rows_are_stored_before_they_are_acknowledged():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         rows = [row(TS, power_w=230, soc_percent=1.5), row(TS + 1, power_w=231)]
         assert await client.publish(TELEMETRY, {"CP-1": rows}) == 0
-        device = board.devices["CP-1"]
+        device = thingsboard.devices["CP-1"]
         assert device.type == "EV charger"
         assert device.connected
         assert device.latest == {"power_w": (TS + 1, 231), "soc_percent": (TS, 1.5)}
@@ -37,63 +37,63 @@ async def test_rows_are_stored_before_they_are_acknowledged():
             (TS + 1, {"power_w": 231}),
         ]
         assert device.value("nothing") is None
-    assert board.publishes.data_points == 3
-    assert board.publishes.by_topic == {CONNECT: 1, TELEMETRY: 1}
-    assert board.messages[-1].topic == TELEMETRY
-    assert board.violations == []
+    assert thingsboard.publishes.data_points == 3
+    assert thingsboard.publishes.by_topic == {CONNECT: 1, TELEMETRY: 1}
+    assert thingsboard.messages[-1].topic == TELEMETRY
+    assert thingsboard.violations == []
 
 
 async def test_the_latest_value_moves_only_forward_in_time():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         for ts, value in [(TS, 1), (TS - 5, 2), (TS, 3)]:
             await client.publish(TELEMETRY, {"CP-1": [row(ts, a=value)]})
-    assert board.devices["CP-1"].latest["a"] == (TS, 3)
-    assert board.devices["CP-1"].series("a") == [(TS - 5, 2), (TS, 3)]
+    assert thingsboard.devices["CP-1"].latest["a"] == (TS, 3)
+    assert thingsboard.devices["CP-1"].series("a") == [(TS - 5, 2), (TS, 3)]
 
 
 async def test_a_resent_row_replaces_itself_and_a_corrected_one_is_told_apart():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         for value in (1, 1, 2):
             await client.publish(TELEMETRY, {"CP-1": [row(a=value)]})
-    assert board.devices["CP-1"].series("a") == [(TS, 2)]
-    assert (board.publishes.repeated_points, board.publishes.replaced_points) == (1, 1)
+    assert thingsboard.devices["CP-1"].series("a") == [(TS, 2)]
+    assert (thingsboard.publishes.repeated_points, thingsboard.publishes.replaced_points) == (1, 1)
 
 
 @pytest.mark.parametrize(
     ("history", "kept"), [(2, [TS + 1, TS + 2]), (0, []), (None, [TS, TS + 1, TS + 2])]
 )
 async def test_history_can_be_bounded_or_left_out(history, kept):
-    board = ThingsBoard(history=history)
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard(history=history)
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         rows = [row(TS + i, a=i) for i in range(3)]
         await client.publish(TELEMETRY, {"CP-1": rows})
-    assert [ts for ts, _ in board.devices["CP-1"].series("a")] == kept
-    assert board.devices["CP-1"].value("a") == 2
+    assert [ts for ts, _ in thingsboard.devices["CP-1"].series("a")] == kept
+    assert thingsboard.devices["CP-1"].value("a") == 2
 
 
 async def test_a_row_without_ts_gets_the_servers_time():
-    board = ThingsBoard(now=lambda: datetime(2026, 1, 2, tzinfo=UTC))
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard(now=lambda: datetime(2026, 1, 2, tzinfo=UTC))
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         await client.publish(TELEMETRY, {"CP-1": [{"a": 1}]})
-    assert board.devices["CP-1"].latest["a"] == (1_767_312_000_000, 1)
-    assert board.violations == []
+    assert thingsboard.devices["CP-1"].latest["a"] == (1_767_312_000_000, 1)
+    assert thingsboard.violations == []
 
 
 @pytest.mark.parametrize("ts", [0, 1_700_000_000, 4_102_444_800_000])
 async def test_a_ts_that_cannot_be_right_is_stored_and_warned_of(ts):
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         assert await client.publish(TELEMETRY, {"CP-1": [row(ts, a=1)]}) == 0
-    assert board.devices["CP-1"].latest["a"] == (ts, 1)
-    assert found(board) == {"J3"}
-    assert failed(board) == set()
+    assert thingsboard.devices["CP-1"].latest["a"] == (ts, 1)
+    assert found(thingsboard) == {"J3"}
+    assert failed(thingsboard) == set()
 
 
 @pytest.mark.parametrize(
@@ -108,33 +108,35 @@ async def test_a_ts_that_cannot_be_right_is_stored_and_warned_of(ts):
     ],
 )
 async def test_what_is_acknowledged_and_lost_is_a_failure(items, assertion):
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         assert await client.publish(TELEMETRY, {"CP-1": items}) == 0
-    assert assertion in failed(board)
-    assert "good" not in board.devices["CP-1"].latest
+    assert assertion in failed(thingsboard)
+    assert "good" not in thingsboard.devices["CP-1"].latest
 
 
 async def test_a_key_that_changes_its_json_type_is_warned_of():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         await client.publish(TELEMETRY, {"CP-1": [row(a=1, b=True), row(a=1.5, b=1)]})
-    assert [(v.assertion, "'b' was boolean" in v.what) for v in board.violations] == [("J6c", True)]
+    assert [(v.assertion, "'b' was boolean" in v.what) for v in thingsboard.violations] == [
+        ("J6c", True)
+    ]
 
 
 async def test_metadata_of_an_entry_is_taken_off():
-    board = ThingsBoard()
+    thingsboard = ThingsBoard()
     good = {"connector": "ocpp", "receivedTs": TS, "publishedTs": TS}
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         entry = row(a=1) | {"metadata": good}
         assert await client.publish(TELEMETRY, {"CP-1": [entry]}) == 0
         for bad in (1, {"connector": "x"}, good | {"connector": 5}, good | {"receivedTs": "x"}):
             entry = row(a=2) | {"metadata": bad}
             assert await client.publish(TELEMETRY, {"CP-1": [entry]}) == 0x99
-    assert board.devices["CP-1"].rows() == [(TS, {"a": 1})]
+    assert thingsboard.devices["CP-1"].rows() == [(TS, {"a": 1})]
 
 
 # --- refusals, topic by topic --------------------------------------------------------------------
@@ -142,11 +144,11 @@ async def test_metadata_of_an_entry_is_taken_off():
 
 @pytest.mark.parametrize("topic", [CONNECT, TELEMETRY, ATTRIBUTES, RPC, "v1/devices/me/telemetry"])
 async def test_what_is_not_json_is_refused_and_the_session_stays(topic):
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         assert await client.publish(topic, b'{"a":') == 0x99
-        await client.greet("CP-1")
-    assert failed(board) == {"BAD-A"}
+        await client.announce("CP-1")
+    assert failed(thingsboard) == {"BAD-A"}
 
 
 @pytest.mark.parametrize(
@@ -173,143 +175,143 @@ async def test_what_is_not_json_is_refused_and_the_session_stays(topic):
     ],
 )
 async def test_a_payload_of_the_wrong_form_is_answered_and_then_closed(topic, payload):
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         assert await client.publish(topic, payload) == 0x83
         assert await client.receive() is None
-    assert failed(board) == {"BAD-R"}
+    assert failed(thingsboard) == {"BAD-R"}
 
 
 @pytest.mark.parametrize("bad", [1, {"ts": None, "values": {"a": 1}}, {"ts": TS, "values": [1]}])
 async def test_one_bad_device_is_refused_and_the_others_of_the_batch_are_stored(bad):
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1", "CP-2")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1", "CP-2")
         batch = {"CP-1": [row(a=1)], "CP-2": [row(a=2), bad]}
         assert await client.publish(TELEMETRY, batch) == 0x99
-        await client.greet("CP-1")  # once, and the session stays
-    assert board.devices["CP-1"].value("a") == 1
-    assert board.devices["CP-2"].value("a") is None
-    assert failed(board) == {"BAD-D"}
+        await client.announce("CP-1")  # once, and the session stays
+    assert thingsboard.devices["CP-1"].value("a") == 1
+    assert thingsboard.devices["CP-2"].value("a") is None
+    assert failed(thingsboard) == {"BAD-D"}
 
 
 async def test_members_that_are_no_arrays_are_dropped_without_a_word():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1", "CP-2")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1", "CP-2")
         assert await client.publish(TELEMETRY, {"CP-1": [row(a=1)], "CP-2": row(a=1)}) == 0
-    assert board.devices["CP-2"].latest == {}
-    assert failed(board) == {"5"}
+    assert thingsboard.devices["CP-2"].latest == {}
+    assert failed(thingsboard) == {"5"}
 
 
 async def test_an_empty_array_is_never_acknowledged(autojump_clock):
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1", "CP-2")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1", "CP-2")
         await client.send(client.packet(TELEMETRY, {"CP-1": [row(a=1)], "CP-2": []}))
         assert await client.silence(60)
-    assert board.devices["CP-1"].value("a") == 1
-    assert failed(board) == {"5"}
+    assert thingsboard.devices["CP-1"].value("a") == 1
+    assert failed(thingsboard) == {"5"}
 
 
 async def test_json_that_only_gson_takes_is_stored_with_a_warning():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         assert await client.publish(TELEMETRY, b"{'CP-1':[{a:NaN}]}") == 0
-    assert board.devices["CP-1"].value("a") == "NaN"
-    assert found(board) == {"J1", "J6d"}
+    assert thingsboard.devices["CP-1"].value("a") == "NaN"
+    assert found(thingsboard) == {"J1", "J6d"}
 
 
 async def test_attributes_are_stored_and_an_empty_object_is_fine():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         info = {"charger": {"vendor": "ABB"}, "ocpp_version": "ocpp1.6"}
         assert await client.publish(ATTRIBUTES, {"CP-1": info}) == 0
         assert await client.publish(ATTRIBUTES, {"CP-1": {}}) == 0
-    assert board.devices["CP-1"].attributes == info
-    assert board.violations == []
+    assert thingsboard.devices["CP-1"].attributes == info
+    assert thingsboard.violations == []
 
 
 async def test_attributes_count_against_the_budget_as_telemetry_does():
-    board = ThingsBoard(gateway_rate_limits=TenantLimits(telemetry_data_points="1:60"))
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard(gateway_rate_limits=TenantLimits(telemetry_data_points="1:60"))
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         assert await client.publish(ATTRIBUTES, {"CP-1": {"a": 1, "b": 2}}) == 0x97
         assert await client.receive() is None
-    assert board.devices["CP-1"].attributes == {}
+    assert thingsboard.devices["CP-1"].attributes == {}
 
 
 # --- devices -------------------------------------------------------------------------------------
 
 
 async def test_a_device_that_was_not_connected_first_gets_the_default_type():
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         await client.publish(TELEMETRY, {"CP-1": [row(a=1)]})
-        assert board.devices["CP-1"].type == "default"
-        assert failed(board) == {"R1"}
-        await client.greet("CP-1", kind="EV charger")
-        assert board.devices["CP-1"].type == "default"
-    async with open_client(board) as client:
-        board.violations.clear()
+        assert thingsboard.devices["CP-1"].type == "default"
+        assert failed(thingsboard) == {"R1"}
+        await client.announce("CP-1", kind="EV charger")
+        assert thingsboard.devices["CP-1"].type == "default"
+    async with open_client(thingsboard) as client:
+        thingsboard.violations.clear()
         await client.publish(TELEMETRY, {"CP-1": [row(a=1)]})
-        assert [(v.assertion, v.severity) for v in board.violations] == [("R1", "WARN")]
+        assert [(v.assertion, v.severity) for v in thingsboard.violations] == [("R1", "WARN")]
 
 
 async def test_disconnect_ends_the_session_and_no_more():
-    board = ThingsBoard()
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         for name in ("CP-1", "never seen"):
             assert await client.publish("v1/gateway/disconnect", {"device": name}) == 0
-        assert not board.devices["CP-1"].connected
-    assert set(board.devices) == {"CP-1"}
+        assert not thingsboard.devices["CP-1"].connected
+    assert set(thingsboard.devices) == {"CP-1"}
 
 
 @pytest.mark.parametrize("name", [" ", "x" * 256, "<b>x", "a\0"])
 async def test_a_bad_device_name_is_told_after_ten_seconds(name, autojump_clock):
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         began = trio.current_time()
         assert await client.publish(CONNECT, {"device": name}) == 0x80
         assert trio.current_time() - began == 10
         assert await client.publish(TELEMETRY, {name: [row(a=1)]}) == 0x80
         assert await client.publish(ATTRIBUTES, {name: {"a": 1}}) == 0x80
-    assert board.devices == {}
-    assert failed(board) == {"5"}
+    assert thingsboard.devices == {}
+    assert failed(thingsboard) == {"5"}
 
 
 async def test_an_answer_that_takes_long_does_not_hold_up_the_others(autojump_clock):
     async with open_client(ThingsBoard()) as client:
         await client.send(client.packet(CONNECT, {"device": " "}))
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert (await client.receive()).reason_code == 0x80
 
 
 async def test_beyond_the_device_limit_the_quota_is_told():
-    board = ThingsBoard(device_limit=1)
-    async with open_client(board) as client:
-        await client.greet("CP-1")
+    thingsboard = ThingsBoard(device_limit=1)
+    async with open_client(thingsboard) as client:
+        await client.announce("CP-1")
         assert await client.publish(CONNECT, {"device": "CP-2"}) == 0x97
-        await client.greet("CP-1")
-    assert set(board.devices) == {"CP-1"}
+        await client.announce("CP-1")
+    assert set(thingsboard.devices) == {"CP-1"}
 
 
 @pytest.mark.parametrize("profile", ["3.8", "4.2.1"])
 async def test_older_servers_say_nothing_of_a_device_they_cannot_create(profile, autojump_clock):
-    board = ThingsBoard(profile=profile, device_limit=0)
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard(profile=profile, device_limit=0)
+    async with open_client(thingsboard) as client:
         await client.send(client.packet(CONNECT, {"device": "CP-1"}))
         await client.send(client.packet(CONNECT, {"device": " "}))
         assert await client.silence(60)
 
 
 async def test_old_servers_acknowledge_each_device_of_a_batch_by_itself():
-    board = ThingsBoard(profile="3.8")
-    async with open_client(board) as client:
-        await client.greet("A", "B", "C")
+    thingsboard = ThingsBoard(profile="3.8")
+    async with open_client(thingsboard) as client:
+        await client.announce("A", "B", "C")
         await client.send(client.packet(TELEMETRY, {"A": [row(a=1)], "B": [1], "C": [row(a=1)]}))
         acks = [await client.receive() for _ in range(3)]
         assert len({ack.packet_id for ack in acks}) == 1
@@ -327,8 +329,8 @@ async def test_before_3_5_no_reason_is_told():
 
 
 async def test_the_gateways_own_device_speaks_the_device_api():
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         assert await client.publish("v1/devices/me/telemetry", [row(a=1), {"b": "x"}]) == 0
         assert await client.publish("v1/devices/me/attributes", {"version": "a1"}) == 0
         for topic, value in [
@@ -341,10 +343,10 @@ async def test_the_gateways_own_device_speaks_the_device_api():
             ("v1/devices/me/rpc/response/x", {}),
         ]:
             assert await client.publish(topic, value) == 0x99
-        own = board.gateways["token"]
+        own = thingsboard.gateways["token"]
         assert own.value("a") == 1
         assert own.attributes == {"version": "a1"}
-        assert board.devices == {}
+        assert thingsboard.devices == {}
         await client.send(client.packet("v1/devices/me/telemetry", {"ts": None, "values": {}}))
         assert await client.receive() is None
 
@@ -353,19 +355,19 @@ async def test_the_gateways_own_device_speaks_the_device_api():
 
 
 async def test_a_waiter_wakes_when_its_condition_holds():
-    board = ThingsBoard()
-    async with open_client(board) as client, trio.open_nursery() as nursery:
-        nursery.start_soon(board.wait_for, lambda board: "CP-2" in board.devices)
-        await client.greet("CP-1", "CP-2")
-    await board.wait_for(lambda board: True)
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(thingsboard.wait_for, lambda thingsboard: "CP-2" in thingsboard.devices)
+        await client.announce("CP-1", "CP-2")
+    await thingsboard.wait_for(lambda thingsboard: True)
 
 
 async def test_rows_are_shown_and_a_slow_reader_misses_some_without_harm():
-    board = ThingsBoard(now=lambda: datetime(2026, 1, 2, tzinfo=UTC))
-    async with open_client(board) as client:
-        quick, slow, gone = board.rows(), board.rows(buffer=1), board.rows()
+    thingsboard = ThingsBoard(now=lambda: datetime(2026, 1, 2, tzinfo=UTC))
+    async with open_client(thingsboard) as client:
+        quick, slow, gone = thingsboard.rows(), thingsboard.rows(buffer=1), thingsboard.rows()
         gone.close()
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.publish(TELEMETRY, {"CP-1": [row(a=1), row(TS + 1, a=2)]})
         await client.publish(ATTRIBUTES, {"CP-1": {"b": True}})
         assert [quick.receive_nowait() for _ in range(3)] == [
@@ -379,23 +381,23 @@ async def test_rows_are_shown_and_a_slow_reader_misses_some_without_harm():
 
 
 async def test_the_dup_flag_is_counted():
-    board = ThingsBoard()
-    async with open_client(board) as client:
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as client:
         payload = b'{"device":"CP-1"}'
         again = mqtt5.PublishPacket(
             CONNECT, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1, duplicate=True
         )
         await client.send(again)
         await client.receive()
-    assert board.publishes.duplicates == 1
+    assert thingsboard.publishes.duplicates == 1
 
 
 async def test_a_peer_that_does_not_read_is_not_read_from_and_harms_nobody(autojump_clock):
     """64 kB of answers wait in the stream; what the client sends then piles up on its own side."""
     ours, theirs = trio.testing.lockstep_stream_pair()
-    board = ThingsBoard()
-    async with open_client(board) as neighbour, trio.open_nursery() as nursery:
-        nursery.start_soon(board.serve_stream, theirs)
+    thingsboard = ThingsBoard()
+    async with open_client(thingsboard) as neighbour, trio.open_nursery() as nursery:
+        nursery.start_soon(thingsboard.serve_stream, theirs)
         connect = mqtt5.ConnectPacket("client", username="slow").write()
         ping = mqtt5.PingReqPacket().write() * 30_000
         with trio.move_on_after(5) as flood:
@@ -403,8 +405,8 @@ async def test_a_peer_that_does_not_read_is_not_read_from_and_harms_nobody(autoj
             while True:
                 await ours.send_all(ping)
         assert flood.cancelled_caught
-        await neighbour.greet("CP-1")
-        board.disconnect_all()
+        await neighbour.announce("CP-1")
+        thingsboard.disconnect_all()
         await trio.sleep(6)
-        assert board.sessions == {}
+        assert thingsboard.connections == {}
         nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@ import attrs
 
 from .core import Core
 from .gson import JsonSyntaxError, parse
-from .publish_outcomes import PublishOutcome, Refused
+from .publish_outcomes import PayloadRefused, PublishOutcome
 from .store import ClientConnection
 
 
@@ -25,21 +25,23 @@ class Message:
     topic: str
     payload: bytes
 
-    def json(self, board: Core) -> Any:
-        """The payload decoded, numbers spelled out; raises Refused where it is no JSON."""
+    def json(self, core: Core) -> Any:
+        """The payload decoded, numbers spelled out; raises PayloadRefused where it is no JSON."""
         try:
             value, is_strict = parse(self.payload)
         except JsonSyntaxError as exc:
-            raise Refused("BAD-A", f"not JSON ({exc})") from exc
+            raise PayloadRefused("BAD-A", f"not JSON ({exc})") from exc
         if not is_strict:
-            board.report("J1", "WARN", f"only a lenient parser takes {excerpt(self.payload)}")
+            core.report_violation(
+                "J1", "WARN", f"only a lenient parser takes {excerpt(self.payload)}"
+            )
         return value
 
-    def object(self, board: Core) -> dict[str, Any]:
-        """The payload as an object; raises Refused where it is none."""
-        value = self.json(board)
+    def object(self, core: Core) -> dict[str, Any]:
+        """The payload as an object; raises PayloadRefused where it is none."""
+        value = self.json(core)
         if not isinstance(value, dict):
-            raise Refused("BAD-R", "the root is not an object")
+            raise PayloadRefused("BAD-R", "the root is not an object")
         return value
 
 

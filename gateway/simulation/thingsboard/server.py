@@ -1,4 +1,4 @@
-"""The double itself: a ThingsBoard that serves MQTT clients on listeners and streams."""
+"""The ThingsBoard double: it serves MQTT clients on listeners and streams."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class ThingsBoard(Transport):
             task_status.started(self.port)
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
-        """Serve one client to the end of its connection; its faults stay its own."""
-        session = MqttConnection(self, stream)
-        self._connections.add(session)
+        """Serve one client to the end of its connection; a fault ends this connection only."""
+        connection = MqttConnection(self, stream)
+        self._all_connections.add(connection)
         try:
-            await session.run()
-        except Exception:  # one client must not fell the double for the others
-            log.exception("connection ended by a fault of the double")
+            await connection.run()
+        except Exception:  # one client's fault must not end the other connections
+            log.exception("connection closed by a fault of the double")
         finally:
-            self._connections.discard(session)
-            self.forget(session)
+            self._all_connections.discard(connection)
+            self.end_connection(connection)
             await trio.aclose_forcefully(stream)
