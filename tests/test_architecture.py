@@ -50,7 +50,6 @@ WATCHED = {name.partition(".")[0] for names in MAY_IMPORT.values() for name in n
     package.partition(".")[0] for package in MAY_IMPORT
 }
 NO_BLOCKING = {"asyncio", "threading", "socket", "time", "sqlite3", "random"}
-IN_CIRCLES = ("simulation",)  # to be cut
 PURE = ("domain", "billing", "tariffs")
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -101,11 +100,7 @@ def test_a_module_imports_only_what_the_layout_allows(path):
 
 def test_no_imports_run_in_a_circle():
     """Inside a package either; imports inside functions count too."""
-    names = {
-        dotted(path): modules_named(path) & NAMES
-        for path in MODULES
-        if not dotted(path).startswith(IN_CIRCLES)
-    }
+    names = {dotted(path): modules_named(path) & NAMES for path in MODULES}
     while names:
         free = [name for name, needed in names.items() if not needed & (names.keys() - {name})]
         assert free, f"a circle among {sorted(names)}"

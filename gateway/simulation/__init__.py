@@ -1,1 +1,1 @@
-"""Stand-ins for the world outside: chargers to the south, ThingsBoard to the north."""
+"""Simulated charge points, and a ThingsBoard double, for `demo`, `simulate` and tests."""

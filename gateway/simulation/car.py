@@ -1,8 +1,8 @@
-"""A simulated car at an outlet: what it takes, and what the meter between them shows.
+"""A simulated car at an outlet: the power that it takes, and the meter's register.
 
-With `speed` above 1 the car lives faster than the clock.  Stamps stay those of the real clock, so
-the power is scaled instead, but never beyond what the outlet's kind can carry: a central system
-may call a register impossible that climbs with more than 500 kW.  A sped-up session of 40
+With `speed` above 1 the car's time passes faster than the clock.  Timestamps stay those of the real
+clock, so the power is scaled instead, but never beyond what the outlet's kind can carry: a central
+system may reject a register that rises with more than 500 kW.  A sped-up session of 40
 simulated minutes therefore delivers less energy than the same session in real time.
 """
 
@@ -12,16 +12,17 @@ import random
 
 import attrs
 
-_MOST_AC_W = 43_470.0  # 3 x 63 A at 230 V, the largest connector that IEC 62196-2 type 2 has
-_MOST_DC_W = 350_000.0
-_STEP_S = 30.0  # of simulated time: short against the taper
+_MAX_AC_W = 43_470.0  # 3 x 63 A at 230 V, the largest connector that IEC 62196-2 type 2 has
+_MAX_DC_W = 350_000.0
+_STEP_S = 30.0  # of the car's time: short compared with the taper
 
 
 @attrs.frozen(kw_only=True)
 class Outlet:
     """One connector's electrical side.
 
-    power_w: what it can give; voltage_v: phase to neutral, or the battery's for direct current.
+    power_w: the largest power that it delivers.
+    voltage_v: phase to neutral, or the battery's for direct current.
     """
 
     direct_current: bool = False
@@ -36,7 +37,7 @@ DC_60 = Outlet(direct_current=True, power_w=60_000.0, phases=1, voltage_v=400.0)
 
 @attrs.define(kw_only=True)
 class Car:
-    """A battery and the curve at which it fills.
+    """A battery and its charging curve.
 
     soc, target_soc: 0 to 1; the car wants nothing more from `target_soc` on.
     """
@@ -51,27 +52,27 @@ class Car:
     def full(self) -> bool:
         return self.soc >= self.target_soc
 
-    def wanted_w(self) -> float:
-        """What the car would take now: its peak up to the knee, then less and less."""
+    def demand_w(self) -> float:
+        """The power that the car would take now: its peak up to the knee, then less and less."""
         if self.full:
             return 0.0
         beyond = max(0.0, (self.soc - self.knee_soc) / (1 - self.knee_soc))
         return self.peak_w * (1 - 0.85 * beyond)
 
 
-def arriving_car(dice: random.Random, outlet: Outlet) -> Car:
+def arriving_car(rng: random.Random, outlet: Outlet) -> Car:
     """A car that will charge for 30 to 45 minutes of its own time at this outlet.
 
     At direct current that is about 20 kWh, at alternating current 5 to 12.
     """
     if outlet.direct_current:
-        peak_w, knee = dice.uniform(0.7, 1.0) * outlet.power_w, 0.6
-        target, mean = dice.uniform(0.75, 0.85), 0.8
+        peak_w, knee = rng.uniform(0.7, 1.0) * outlet.power_w, 0.6
+        target, mean = rng.uniform(0.75, 0.85), 0.8
     else:
-        peak_w, knee = min(outlet.power_w, dice.choice((11_040.0, 22_080.0))), 0.92
-        target, mean = dice.uniform(0.9, 0.98), 0.95
-    wanted_wh = mean * peak_w * dice.uniform(30, 45) / 60
-    battery_wh = max(dice.uniform(50_000, 85_000), wanted_wh / 0.65)
+        peak_w, knee = min(outlet.power_w, rng.choice((11_040.0, 22_080.0))), 0.92
+        target, mean = rng.uniform(0.9, 0.98), 0.95
+    wanted_wh = mean * peak_w * rng.uniform(30, 45) / 60
+    battery_wh = max(rng.uniform(50_000, 85_000), wanted_wh / 0.65)
     return Car(
         battery_wh=battery_wh,
         peak_w=peak_w,
@@ -83,11 +84,11 @@ def arriving_car(dice: random.Random, outlet: Outlet) -> Car:
 
 @attrs.define(kw_only=True)
 class Meter:
-    """The lifetime register of one connector, and the power that makes it climb.
+    """The lifetime register of one connector, and the power that makes it rise.
 
-    register_wh: only climbs.
-    at: the time up to which the register is right, seconds of a steady clock.
-    limit_w: the charging profile's limit of the shown power, None without one.
+    register_wh: only rises.
+    at: the time up to which the register is right, seconds of a monotonic clock.
+    limit_w: the charging profile's limit of the measured power, None without one.
     """
 
     outlet: Outlet
@@ -99,17 +100,17 @@ class Meter:
     limit_w: float | None = None
 
     @property
-    def _gain(self) -> float:
-        """Shown power over the car's own."""
-        most = _MOST_DC_W if self.outlet.direct_current else _MOST_AC_W
-        return max(1.0, min(self.speed, most / self.outlet.power_w))
+    def _power_factor(self) -> float:
+        """The measured power over the car's own."""
+        max_w = _MAX_DC_W if self.outlet.direct_current else _MAX_AC_W
+        return max(1.0, min(self.speed, max_w / self.outlet.power_w))
 
     @property
     def power_w(self) -> float:
-        """What flows now, as the meter shows it."""
+        """The power that flows now, as the meter measures it."""
         if self.car is None or not self.closed:
             return 0.0
-        power = min(self.car.wanted_w(), self.outlet.power_w) * self._gain
+        power = min(self.car.demand_w(), self.outlet.power_w) * self._power_factor
         return power if self.limit_w is None else min(power, self.limit_w)
 
     def advance(self, to: float) -> None:
@@ -121,7 +122,7 @@ class Meter:
             power = self.power_w
             self.register_wh += power * seconds / 3600
             if self.car is not None and power:
-                taken_wh = power / self._gain * self.speed * seconds / 3600
+                taken_wh = power / self._power_factor * self.speed * seconds / 3600
                 self.car.soc = min(
                     self.car.target_soc, self.car.soc + taken_wh / self.car.battery_wh
                 )
@@ -132,11 +133,11 @@ class Meter:
                 self.at = to
 
     def seconds_to_full(self) -> float | None:
-        """At the least so long until the car is full; None while nothing flows."""
+        """The car is full after this time at the earliest; None while no power flows."""
         if self.car is None or not self.power_w:
             return None
         missing_wh = (self.car.target_soc - self.car.soc) * self.car.battery_wh
-        return missing_wh / (self.power_w / self._gain * self.speed) * 3600
+        return missing_wh / (self.power_w / self._power_factor * self.speed) * 3600
 
     def sampled_values(self, measurands: list[str], context: str) -> list[dict[str, str]]:
         """SampledValues (OCPP 1.6 §7.43) of those measurands that this meter has."""
@@ -164,7 +165,7 @@ class Meter:
                 case "Current.Import":
                     add(measurand, amperes, "A", 1)
                 case "Voltage" if phases:
-                    for n in phases:  # a line sags a little under load
+                    for n in phases:  # the voltage drops a little under load
                         add(measurand, self.outlet.voltage_v - amperes / 20, "V", 1, f"L{n}-N")
                 case "Voltage":
                     add(measurand, self.outlet.voltage_v, "V", 1)

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from .car import Outlet
-from .ocpp_connection import Payload, Unanswerable
+from .ocpp_connection import Payload, RequestError
 from .payload_fields import read_time
 
 _PURPOSES = ("ChargePointMaxProfile", "TxDefaultProfile", "TxProfile")
@@ -58,7 +58,7 @@ class Profiles:
         self._installed: list[_Profile] = []
 
     def install(self, connector_id: int, profile: Any) -> None:
-        """Install one `csChargingProfiles`; raises Unanswerable for one that cannot be read."""
+        """Install one `csChargingProfiles`; raises RequestError where it cannot be read."""
         new = _read(connector_id, profile)
         self._installed = [
             old
@@ -76,9 +76,9 @@ class Profiles:
         purpose: str | None = None,
         stack_level: int | None = None,
     ) -> bool:
-        """Remove what fits all that is given; returns whether anything did.
+        """Remove the profiles that match all criteria given; returns whether there was one.
 
-        An id decides alone (§5.5).
+        With an id the other criteria do not count (§5.5).
         """
 
         def fits(p: _Profile) -> bool:
@@ -100,8 +100,8 @@ class Profiles:
     ) -> float | None:
         """The power allowed on that connector at that time; None without a limit.
 
-        A transaction's own profile stands in for the default one; the charge point's maximum
-        bounds both (§3.13.1).
+        A TxProfile replaces the TxDefaultProfile; the ChargePointMaxProfile
+        limits both (§3.13.1).
         """
         found: dict[str, float] = {}
         for profile in sorted(self._installed, key=lambda p: (p.connector_id > 0, p.stack_level)):
@@ -143,7 +143,7 @@ def _read(connector_id: int, profile: Any) -> _Profile:
         schedule = profile["chargingSchedule"]
         purpose = str(profile["chargingProfilePurpose"])
         if purpose not in _PURPOSES or schedule["chargingRateUnit"] not in ("A", "W"):
-            raise Unanswerable("PropertyConstraintViolation", "unknown purpose or unit")
+            raise RequestError("PropertyConstraintViolation", "unknown purpose or unit")
         kind = str(profile["chargingProfileKind"])
         periods = [
             (float(p["startPeriod"]), float(p["limit"])) for p in schedule["chargingSchedulePeriod"]
@@ -166,9 +166,9 @@ def _read(connector_id: int, profile: Any) -> _Profile:
             periods=tuple(sorted(periods)),
         )
     except KeyError as exc:
-        raise Unanswerable("OccurenceConstraintViolation", f"{exc.args[0]} is missing") from exc
+        raise RequestError("OccurenceConstraintViolation", f"{exc.args[0]} is missing") from exc
     except (TypeError, ValueError, AttributeError, OverflowError) as exc:
-        raise Unanswerable("TypeConstraintViolation", f"csChargingProfiles: {exc}") from exc
+        raise RequestError("TypeConstraintViolation", f"csChargingProfiles: {exc}") from exc
 
 
 def _time(text: Any) -> datetime | None:

@@ -8,7 +8,7 @@ from .ocpp_connection import Payload
 
 _AC = "Energy.Active.Import.Register,Power.Active.Import,Current.Import,Voltage"
 _KNOWN_MEASURANDS = frozenset([*_AC.split(","), "SoC"])
-PASSWORD = "AuthorizationKey"  # noqa: S105  the key's name; its value is never shown
+PASSWORD = "AuthorizationKey"  # noqa: S105  the key's name; its value is never sent
 
 
 @attrs.define
@@ -17,7 +17,7 @@ class _Setting:
     kind: str = "number"  # number | flag | measurands | password | text
     readonly: bool = False
 
-    def judges(self, value: str) -> bool:
+    def is_valid(self, value: str) -> bool:
         match self.kind:
             case "number":
                 return value.isascii() and value.isdigit() and len(value) < 10
@@ -32,9 +32,9 @@ class _Setting:
 
 
 class ConfigurationKeys:
-    """Owns: the values, which ChangeConfiguration changes while all else goes on.
+    """Owns: the values, which ChangeConfiguration may change at any time.
 
-    What this charge point does not act on is read-only, so that no change is promised in vain.
+    A key that this charge point does not act on is read-only: it accepts no change without effect.
     """
 
     def __init__(self, *, connectors: int, direct_current: bool, sample_interval_s: int) -> None:
@@ -94,21 +94,21 @@ class ConfigurationKeys:
         return [name for name in self._settings[key].value.split(",") if name]
 
     def put(self, key: str, value: str) -> None:
-        """Set what the charge point itself decides."""
+        """Set a value that the charge point itself decides."""
         self._settings[key].value = value
 
-    def change(self, key: str, value: str) -> str:
-        """ChangeConfiguration (§5.3): the status to answer with."""
+    def change_configuration(self, key: str, value: str) -> str:
+        """ChangeConfiguration (§5.3): the status of the response."""
         setting = self._settings.get(key)
         if setting is None:
             return "NotSupported"
-        if setting.readonly or not setting.judges(value):
+        if setting.readonly or not setting.is_valid(value):
             return "Rejected"
         setting.value = value
         return "Accepted"
 
-    def answer(self, keys: list[str]) -> Payload:
-        """GetConfiguration (§5.8): those keys, or all where none is named."""
+    def get_configuration(self, keys: list[str]) -> Payload:
+        """GetConfiguration (§5.8): these keys, or all for an empty list."""
         known = [key for key in keys or self._settings if key in self._settings]
         entries = [
             {"key": key, "readonly": self._settings[key].readonly}

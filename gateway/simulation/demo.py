@@ -1,8 +1,7 @@
-"""A newcomer's first minute: gateway, a stand-in for ThingsBoard and cars, in one process.
+"""`demo`: the gateway, a ThingsBoard double and simulated charge points, in one process.
 
-The gateway is the real one and comes as an argument; both its sides are real sockets.  Nothing is
-shown here but what ThingsBoard received, and nothing is asked of a charger but through
-ThingsBoard's RPC.
+The gateway is the real one and comes as an argument; it listens and connects on real sockets.  The
+display shows only values that ThingsBoard received; every command goes through ThingsBoard's RPC.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from .car import AC_22, DC_60
-from .charger import ID_TAGS, SimulatedCharger
-from .demo_view import Board, receipt_table
+from .charge_point import ID_TAGS, SimulatedChargePoint
+from .live_table import LiveTable, receipt_table
 from .simulate import run_guarded
 from .thingsboard import RpcNoSession, RpcTimeout, StoredRow, ThingsBoard
-from .websocket_client import dialer
+from .websocket_client import websocket_opener
 
-_ACCESS_TOKEN = "DEMO-GATEWAY"  # noqa: S105  of a stand-in that ends with this process
+_ACCESS_TOKEN = "DEMO-GATEWAY"  # noqa: S105  of a double that ends with this process
 _REMOTE_TAG = "DEMO-APP"
-_REMOTE_CONNECTOR = "SIM-0001/2"  # no driver comes to it by himself
+_REMOTE_CONNECTOR = "SIM-0001/2"  # no driver comes to it without the remote start
 _REFRESH_S = 0.25
 _STOPPING_S = 6.0  # before the end
 _RPC_TIMEOUT_S = 20.0
@@ -56,17 +55,18 @@ TARIFFS: dict[str, Any] = {
     "assign": [{"default": True, "tariffs": ["DEMO"]}],
     "time_zone": "Europe/Amsterdam",
 }
-"""0.50 a start, 0.45 a kWh, 0.10 a minute of a full car's standing; EUR without 21 % VAT."""
+"""0.50 a start, 0.45 a kWh, 0.10 a minute of idle time; EUR without 21 % VAT."""
 
 
 @attrs.frozen(kw_only=True)
 class DemoOptions:
-    """What `demo` was asked for.
+    """The options of `demo`.
 
-    seconds: after these it ends; the last of them are for stopping what still charges.
+    seconds: its length; the last of them are for stopping the open sessions.
     chargers: how many simulated charge points.
-    json_lines: one JSON object a line on stdout instead of a display: what ThingsBoard received.
-    speed: how much faster the cars live than the clock.
+    json_lines: each row that ThingsBoard received as a line of JSON on stdout, in place of a
+        display.
+    speed: how much faster than the clock the cars' time passes.
     """
 
     seconds: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
@@ -95,20 +95,20 @@ class StartGateway(Protocol):
 
 
 async def demo(
-    options: DemoOptions, start_gateway: StartGateway, *, board: ThingsBoard | None = None
+    options: DemoOptions, start_gateway: StartGateway, *, thingsboard: ThingsBoard | None = None
 ) -> int:
-    """Show what ThingsBoard is told until the time is over; returns the exit status.
+    """Show what ThingsBoard receives until the time is over; returns the exit status.
 
     0 when sessions were charged, priced and published, or when SIGINT or SIGTERM ended it before; 1
     with a line on stderr when ThingsBoard received no finished session.
-    board: the stand-in to use, for tests; None makes one.
+    thingsboard: the double to use, for tests; None makes one.
     """
-    board = board or ThingsBoard(access_tokens=[_ACCESS_TOKEN], history=100)
-    show = _display(options)
+    thingsboard = thingsboard or ThingsBoard(access_tokens=[_ACCESS_TOKEN], history=100)
+    display = _display(options)
     with tempfile.TemporaryDirectory(prefix="ocpp-gateway-demo-") as folder:
         async with trio.open_nursery() as nursery:
-            mqtt_port = await nursery.start(board.serve_tcp, "127.0.0.1", 0)
-            rows = board.rows(100_000)
+            mqtt_port = await nursery.start(thingsboard.serve_tcp, "127.0.0.1", 0)
+            rows = thingsboard.rows(100_000)
             ocpp_port = await start_gateway(
                 nursery,
                 mqtt_port=mqtt_port,
@@ -117,28 +117,28 @@ async def demo(
                 tariffs=TARIFFS,
             )
             chargers = _chargers(options, ocpp_port)
-            with trio.CancelScope() as playing:
-                async with trio.open_nursery() as watching:
-                    watching.start_soon(show.follow, rows)
-                    watching.start_soon(_end_on_signal, playing)
-                    await _play(options, chargers, board, show)
-                    watching.cancel_scope.cancel()
+            with trio.CancelScope() as running:
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(display.follow, rows)
+                    tasks.start_soon(_cancel_on_signal, running)
+                    await _run_scenario(options, chargers, thingsboard, display)
+                    tasks.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
-    show.finish()
+    display.finish()
     failures = [failure for charger in chargers for failure in charger.failures]
-    if failures or not (show.board.receipts or playing.cancelled_caught):
-        why = failures[0] if failures else "ThingsBoard was told of no finished session"
+    if failures or not (display.table.receipts or running.cancelled_caught):
+        why = failures[0] if failures else "ThingsBoard received no finished session"
         sys.stderr.write(f"demo: {why}\n")
         return 1
     return 0
 
 
-def _chargers(options: DemoOptions, port: int) -> list[SimulatedCharger]:
-    """Fast and slow ones by turns; the first has a second connector for the remote start."""
+def _chargers(options: DemoOptions, port: int) -> list[SimulatedChargePoint]:
+    """Fast and slow chargers in turn; the first has a second connector for the remote start."""
     return [
-        SimulatedCharger(
+        SimulatedChargePoint(
             f"SIM-{number:04}",
-            dialer(f"ws://127.0.0.1:{port}/ocpp", f"SIM-{number:04}"),
+            websocket_opener(f"ws://127.0.0.1:{port}/ocpp", f"SIM-{number:04}"),
             speed=options.speed,
             outlets=(DC_60 if number % 2 else AC_22,) * (2 if number == 1 else 1),
             drivers=(1,),
@@ -148,99 +148,112 @@ def _chargers(options: DemoOptions, port: int) -> list[SimulatedCharger]:
     ]
 
 
-async def _play(
-    options: DemoOptions, chargers: list[SimulatedCharger], board: ThingsBoard, show: _Display
+async def _run_scenario(
+    options: DemoOptions,
+    chargers: list[SimulatedChargePoint],
+    thingsboard: ThingsBoard,
+    display: _Display,
 ) -> None:
-    """The minute itself; afterwards every session that began has its receipt, if all went well."""
+    """Charge, then stop; if all went well, every session then has its receipt."""
     began = trio.current_time()
     ends_at = began + options.seconds
-    closes_at = ends_at - min(_STOPPING_S, options.seconds / 3)
+    stops_at = ends_at - min(_STOPPING_S, options.seconds / 3)
     async with trio.open_nursery() as cars:
         for charger in chargers:
             cars.start_soon(run_guarded, charger)
-        with trio.move_on_at(closes_at):
-            await board.wait_for(lambda board: _REMOTE_CONNECTOR in board.devices)
-            await _order(board, show, _REMOTE_CONNECTOR, "remoteStart", {"idTag": _REMOTE_TAG})
-        await trio.sleep_until(closes_at)
+        with trio.move_on_at(stops_at):
+            await thingsboard.wait_for(lambda thingsboard: _REMOTE_CONNECTOR in thingsboard.devices)
+            await _send_rpc(
+                thingsboard, display, _REMOTE_CONNECTOR, "remoteStart", {"idTag": _REMOTE_TAG}
+            )
+        await trio.sleep_until(stops_at)
         for charger in chargers:
-            charger.close_site()
+            charger.stop_arrivals()
         with trio.move_on_at(ends_at):
-            await _stop_all(chargers, board, show)
-            await trio.sleep(2 * _REFRESH_S)  # to be seen
+            await _stop_all(chargers, thingsboard, display)
+            await trio.sleep(2 * _REFRESH_S)  # so that the display shows it
         cars.cancel_scope.cancel()
 
 
-async def _end_on_signal(playing: trio.CancelScope) -> None:
+async def _cancel_on_signal(running: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
-            playing.cancel()
+            running.cancel()
 
 
-async def _stop_all(chargers: list[SimulatedCharger], board: ThingsBoard, show: _Display) -> None:
-    """Stop what charges, and what begins to meanwhile, until nothing does."""
-    ordered: set[str] = set()
+async def _stop_all(
+    chargers: list[SimulatedChargePoint], thingsboard: ThingsBoard, display: _Display
+) -> None:
+    """Stop the open sessions, and those that begin meanwhile, until none is open."""
+    stop_sent: set[str] = set()
 
-    def settled(board: ThingsBoard) -> bool:
-        charging = _charging(board)
+    def is_changed(thingsboard: ThingsBoard) -> bool:
+        charging = _charging(thingsboard)
         in_use = [c for charger in chargers for c in charger.connectors.values() if c.session]
-        return bool(charging - ordered) or not (charging or in_use)
+        return bool(charging - stop_sent) or not (charging or in_use)
 
     async with trio.open_nursery() as stopping:
         while True:
-            await board.wait_for(settled)
-            if not (fresh := _charging(board) - ordered):
+            await thingsboard.wait_for(is_changed)
+            if not (fresh := _charging(thingsboard) - stop_sent):
                 break
-            ordered |= fresh
+            stop_sent |= fresh
             for name in fresh:
-                stopping.start_soon(_order, board, show, name, "remoteStop", None)
+                stopping.start_soon(_send_rpc, thingsboard, display, name, "remoteStop", None)
 
 
-def _charging(board: ThingsBoard) -> set[str]:
-    return {name for name, device in board.devices.items() if device.value("tx_active") is True}
+def _charging(thingsboard: ThingsBoard) -> set[str]:
+    return {
+        name for name, device in thingsboard.devices.items() if device.value("tx_active") is True
+    }
 
 
-async def _order(
-    board: ThingsBoard, show: _Display, device: str, method: str, params: dict[str, Any] | None
+async def _send_rpc(
+    thingsboard: ThingsBoard,
+    display: _Display,
+    device: str,
+    method: str,
+    params: dict[str, Any] | None,
 ) -> None:
     try:
-        answer = await board.rpc(device, method, params, timeout=_RPC_TIMEOUT_S)
+        response = await thingsboard.rpc(device, method, params, timeout=_RPC_TIMEOUT_S)
     except (RpcTimeout, RpcNoSession) as exc:
-        answer = {"error": str(exc)}
-    show.order(device, method, params, answer)
+        response = {"error": str(exc)}
+    display.add_rpc(device, method, params, response)
 
 
 class _Display:
-    """Takes what ThingsBoard received; the base class keeps it and shows nothing."""
+    """Gets the rows that ThingsBoard received; the base class stores them and shows nothing."""
 
     def __init__(self) -> None:
-        self.board = Board()
+        self.table = LiveTable()
 
     async def follow(self, rows: trio.MemoryReceiveChannel[StoredRow]) -> None:
         async for row in rows:
             if not row.is_attributes:
-                self.take(row.device, row.ts, row.values)
+                self.add_row(row.device, row.ts, row.values)
 
-    def take(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
-        return self.board.take(device, ts, values)
+    def add_row(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
+        return self.table.add_row(device, ts, values)
 
-    def order(self, device: str, method: str, params: Any, answer: Any) -> None:
+    def add_rpc(self, device: str, method: str, params: Any, response: Any) -> None:
         """An RPC was sent to a device and answered."""
 
     def finish(self) -> None:
-        """Nothing more will come."""
+        """No more rows will come."""
 
 
 class _JsonLines(_Display):
-    def take(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
+    def add_row(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
         row = {"device": device, "ts": ts, "values": dict(values)}
         sys.stdout.write(json.dumps(row) + "\n")
         sys.stdout.flush()
-        return super().take(device, ts, values)
+        return super().add_row(device, ts, values)
 
 
 class _Stdout(Console):
     def on_broken_pipe(self) -> None:
-        """The reader of stdout has left; the caller handles that (rich would exit)."""
+        """The reader of stdout closed it; the caller handles that (rich would exit)."""
         raise BrokenPipeError
 
 
@@ -249,25 +262,29 @@ class _Lines(_Display):
         super().__init__()
         self._console = console
 
-    def take(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
-        lines = super().take(device, ts, values)
+    def add_row(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
+        lines = super().add_row(device, ts, values)
         for line in lines:
-            self._say(line)
+            self._print_line(line)
         return lines
 
-    def order(self, device: str, method: str, params: Any, answer: Any) -> None:
+    def add_rpc(self, device: str, method: str, params: Any, response: Any) -> None:
         arguments = "" if params is None else f" {json.dumps(params)}"
-        self._say(f"{device}: RPC {method}{arguments} was answered {json.dumps(answer)}")
+        self._print_line(f"{device}: RPC {method}{arguments} was answered {json.dumps(response)}")
 
     def finish(self) -> None:
-        for receipt in self.board.receipts:
+        for receipt in self.table.receipts:
             self._print(receipt_table(receipt))
-        count = len(self.board.receipts)
-        self._say(f"{count} session{'' if count == 1 else 's'}, told with receipts.  For real:")
-        self._say("  ocpp-gateway run --config gateway.toml    chargers: ws://HOST:9000/ocpp/ID")
-        self._say("  README.md tells how to give it a ThingsBoard and tariffs")
+        count = len(self.table.receipts)
+        self._print_line(
+            f"{count} session{'' if count == 1 else 's'}, each with a receipt.  For real chargers:"
+        )
+        self._print_line(
+            "  ocpp-gateway run --config gateway.toml    chargers: ws://HOST:9000/ocpp/ID"
+        )
+        self._print_line("  README.md says how to configure ThingsBoard and tariffs")
 
-    def _say(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _print(self, thing: RenderableType) -> None:
@@ -276,16 +293,16 @@ class _Lines(_Display):
 
 class _Table(_Lines):
     async def follow(self, rows: trio.MemoryReceiveChannel[StoredRow]) -> None:
-        # rich's own refreshing is a thread; ours is a task
-        with Live(self.board.table(), console=self._console, auto_refresh=False) as live:
+        # rich would refresh in a thread; this is a task
+        with Live(self.table.table(), console=self._console, auto_refresh=False) as live:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(super().follow, rows)
                 while True:
-                    live.update(self.board.table(), refresh=True)
+                    live.update(self.table.table(), refresh=True)
                     await trio.sleep(_REFRESH_S)
 
-    def take(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
-        self.board.take(device, ts, values)
+    def add_row(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
+        self.table.add_row(device, ts, values)
         return []
 
 

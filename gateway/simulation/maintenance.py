@@ -1,112 +1,112 @@
-"""Messages on demand, diagnostics and firmware of a simulated charge point.
+"""TriggerMessage, diagnostics and firmware updates of a simulated charge point.
 
-Nothing is fetched or uploaded: what is played is what the central system gets to see of it.
+Nothing is downloaded or uploaded: the charge point only sends the status notifications.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
 from . import payload_fields
-from .ocpp_connection import Payload, Reply
-
-if TYPE_CHECKING:
-    from .charger import SimulatedCharger
+from .ocpp_connection import Payload, Response
+from .request_context import RequestContext
 
 _STEP_S = 20.0  # of the cars' time, between two statuses
 
 
 class Maintenance:
-    """Owns: how far an upload or an update is."""
+    """Owns: the status of the upload and of the update, and the firmware version."""
 
-    def __init__(self, charger: SimulatedCharger) -> None:
-        self._charger = charger
+    def __init__(self, charge_point: RequestContext) -> None:
+        self._charge_point = charge_point
         self._firmware_status = self._diagnostics_status = "Idle"
         self.firmware_version = "1.0.0"
 
-    def trigger_message(self, payload: Payload) -> Reply:
-        """§5.17: the message asked for follows the answer."""
-        number, charger = payload_fields.maybe_whole(payload, "connectorId"), self._charger
+    def trigger_message(self, payload: Payload) -> Response:
+        """§5.17: the requested message follows the response."""
+        number, charge_point = (
+            payload_fields.optional_integer(payload, "connectorId"),
+            self._charge_point,
+        )
         wanted = payload_fields.text(payload, "requestedMessage", 50)
-        if number is not None and number != 0 and number not in charger.connectors:
-            return Reply({"status": "Rejected"})
-        all_of_them = list(charger.connectors)
+        if number is not None and number != 0 and number not in charge_point.connectors:
+            return Response({"status": "Rejected"})
+        all_numbers = list(charge_point.connectors)
         match wanted:
             case "BootNotification":
-                then = partial(self._tell, wanted, charger.boot_notification())
+                then = partial(self._send, wanted, charge_point.boot_notification())
             case "Heartbeat":
-                then = partial(self._tell, wanted, {})
+                then = partial(self._send, wanted, {})
             case "FirmwareStatusNotification":
-                then = partial(self._tell, wanted, {"status": self._firmware_status})
+                then = partial(self._send, wanted, {"status": self._firmware_status})
             case "DiagnosticsStatusNotification":
-                then = partial(self._tell, wanted, {"status": self._diagnostics_status})
+                then = partial(self._send, wanted, {"status": self._diagnostics_status})
             case "StatusNotification":
-                chosen = [0, *all_of_them] if number is None else [number]
-                return Reply({"status": "Accepted"}, partial(self._tell_statuses, chosen))
+                chosen = [0, *all_numbers] if number is None else [number]
+                return Response({"status": "Accepted"}, partial(self._send_statuses, chosen))
             case "MeterValues" if number == 0:
-                return Reply({"status": "Rejected"})  # there is no main meter
+                return Response({"status": "Rejected"})  # there is no main meter
             case "MeterValues":
-                chosen = all_of_them if number is None else [number]
-                return Reply({"status": "Accepted"}, partial(self._tell_meters, chosen))
+                chosen = all_numbers if number is None else [number]
+                return Response({"status": "Accepted"}, partial(self._send_meter_values, chosen))
             case _:
-                return Reply({"status": "NotImplemented"})
-        return Reply({"status": "Accepted"}, then)
+                return Response({"status": "NotImplemented"})
+        return Response({"status": "Accepted"}, then)
 
-    def get_diagnostics(self, payload: Payload) -> Reply:
+    def get_diagnostics(self, payload: Payload) -> Response:
         location = payload_fields.text(payload, "location", 2_000)
-        return Reply({"fileName": "diagnostics.log"}, partial(self._upload, location))
+        return Response({"fileName": "diagnostics.log"}, partial(self._upload, location))
 
-    def update_firmware(self, payload: Payload) -> Reply:
+    def update_firmware(self, payload: Payload) -> Response:
         location = payload_fields.text(payload, "location", 2_000)
         at = payload_fields.time(payload, "retrieveDate")
-        wait_s = max(0.0, (at - self._charger.now()).total_seconds())
-        return Reply({}, partial(self._update, location, wait_s))
+        wait_s = max(0.0, (at - self._charge_point.now()).total_seconds())
+        return Response({}, partial(self._update, location, wait_s))
 
-    async def _tell(self, action: str, payload: Payload) -> None:
-        await self._charger.uplink.send(action, payload)
+    async def _send(self, action: str, payload: Payload) -> None:
+        await self._charge_point.client.send(action, payload)
 
-    async def _tell_statuses(self, numbers: list[int]) -> None:
+    async def _send_statuses(self, numbers: list[int]) -> None:
         for number in numbers:
-            await self._charger.send_status(number, again=True)
+            await self._charge_point.send_status(number, again=True)
 
-    async def _tell_meters(self, numbers: list[int]) -> None:
+    async def _send_meter_values(self, numbers: list[int]) -> None:
         for number in numbers:
-            connector = self._charger.connectors[number]
+            connector = self._charge_point.connectors[number]
             session = connector.session
             if session is None or session.transaction is None or session.stopped.is_set():
-                await self._tell("MeterValues", connector.sample("Trigger"))
+                await self._send("MeterValues", connector.sample("Trigger"))
             else:
-                connector.put_sample(session.transaction, "Trigger")
+                connector.queue_sample(session.transaction, "Trigger")
 
     async def _upload(self, location: str) -> None:
         for status in ("Uploading", "Uploaded" if "://" in location else "UploadFailed"):
             self._diagnostics_status = status
-            await self._tell("DiagnosticsStatusNotification", {"status": status})
-            await self._charger.sleep_simulated(_STEP_S)
+            await self._send("DiagnosticsStatusNotification", {"status": status})
+            await self._charge_point.sleep_simulated(_STEP_S)
         self._diagnostics_status = "Idle"
 
     async def _update(self, location: str, wait_s: float) -> None:
         await trio.sleep(wait_s)
-        await self._show("Downloading")
+        await self._send_firmware_status("Downloading")
         if "://" not in location:
-            await self._show("DownloadFailed")
+            await self._send_firmware_status("DownloadFailed")
             self._firmware_status = "Idle"
             return
-        await self._show("Downloaded")
-        for connector in self._charger.connectors.values():
+        await self._send_firmware_status("Downloaded")
+        for connector in self._charge_point.connectors.values():
             await connector.wait_unused()
-        await self._show("Installing")
+        await self._send_firmware_status("Installing")
         major, minor, patch = self.firmware_version.split(".")
         self.firmware_version = f"{major}.{minor}.{int(patch) + 1}"
-        await self._charger.reboot("Reboot")
-        await self._charger.uplink.wait_online()
-        await self._show("Installed")
+        await self._charge_point.reboot("Reboot")
+        await self._charge_point.client.wait_online()
+        await self._send_firmware_status("Installed")
         self._firmware_status = "Idle"
 
-    async def _show(self, status: str) -> None:
+    async def _send_firmware_status(self, status: str) -> None:
         self._firmware_status = status
-        await self._tell("FirmwareStatusNotification", {"status": status})
-        await self._charger.sleep_simulated(_STEP_S)
+        await self._send("FirmwareStatusNotification", {"status": status})
+        await self._charge_point.sleep_simulated(_STEP_S)

@@ -1,46 +1,46 @@
-"""Fields of a payload that a central system sent, read without trust (OCPP-J 1.6 table 7)."""
+"""Checked reading of a request payload's fields: each raises RequestError (OCPP-J 1.6 table 7)."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from .ocpp_connection import Payload, Unanswerable
+from .ocpp_connection import Payload, RequestError
 
 
 def text(payload: Payload, key: str, longest: int) -> str:
-    value = _need(payload, key)
+    value = _required(payload, key)
     if not isinstance(value, str):
-        raise Unanswerable("TypeConstraintViolation", f"{key} is no text")
+        raise RequestError("TypeConstraintViolation", f"{key} is no text")
     if len(value) > longest:
-        raise Unanswerable("PropertyConstraintViolation", f"{key} is longer than {longest}")
+        raise RequestError("PropertyConstraintViolation", f"{key} is longer than {longest}")
     return value
 
 
-def whole(payload: Payload, key: str) -> int:
-    value = _need(payload, key)
+def integer(payload: Payload, key: str) -> int:
+    value = _required(payload, key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise Unanswerable("TypeConstraintViolation", f"{key} is no whole number")
+        raise RequestError("TypeConstraintViolation", f"{key} is no whole number")
     return value
 
 
-def maybe_whole(payload: Payload, key: str) -> int | None:
+def optional_integer(payload: Payload, key: str) -> int | None:
     """None where it is absent."""
-    return None if payload.get(key) is None else whole(payload, key)
+    return None if payload.get(key) is None else integer(payload, key)
 
 
 def one_of(payload: Payload, key: str, *choices: str) -> str:
     value = text(payload, key, 50)
     if value not in choices:
-        raise Unanswerable("PropertyConstraintViolation", f"{key} is none of {', '.join(choices)}")
+        raise RequestError("PropertyConstraintViolation", f"{key} is none of {', '.join(choices)}")
     return value
 
 
 def time(payload: Payload, key: str) -> datetime:
     try:
-        return read_time(_need(payload, key))
+        return read_time(_required(payload, key))
     except ValueError as exc:
-        raise Unanswerable("TypeConstraintViolation", f"{key}: {exc}") from exc
+        raise RequestError("TypeConstraintViolation", f"{key}: {exc}") from exc
 
 
 def read_time(value: Any) -> datetime:
@@ -53,7 +53,7 @@ def read_time(value: Any) -> datetime:
     return at
 
 
-def _need(payload: Payload, key: str) -> Any:
+def _required(payload: Payload, key: str) -> Any:
     if payload.get(key) is None:
-        raise Unanswerable("OccurenceConstraintViolation", f"{key} is missing")
+        raise RequestError("OccurenceConstraintViolation", f"{key} is missing")
     return payload[key]

@@ -1,4 +1,4 @@
-"""Simulated charge points against a central system, this one or another: `simulate`."""
+"""`simulate`: simulated charge points against any central system."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .car import AC_22, DC_60, Outlet
-from .charger import ID_TAGS, Report, SimulatedCharger
-from .websocket_client import dialer
+from .charge_point import ID_TAGS, Report, SimulatedChargePoint
+from .websocket_client import websocket_opener
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ _ALL_CONNECTED_S = 10.0
 
 @attrs.frozen(kw_only=True)
 class SimulateOptions:
-    """What `simulate` was asked for.
+    """The options of `simulate`.
 
     url: of the central system, without a charge point's id; ValueError if it is no ws(s) URL.
     chargers: how many; their ids are SIM-0001 and on.
@@ -35,10 +35,10 @@ class SimulateOptions:
     connectors: of each charge point.
     password: for HTTP Basic authentication, the same for all; None means without.
     json_lines: one JSON object a line on stdout instead of a display.
-    speed: how much faster the cars live than the clock.
+    speed: how much faster than the clock the cars' time passes.
     sample_interval_s: between two MeterValues, in the cars' time.
-    id_tags: which the drivers present; to be known to the central system.
-    connect_timeout_s: seconds after which a charge point gives up that was never accepted.
+    id_tags: the tags of the drivers; the central system must accept them.
+    connect_timeout_s: seconds after which a charge point that was never accepted gives up.
     tls: for wss URLs; None is the default context.
     """
 
@@ -55,8 +55,8 @@ class SimulateOptions:
     tls: ssl.SSLContext | None = None
 
     @url.validator
-    def _judge_url(self, _: Any, value: str) -> None:
-        dialer(value, "")
+    def _check_url(self, _: Any, value: str) -> None:
+        websocket_opener(value, "")
 
 
 async def simulate(
@@ -67,17 +67,17 @@ async def simulate(
 ) -> int:
     """Run the charge points until each has made its sessions; returns the exit status.
 
-    0 when all sessions were made, or when it was stopped while it had no number of them to make;
+    0 when all sessions were made, or when it was stopped and had no number of sessions to make;
     1 when a charge point could not connect, a session failed, or it was stopped before the end:
     a line on stderr then says why.
-    report: gets every event instead of the display, a dict with `event` (`connected`, `booted`,
+    report: gets every event in place of the display, a dict with `event` (`connected`, `booted`,
         `session_started`, `session_finished`, `session_failed`, `disconnected`, `not_connected`)
         and `charger`; a finished session has `connector`, `tx_id`, `id_tag`, `energy_wh`,
         `duration_s` and `reason`.
-    handle_signals: end orderly on SIGINT and SIGTERM; False where the caller does.
+    handle_signals: end orderly on SIGINT and SIGTERM; False where the caller handles them.
     """
-    with _display(options) if report is None else _Silent(report) as show:
-        chargers = [_charger(options, number, show) for number in range(1, options.chargers + 1)]
+    with _display(options) if report is None else _Reporting(report) as display:
+        chargers = [_charger(options, number, display) for number in range(1, options.chargers + 1)]
         stopped = False
         async with trio.open_nursery() as nursery:
 
@@ -103,31 +103,31 @@ async def simulate(
     return 1
 
 
-async def _run_all(chargers: Sequence[SimulatedCharger]) -> None:
-    """Run them side by side; they connect one after the other, all within 10 s."""
+async def _run_all(chargers: Sequence[SimulatedChargePoint]) -> None:
+    """Run them concurrently; they connect one after the other, all within 10 s."""
     async with trio.open_nursery() as nursery:
         for charger in chargers:
             nursery.start_soon(run_guarded, charger)
             await trio.sleep(min(0.05, _ALL_CONNECTED_S / len(chargers)))
 
 
-async def run_guarded(charger: SimulatedCharger) -> None:
-    """Run one so that a fault of its own is its own failure, and the others go on."""
+async def run_guarded(charger: SimulatedChargePoint) -> None:
+    """Run one charge point; an exception of it is its failure, and the others go on."""
     try:
         await charger.run()
-    except BrokenPipeError:  # nobody reads what is printed any more: that ends all
+    except BrokenPipeError:  # the reader of stdout closed it: that ends all
         raise
     except Exception as exc:
-        log.exception("simulated charger failed", charger=charger.charge_point_id)
+        log.exception("simulated charge point failed", charger=charger.charge_point_id)
         charger.failures.append(f"{charger.charge_point_id}: a fault of the simulation: {exc!r}")
 
 
-def _charger(options: SimulateOptions, number: int, show: Report) -> SimulatedCharger:
+def _charger(options: SimulateOptions, number: int, display: Report) -> SimulatedChargePoint:
     charge_point_id = f"SIM-{number:04}"
     outlet: Outlet = DC_60 if number % 3 == 0 else AC_22
-    return SimulatedCharger(
+    return SimulatedChargePoint(
         charge_point_id,
-        dialer(options.url, charge_point_id, options.tls),
+        websocket_opener(options.url, charge_point_id, options.tls),
         speed=options.speed,
         outlets=(outlet,) * options.connectors,
         sample_interval_s=options.sample_interval_s,
@@ -136,12 +136,12 @@ def _charger(options: SimulateOptions, number: int, show: Report) -> SimulatedCh
         password=options.password,
         connect_timeout_s=options.connect_timeout_s,
         reconnect_timeout_s=None if options.sessions is None else _RECONNECT_TIMEOUT_S,
-        report=show,
+        report=display,
     )
 
 
-class _Silent:
-    """Hands events on to a caller who shows them."""
+class _Reporting:
+    """Passes events on to a function."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -153,15 +153,15 @@ class _Silent:
         pass
 
 
-class _Lines(_Silent):
-    """One line for each event: JSON on stdout, or words on stderr."""
+class _Lines(_Reporting):
+    """One line for each event: JSON on stdout, or text on stderr."""
 
     def __init__(self, *, as_json: bool) -> None:
-        super().__init__(_write_json if as_json else _write_words)
+        super().__init__(_write_json if as_json else _write_text)
 
 
-class _Bar(_Silent):
-    """A progress bar of the sessions made, on a terminal."""
+class _Bar(_Reporting):
+    """A progress bar of the finished sessions, on a terminal."""
 
     def __init__(self, options: SimulateOptions, console: Console) -> None:
         total = None if options.sessions is None else options.sessions * options.chargers
@@ -198,12 +198,12 @@ class _Bar(_Silent):
                 self._open -= 1
                 self._progress.advance(self._task)
             case "session_failed":
-                self._progress.console.print(words_of(event), highlight=False)
+                self._progress.console.print(describe(event), highlight=False)
         state = f"{len(self._connected)} connected, {self._open} charging"
         self._progress.update(self._task, description=state)
 
 
-def _display(options: SimulateOptions) -> _Silent:
+def _display(options: SimulateOptions) -> _Reporting:
     if options.json_lines:
         return _Lines(as_json=True)
     console = Console(stderr=True)
@@ -215,11 +215,11 @@ def _write_json(event: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _write_words(event: dict[str, Any]) -> None:
-    sys.stderr.write(words_of(event) + "\n")
+def _write_text(event: dict[str, Any]) -> None:
+    sys.stderr.write(describe(event) + "\n")
 
 
-_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
+_DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "not_connected": lambda e: f"could not connect: {e['why']}",
     "disconnected": lambda e: f"disconnected: {e['why']}",
     "session_started": lambda e: (
@@ -233,7 +233,7 @@ _WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def words_of(event: dict[str, Any]) -> str:
-    """An event as a line for people."""
-    words = _WORDS.get(event["event"])
-    return f"{event['charger']}: {event['event'] if words is None else words(event)}"
+def describe(event: dict[str, Any]) -> str:
+    """An event as a line of text."""
+    text = _DESCRIPTIONS.get(event["event"])
+    return f"{event['charger']}: {event['event'] if text is None else text(event)}"

@@ -1,4 +1,4 @@
-"""How a simulated charge point reaches a central system over TCP or TLS (OCPP-J 1.6 chapter 3)."""
+"""Opens a simulated charge point's WebSocket over TCP or TLS (OCPP-J 1.6 chapter 3)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from urllib.parse import quote, urlsplit
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
-from .uplink import Connect
+from .ocpp_client import Connect
 
 SUBPROTOCOL = "ocpp1.6"
 
 
-def dialer(url: str, charge_point_id: str, tls: ssl.SSLContext | None = None) -> Connect:
-    """What opens the WebSocket of that charge point: its id is added to the URL as a segment.
+def websocket_opener(url: str, charge_point_id: str, tls: ssl.SSLContext | None = None) -> Connect:
+    """A function that opens this charge point's WebSocket; the URL gets its id as last segment.
 
     url: ws or wss; raises ValueError for any other.
     tls: for wss; None is the default context.
-    With a password, HTTP Basic authentication names the id as the user (OCPP-J 6.2).
+    With a password, the id is the user name of HTTP Basic authentication (OCPP-J 6.2).
     """
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
@@ -33,8 +33,8 @@ def dialer(url: str, charge_point_id: str, tls: ssl.SSLContext | None = None) ->
     async def connect(nursery: trio.Nursery, password: str | None) -> WebSocketConnection:
         headers = []
         if password is not None:
-            word = base64.b64encode(f"{charge_point_id}:{password}".encode())
-            headers.append((b"Authorization", b"Basic " + word))
+            credentials = base64.b64encode(f"{charge_point_id}:{password}".encode())
+            headers.append((b"Authorization", b"Basic " + credentials))
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
         if secure:
             stream = await trio.open_ssl_over_tcp_stream(

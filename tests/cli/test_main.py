@@ -314,7 +314,7 @@ async def test_the_demo_without_a_terminal_tells_of_receipts_in_words():
     status, out, err = await command_beside("demo", "--seconds", 6, "--chargers", 1, "--speed", 600)
     assert (status, err) == (0, "")
     assert "SIM-0001" in out
-    assert "told with receipts" in out
+    assert "each with a receipt" in out
 
 
 @pytest.mark.real_time

@@ -1,4 +1,4 @@
-"""A scripted central system: it answers as it is told, and checks every frame that it gets."""
+"""A scripted central system: it sends given responses, and validates every frame."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed, wrap_client_stream, wrap_server_stream
 
 EPOCH = datetime(2026, 5, 1, 12, tzinfo=UTC)
-SILENCE = object()
-"""As an answer: none is given."""
+NO_RESPONSE = object()
+"""As a response: the call gets none."""
 
 
 def now() -> datetime:
@@ -33,24 +33,24 @@ def _validator(name: str) -> Any:
     return jsonschema_rs.Draft4Validator(schema, validate_formats=False)
 
 
-class Refusal:
-    """As an answer: a CALLERROR."""
+class CallErrorResponse:
+    """As a response: a CALLERROR with this code."""
 
     def __init__(self, code: str = "InternalError") -> None:
         self.code = code
 
 
 class CentralSystem:
-    """`connect` is what a SimulatedCharger is given; every connection is one of `sockets`.
+    """A SimulatedChargePoint gets its `connect`; `sockets` has every connection.
 
-    answers: action to the payload to answer with, SILENCE, a Refusal, or a function of the
-        request's payload that gives one of these.
+    responses: action to the response's payload, NO_RESPONSE, a CallErrorResponse, or a function of
+        the request's payload that returns one of these.
     calls: (action, payload) of every call received, in order.
     """
 
-    def __init__(self, **answers: Any) -> None:
+    def __init__(self, **responses: Any) -> None:
         ids = count(1)
-        self.answers: dict[str, Any] = {
+        self.responses: dict[str, Any] = {
             "BootNotification": lambda _: {
                 "status": "Accepted",
                 "interval": 300,
@@ -62,7 +62,7 @@ class CentralSystem:
                 "idTagInfo": {"status": "Accepted"},
             },
             "Heartbeat": lambda _: {"currentTime": now().isoformat()},
-        } | answers
+        } | responses
         self.calls: list[tuple[str, Any]] = []
         self.message_ids: list[str] = []
         self.headers: list[dict[bytes, bytes]] = []
@@ -70,11 +70,11 @@ class CentralSystem:
         self.reachable = True
         self._changed = trio.Event()
         self._ids = count(1)
-        self._asked: dict[str, tuple[str, list[Any]]] = {}
+        self._pending: dict[str, tuple[str, list[Any]]] = {}
 
     async def connect(self, nursery: trio.Nursery, password: str | None) -> Any:
         if not self.reachable:
-            raise OSError("nobody there")
+            raise OSError("connection refused")
         ours, theirs = memory_stream_pair()
         nursery.start_soon(self._serve, theirs, password)
         return await wrap_client_stream(
@@ -94,45 +94,45 @@ class CentralSystem:
         self._notify()
         try:
             while True:
-                await self._take(socket, json.loads(await socket.get_message()))
+                await self._handle_frame(socket, json.loads(await socket.get_message()))
         except ConnectionClosed:
             self._notify()
 
     async def drop(self) -> None:
-        """End the newest connection as a central system does that restarts."""
+        """Close the newest connection, as a central system that restarts."""
         await self.sockets[-1].aclose(1001)
 
-    async def _take(self, socket: Any, frame: list[Any]) -> None:
+    async def _handle_frame(self, socket: Any, frame: list[Any]) -> None:
         if frame[0] == 2:
             _, message_id, action, payload = frame
             _validator(action).validate(payload)
             assert message_id not in self.message_ids
             self.message_ids.append(message_id)
             self.calls.append((action, payload))
-            answer = self.answers.get(action, {})
-            answer = answer(payload) if callable(answer) else answer
-            if isinstance(answer, Refusal):
-                await socket.send_message(json.dumps([4, message_id, answer.code, "", {}]))
-            elif answer is not SILENCE:
-                await socket.send_message(json.dumps([3, message_id, answer]))
+            response = self.responses.get(action, {})
+            response = response(payload) if callable(response) else response
+            if isinstance(response, CallErrorResponse):
+                await socket.send_message(json.dumps([4, message_id, response.code, "", {}]))
+            elif response is not NO_RESPONSE:
+                await socket.send_message(json.dumps([3, message_id, response]))
         else:
-            action, box = self._asked[frame[1]]
+            action, results = self._pending[frame[1]]
             if frame[0] == 3:
                 _validator(f"{action}Response").validate(frame[2])
-            box.append(frame[2])
+            results.append(frame[2])
         self._notify()
 
-    async def ask(self, action: str, payload: Any) -> Any:
-        """The payload that the charge point answers with, or the code of its CALLERROR."""
+    async def call(self, action: str, payload: Any) -> Any:
+        """Call the charge point; returns the payload of its response, or its CALLERROR's code."""
         message_id = f"cs-{next(self._ids)}"
-        box: list[Any] = []
-        self._asked[message_id] = (action, box)
+        results: list[Any] = []
+        self._pending[message_id] = (action, results)
         await self.sockets[-1].send_message(json.dumps([2, message_id, action, payload]))
-        await self.wait(lambda: box)
-        return box[0]
+        await self.wait(lambda: results)
+        return results[0]
 
     async def wait(self, predicate: Callable[[], Any]) -> Any:
-        """Wait until the predicate holds; it is asked again after every frame."""
+        """Wait until the predicate holds; it is evaluated again after every frame."""
         with trio.fail_after(100_000):
             while not (value := predicate()):
                 await self._changed.wait()
@@ -149,13 +149,15 @@ class CentralSystem:
 
         return (await self.wait(found))[0]
 
-    def of(self, action: str) -> list[Any]:
+    def payloads(self, action: str) -> list[Any]:
         """The payloads of all calls with that action so far."""
         return [payload for name, payload in self.calls if name == action]
 
     def statuses(self, connector_id: int = 1) -> list[str]:
         return [
-            p["status"] for p in self.of("StatusNotification") if p["connectorId"] == connector_id
+            p["status"]
+            for p in self.payloads("StatusNotification")
+            if p["connectorId"] == connector_id
         ]
 
     def _notify(self) -> None:

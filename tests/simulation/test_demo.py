@@ -1,4 +1,4 @@
-"""`demo` with real sockets to the south and a fake gateway to the north."""
+"""`demo` on real OCPP sockets, with a fake gateway and a fake ThingsBoard."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ pytestmark = pytest.mark.real_time
 
 
 class FakeThingsBoard(ThingsBoard):
-    """Its rows come from `tell`, its RPCs go straight to the central system of the charger."""
+    """Its rows come from `store`; its RPCs go straight to the charge point's central system."""
 
     def __init__(self):
         super().__init__()
-        self.orders = []
+        self.rpcs = []
         self.centrals = {}
 
-    def tell(self, name, at, **values):
+    def store(self, name, at, **values):
         device = self.devices.setdefault(name, Device(name, "EV connector"))
         self.save_row(device, time_ms(at), values)
-        self.changed()
+        self.wake_waiters()
 
     async def rpc(self, device, method, params=None, **_):
-        self.orders.append((device, method, params))
+        self.rpcs.append((device, method, params))
         central = self.centrals[device.split("/")[0]]
         if method == "remoteStart":
             start = {"connectorId": int(device[-1]), "idTag": params["idTag"]}
-            return await central.ask("RemoteStartTransaction", start)
+            return await central.call("RemoteStartTransaction", start)
         stop = {"transactionId": self.devices[device].value("tx_id")}
-        return await central.ask("RemoteStopTransaction", stop)
+        return await central.call("RemoteStopTransaction", stop)
 
 
 class FakeGateway:
@@ -63,7 +63,7 @@ class FakeGateway:
     def status(self, charger, payload):
         if payload["connectorId"]:
             name = f"{charger}/{payload['connectorId']}"
-            self.thingsboard.tell(name, payload["timestamp"], status=payload["status"])
+            self.thingsboard.store(name, payload["timestamp"], status=payload["status"])
         return {}
 
     def start_transaction(self, charger, payload):
@@ -71,7 +71,7 @@ class FakeGateway:
         name = f"{charger}/{payload['connectorId']}"
         self.transactions[tx_id] = (name, payload)
         tag = {"id_tag": payload["idTag"]}
-        self.thingsboard.tell(name, payload["timestamp"], tx_active=True, tx_id=tx_id, tx_info=tag)
+        self.thingsboard.store(name, payload["timestamp"], tx_active=True, tx_id=tx_id, tx_info=tag)
         return {"transactionId": tx_id, "idTagInfo": {"status": "Accepted"}}
 
     def stop_transaction(self, payload):
@@ -101,8 +101,8 @@ class FakeGateway:
             "total_incl_vat": "0.61",
             "flags": ["idle_estimated"],
         }
-        self.thingsboard.tell(name, payload["timestamp"], receipt=receipt)
-        self.thingsboard.tell(name, payload["timestamp"], tx_active=False)
+        self.thingsboard.store(name, payload["timestamp"], receipt=receipt)
+        self.thingsboard.store(name, payload["timestamp"], tx_active=False)
         return {}
 
 
@@ -114,7 +114,7 @@ def thingsboard():
 def play(thingsboard, gateway=None, **options):
     options = {"seconds": 1.2, "speed": 4_000, "chargers": 2} | options
     gateway = gateway or FakeGateway(thingsboard)
-    return demo(DemoOptions(**options), gateway.start, board=thingsboard)
+    return demo(DemoOptions(**options), gateway.start, thingsboard=thingsboard)
 
 
 async def test_every_session_has_its_receipt_and_the_remote_start_is_answered(thingsboard, capsys):
@@ -130,7 +130,7 @@ async def test_every_session_has_its_receipt_and_the_remote_start_is_answered(th
     assert told.count("FLAT") == len(gateway.transactions)
     assert "0.61" in told
     assert "flags: idle_estimated" in told
-    assert thingsboard.orders[0] == ("SIM-0001/2", "remoteStart", {"idTag": "DEMO-APP"})
+    assert thingsboard.rpcs[0] == ("SIM-0001/2", "remoteStart", {"idTag": "DEMO-APP"})
     assert 'RPC remoteStart {"idTag": "DEMO-APP"} was answered {"status": "Accepted"}' in told
     assert "ocpp-gateway run --config" in told
     assert gateway.started_with["tariffs"] is TARIFFS
@@ -153,13 +153,13 @@ async def test_on_a_terminal_there_is_a_live_table(thingsboard, capsys, monkeypa
     monkeypatch.setenv("COLUMNS", "120")
     assert await play(thingsboard, chargers=1, seconds=1.0) == 0
     told = capsys.readouterr().out
-    assert "What ThingsBoard is told" in told
+    assert "What ThingsBoard receives" in told
     assert "SIM-0001/2" in told
 
 
 async def test_what_still_charges_near_the_end_is_stopped_through_thingsboard(thingsboard, capsys):
     assert await play(thingsboard, speed=60, seconds=1.5) == 0
-    assert ("SIM-0001/2", "remoteStop", None) in thingsboard.orders
+    assert ("SIM-0001/2", "remoteStop", None) in thingsboard.rpcs
     assert "ended by Remote" in capsys.readouterr().out
 
 
@@ -173,5 +173,5 @@ async def test_a_demo_in_which_nothing_is_told_says_so(thingsboard, capsys):
     async def refuse(request):
         await request.reject(503)
 
-    assert await demo(DemoOptions(seconds=0.5), start, board=thingsboard) == 1
+    assert await demo(DemoOptions(seconds=0.5), start, thingsboard=thingsboard) == 1
     assert "no finished session" in capsys.readouterr().err

@@ -17,8 +17,8 @@ import trio
 from central_system import CentralSystem
 from trio_websocket import serve_websocket
 
-from gateway.simulation.simulate import SimulateOptions, simulate, words_of
-from gateway.simulation.websocket_client import dialer
+from gateway.simulation.simulate import SimulateOptions, describe, simulate
+from gateway.simulation.websocket_client import websocket_opener
 
 pytestmark = pytest.mark.real_time
 
@@ -43,8 +43,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(**answers):
-    server = Server(CentralSystem(**answers))
+async def serving(**responses):
+    server = Server(CentralSystem(**responses))
     async with trio.open_nursery() as nursery:
         listen = partial(serve_websocket, ssl_context=None)
         listener = await nursery.start(listen, server.serve, "127.0.0.1", 0)
@@ -64,7 +64,7 @@ async def test_every_charger_makes_its_sessions_and_the_exit_status_is_0(capsys)
         assert await run(server, events.append, chargers=3, sessions=2) == 0
     finished = Counter(e["charger"] for e in events if e["event"] == "session_finished")
     assert finished == {"SIM-0001": 2, "SIM-0002": 2, "SIM-0003": 2}
-    assert len(server.central.of("StopTransaction")) == 6
+    assert len(server.central.payloads("StopTransaction")) == 6
     assert sorted(r.path for r in server.requests) == [f"/ocpp/SIM-000{n}" for n in (1, 2, 3)]
     assert capsys.readouterr().err == ""
 
@@ -140,7 +140,7 @@ async def test_a_signal_ends_it_orderly(sign, sessions, status):
         process = await trio.lowlevel.open_process(
             [sys.executable, "-W", "error", "-c", code], stderr=subprocess.DEVNULL
         )
-        await server.central.wait(lambda: len(server.central.of("BootNotification")) == 2)
+        await server.central.wait(lambda: len(server.central.payloads("BootNotification")) == 2)
         os.kill(process.pid, sign)
         with trio.fail_after(5):
             assert await process.wait() == status
@@ -151,7 +151,7 @@ async def test_a_signal_ends_it_orderly(sign, sessions, status):
 async def test_an_id_is_one_escaped_segment_of_the_path():
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
-    connect = dialer(f"ws://127.0.0.1:{port}/a/", "Garage/1 ü")
+    connect = websocket_opener(f"ws://127.0.0.1:{port}/a/", "Garage/1 ü")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connect, nursery, None)
         stream = await listeners[0].accept()
@@ -168,7 +168,7 @@ def test_another_url_than_a_websockets_is_refused(url):
 
 
 def test_an_event_without_words_of_its_own_is_named():
-    assert words_of({"event": "booted", "charger": "X"}) == "X: booted"
-    assert words_of({"event": "disconnected", "charger": "X", "why": "1001 GOING_AWAY"}) == (
+    assert describe({"event": "booted", "charger": "X"}) == "X: booted"
+    assert describe({"event": "disconnected", "charger": "X", "why": "1001 GOING_AWAY"}) == (
         "X: disconnected: 1001 GOING_AWAY"
     )

@@ -14,7 +14,7 @@ async def test_f1_close_after_the_publish_and_before_its_puback():
     thingsboard = ThingsBoard()
     for stored in (True, False):
         async with open_client(thingsboard) as client:
-            await client.greet("CP-1")
+            await client.announce("CP-1")
             thingsboard.faults.add(Fault(act=Act.CLOSE, topic=TELEMETRY, stored=stored))
             await client.send(client.packet(TELEMETRY, {"CP-1": [{str(stored): 1}]}))
             assert await client.receive() is None
@@ -25,7 +25,7 @@ async def test_f1_close_after_the_publish_and_before_its_puback():
 async def test_f2_puback_and_then_close():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         thingsboard.faults.add(Fault(act=Act.ACK_AND_CLOSE))
         assert await client.publish(TELEMETRY, ROW) == 0
         assert await client.receive() is None
@@ -47,7 +47,7 @@ async def test_f3_no_puback_as_long_as_the_fault_stands(autojump_clock):
 async def test_f4_puback_with_a_reason_for_what_matches(code):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         thingsboard.faults.add(
             Fault(act=Act.REFUSE, code=code, device="CP-2", contains="a", times=2)
         )
@@ -66,7 +66,7 @@ async def test_f4_puback_with_a_reason_for_what_matches(code):
 async def test_f4_puback_with_a_reason_and_then_close():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         thingsboard.faults.add(Fault(act=Act.REFUSE, code=0x83, closes=True))
         assert await client.publish(TELEMETRY, ROW) == 0x83
         assert await client.receive() is None
@@ -111,7 +111,7 @@ async def test_f7_takeover_by_hand():
     async with open_client(thingsboard, "a") as first, open_client(thingsboard, "b") as second:
         thingsboard.take_over("a")
         assert (await first.receive()).reason_code == 0x8E
-        await second.greet("CP-1")
+        await second.announce("CP-1")
 
 
 async def test_f8_a_lost_device_session_is_noticed_by_nobody_and_healed_by_a_publish(
@@ -119,7 +119,7 @@ async def test_f8_a_lost_device_session_is_noticed_by_nobody_and_healed_by_a_pub
 ):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         thingsboard.lose_session("CP-1")
         thingsboard.lose_session("CP-1")
         with pytest.raises(RpcNoSession):
@@ -132,7 +132,7 @@ async def test_f8_a_lost_device_session_is_noticed_by_nobody_and_healed_by_a_pub
 async def test_f13_the_rate_limit_by_script():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         thingsboard.faults.add(Fault(act=Act.RATE_LIMIT))
         assert await client.publish(TELEMETRY, ROW) == 0x97
         assert await client.receive() is None
@@ -144,7 +144,7 @@ async def test_f14_a_late_puback(autojump_clock):
     async with open_client(thingsboard) as client:
         thingsboard.faults.add(Fault(act=Act.DELAY, seconds=7, topic=CONNECT))
         began = trio.current_time()
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert trio.current_time() - began == 7
 
 
@@ -160,16 +160,16 @@ async def test_f16_after_a_restart_data_is_kept_and_sessions_and_rpc_ids_are_not
 
     async with trio.open_nursery() as nursery:
         async with open_client(thingsboard) as client:
-            await client.greet("CP-1")
+            await client.announce("CP-1")
             await client.publish(TELEMETRY, ROW)
             nursery.start_soon(call)
             await client.message()
             thingsboard.restart()
             assert await client.receive() is None
-            assert thingsboard.sessions == {}
+            assert thingsboard.connections == {}
             assert not thingsboard.devices["CP-1"].connected
         async with open_client(thingsboard) as client:
-            await client.greet("CP-1")
+            await client.announce("CP-1")
             await thingsboard.rpc("CP-1", "Reset", one_way=True)
             assert (await client.message())[1]["data"]["id"] == 0
     assert thingsboard.devices["CP-1"].value("a") == 1

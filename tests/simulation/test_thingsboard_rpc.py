@@ -24,7 +24,7 @@ class Caller:
 async def test_a_request_reaches_the_device_and_its_answer_the_caller():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client, trio.open_nursery() as nursery:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         calls = [
             Caller(nursery, thingsboard, device, method, params)
             for device, method, params in [
@@ -45,7 +45,7 @@ async def test_a_request_reaches_the_device_and_its_answer_the_caller():
 async def test_ids_begin_at_0_for_each_device():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         for device, params in [("CP-1", None), ("CP-1", "x"), ("CP-2", {})]:
             await thingsboard.rpc(device, "m", params, one_way=True)
         requests = [(await client.message())[1] for _ in range(3)]
@@ -59,7 +59,7 @@ async def test_ids_begin_at_0_for_each_device():
 async def test_no_answer_is_a_timeout_and_the_late_answer_is_stale(autojump_clock):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         began = trio.current_time()
         with pytest.raises(RpcTimeout):
             await thingsboard.rpc("CP-1", "Reset", timeout=1)
@@ -72,7 +72,7 @@ async def test_no_answer_is_a_timeout_and_the_late_answer_is_stale(autojump_cloc
 async def test_without_a_session_the_caller_waits_in_vain_one_way_or_not(autojump_clock):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.publish("v1/gateway/disconnect", {"device": "CP-1"})
         for one_way in (False, True):
             with pytest.raises(RpcNoSession):
@@ -95,7 +95,7 @@ async def test_a_request_waits_for_a_session_and_is_sent_again_to_each_new_one()
     thingsboard = ThingsBoard()
     async with trio.open_nursery() as nursery:
         async with open_client(thingsboard) as client:
-            await client.greet("CP-1")
+            await client.announce("CP-1")
         call = Caller(nursery, thingsboard, "CP-1", "Reset", {"type": "Hard"})
         seen = []
         for _ in range(2):
@@ -122,7 +122,7 @@ async def test_a_device_silent_for_ten_minutes_has_no_session_though_its_gateway
 ):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         await trio.sleep(301)
         await client.publish(TELEMETRY, {"CP-2": [row(a=1)]})
         await trio.sleep(301)
@@ -138,15 +138,15 @@ async def test_a_device_silent_for_ten_minutes_has_no_session_though_its_gateway
 async def test_the_last_gateway_to_publish_for_a_device_gets_its_requests():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard, "a") as first, open_client(thingsboard, "b") as second:
-        await first.greet("CP-1")
-        await second.greet("CP-1")
+        await first.announce("CP-1")
+        await second.announce("CP-1")
         await thingsboard.rpc("CP-1", "one", one_way=True)
         assert (await second.message())[1]["data"]["method"] == "one"
         await first.publish(TELEMETRY, {"CP-1": [row(a=1)]})
         await thingsboard.rpc("CP-1", "two", one_way=True)
         assert (await first.message())[1]["data"]["method"] == "two"
         await second.stream.aclose()
-        await thingsboard.wait_for(lambda thingsboard: "b" not in thingsboard.sessions)
+        await thingsboard.wait_for(lambda thingsboard: "b" not in thingsboard.connections)
         assert thingsboard.devices["CP-1"].connected
 
 
@@ -167,7 +167,7 @@ async def test_the_gateways_own_device_is_called_by_the_device_api():
 async def test_shared_attributes_are_told_and_can_be_asked_for():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         thingsboard.set_shared("CP-1", {"a": 1, "b": 2})
         thingsboard.delete_shared("CP-1", ["b", "c"])
         topic = "v1/gateway/attributes"

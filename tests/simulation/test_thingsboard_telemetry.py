@@ -24,7 +24,7 @@ def failed(thingsboard) -> set[str]:
 async def test_rows_are_stored_before_they_are_acknowledged():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         rows = [row(TS, power_w=230, soc_percent=1.5), row(TS + 1, power_w=231)]
         assert await client.publish(TELEMETRY, {"CP-1": rows}) == 0
         device = thingsboard.devices["CP-1"]
@@ -46,7 +46,7 @@ async def test_rows_are_stored_before_they_are_acknowledged():
 async def test_the_latest_value_moves_only_forward_in_time():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         for ts, value in [(TS, 1), (TS - 5, 2), (TS, 3)]:
             await client.publish(TELEMETRY, {"CP-1": [row(ts, a=value)]})
     assert thingsboard.devices["CP-1"].latest["a"] == (TS, 3)
@@ -56,7 +56,7 @@ async def test_the_latest_value_moves_only_forward_in_time():
 async def test_a_resent_row_replaces_itself_and_a_corrected_one_is_told_apart():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         for value in (1, 1, 2):
             await client.publish(TELEMETRY, {"CP-1": [row(a=value)]})
     assert thingsboard.devices["CP-1"].series("a") == [(TS, 2)]
@@ -69,7 +69,7 @@ async def test_a_resent_row_replaces_itself_and_a_corrected_one_is_told_apart():
 async def test_history_can_be_bounded_or_left_out(history, kept):
     thingsboard = ThingsBoard(history=history)
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         rows = [row(TS + i, a=i) for i in range(3)]
         await client.publish(TELEMETRY, {"CP-1": rows})
     assert [ts for ts, _ in thingsboard.devices["CP-1"].series("a")] == kept
@@ -79,7 +79,7 @@ async def test_history_can_be_bounded_or_left_out(history, kept):
 async def test_a_row_without_ts_gets_the_servers_time():
     thingsboard = ThingsBoard(now=lambda: datetime(2026, 1, 2, tzinfo=UTC))
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.publish(TELEMETRY, {"CP-1": [{"a": 1}]})
     assert thingsboard.devices["CP-1"].latest["a"] == (1_767_312_000_000, 1)
     assert thingsboard.violations == []
@@ -89,7 +89,7 @@ async def test_a_row_without_ts_gets_the_servers_time():
 async def test_a_ts_that_cannot_be_right_is_stored_and_warned_of(ts):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert await client.publish(TELEMETRY, {"CP-1": [row(ts, a=1)]}) == 0
     assert thingsboard.devices["CP-1"].latest["a"] == (ts, 1)
     assert found(thingsboard) == {"J3"}
@@ -110,7 +110,7 @@ async def test_a_ts_that_cannot_be_right_is_stored_and_warned_of(ts):
 async def test_what_is_acknowledged_and_lost_is_a_failure(items, assertion):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert await client.publish(TELEMETRY, {"CP-1": items}) == 0
     assert assertion in failed(thingsboard)
     assert "good" not in thingsboard.devices["CP-1"].latest
@@ -119,7 +119,7 @@ async def test_what_is_acknowledged_and_lost_is_a_failure(items, assertion):
 async def test_a_key_that_changes_its_json_type_is_warned_of():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.publish(TELEMETRY, {"CP-1": [row(a=1, b=True), row(a=1.5, b=1)]})
     assert [(v.assertion, "'b' was boolean" in v.what) for v in thingsboard.violations] == [
         ("J6c", True)
@@ -130,7 +130,7 @@ async def test_metadata_of_an_entry_is_taken_off():
     thingsboard = ThingsBoard()
     good = {"connector": "ocpp", "receivedTs": TS, "publishedTs": TS}
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         entry = row(a=1) | {"metadata": good}
         assert await client.publish(TELEMETRY, {"CP-1": [entry]}) == 0
         for bad in (1, {"connector": "x"}, good | {"connector": 5}, good | {"receivedTs": "x"}):
@@ -147,7 +147,7 @@ async def test_what_is_not_json_is_refused_and_the_session_stays(topic):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
         assert await client.publish(topic, b'{"a":') == 0x99
-        await client.greet("CP-1")
+        await client.announce("CP-1")
     assert failed(thingsboard) == {"BAD-A"}
 
 
@@ -186,10 +186,10 @@ async def test_a_payload_of_the_wrong_form_is_answered_and_then_closed(topic, pa
 async def test_one_bad_device_is_refused_and_the_others_of_the_batch_are_stored(bad):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         batch = {"CP-1": [row(a=1)], "CP-2": [row(a=2), bad]}
         assert await client.publish(TELEMETRY, batch) == 0x99
-        await client.greet("CP-1")  # once, and the session stays
+        await client.announce("CP-1")  # once, and the session stays
     assert thingsboard.devices["CP-1"].value("a") == 1
     assert thingsboard.devices["CP-2"].value("a") is None
     assert failed(thingsboard) == {"BAD-D"}
@@ -198,7 +198,7 @@ async def test_one_bad_device_is_refused_and_the_others_of_the_batch_are_stored(
 async def test_members_that_are_no_arrays_are_dropped_without_a_word():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         assert await client.publish(TELEMETRY, {"CP-1": [row(a=1)], "CP-2": row(a=1)}) == 0
     assert thingsboard.devices["CP-2"].latest == {}
     assert failed(thingsboard) == {"5"}
@@ -207,7 +207,7 @@ async def test_members_that_are_no_arrays_are_dropped_without_a_word():
 async def test_an_empty_array_is_never_acknowledged(autojump_clock):
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         await client.send(client.packet(TELEMETRY, {"CP-1": [row(a=1)], "CP-2": []}))
         assert await client.silence(60)
     assert thingsboard.devices["CP-1"].value("a") == 1
@@ -217,7 +217,7 @@ async def test_an_empty_array_is_never_acknowledged(autojump_clock):
 async def test_json_that_only_gson_takes_is_stored_with_a_warning():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert await client.publish(TELEMETRY, b"{'CP-1':[{a:NaN}]}") == 0
     assert thingsboard.devices["CP-1"].value("a") == "NaN"
     assert found(thingsboard) == {"J1", "J6d"}
@@ -226,7 +226,7 @@ async def test_json_that_only_gson_takes_is_stored_with_a_warning():
 async def test_attributes_are_stored_and_an_empty_object_is_fine():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         info = {"charger": {"vendor": "ABB"}, "ocpp_version": "ocpp1.6"}
         assert await client.publish(ATTRIBUTES, {"CP-1": info}) == 0
         assert await client.publish(ATTRIBUTES, {"CP-1": {}}) == 0
@@ -237,7 +237,7 @@ async def test_attributes_are_stored_and_an_empty_object_is_fine():
 async def test_attributes_count_against_the_budget_as_telemetry_does():
     thingsboard = ThingsBoard(gateway_rate_limits=TenantLimits(telemetry_data_points="1:60"))
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert await client.publish(ATTRIBUTES, {"CP-1": {"a": 1, "b": 2}}) == 0x97
         assert await client.receive() is None
     assert thingsboard.devices["CP-1"].attributes == {}
@@ -252,7 +252,7 @@ async def test_a_device_that_was_not_connected_first_gets_the_default_type():
         await client.publish(TELEMETRY, {"CP-1": [row(a=1)]})
         assert thingsboard.devices["CP-1"].type == "default"
         assert failed(thingsboard) == {"R1"}
-        await client.greet("CP-1", kind="EV charger")
+        await client.announce("CP-1", kind="EV charger")
         assert thingsboard.devices["CP-1"].type == "default"
     async with open_client(thingsboard) as client:
         thingsboard.violations.clear()
@@ -263,7 +263,7 @@ async def test_a_device_that_was_not_connected_first_gets_the_default_type():
 async def test_disconnect_ends_the_session_and_no_more():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         for name in ("CP-1", "never seen"):
             assert await client.publish("v1/gateway/disconnect", {"device": name}) == 0
         assert not thingsboard.devices["CP-1"].connected
@@ -286,16 +286,16 @@ async def test_a_bad_device_name_is_told_after_ten_seconds(name, autojump_clock)
 async def test_an_answer_that_takes_long_does_not_hold_up_the_others(autojump_clock):
     async with open_client(ThingsBoard()) as client:
         await client.send(client.packet(CONNECT, {"device": " "}))
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert (await client.receive()).reason_code == 0x80
 
 
 async def test_beyond_the_device_limit_the_quota_is_told():
     thingsboard = ThingsBoard(device_limit=1)
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert await client.publish(CONNECT, {"device": "CP-2"}) == 0x97
-        await client.greet("CP-1")
+        await client.announce("CP-1")
     assert set(thingsboard.devices) == {"CP-1"}
 
 
@@ -311,7 +311,7 @@ async def test_older_servers_say_nothing_of_a_device_they_cannot_create(profile,
 async def test_old_servers_acknowledge_each_device_of_a_batch_by_itself():
     thingsboard = ThingsBoard(profile="3.8")
     async with open_client(thingsboard) as client:
-        await client.greet("A", "B", "C")
+        await client.announce("A", "B", "C")
         await client.send(client.packet(TELEMETRY, {"A": [row(a=1)], "B": [1], "C": [row(a=1)]}))
         acks = [await client.receive() for _ in range(3)]
         assert len({ack.packet_id for ack in acks}) == 1
@@ -358,7 +358,7 @@ async def test_a_waiter_wakes_when_its_condition_holds():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client, trio.open_nursery() as nursery:
         nursery.start_soon(thingsboard.wait_for, lambda thingsboard: "CP-2" in thingsboard.devices)
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
     await thingsboard.wait_for(lambda thingsboard: True)
 
 
@@ -367,7 +367,7 @@ async def test_rows_are_shown_and_a_slow_reader_misses_some_without_harm():
     async with open_client(thingsboard) as client:
         quick, slow, gone = thingsboard.rows(), thingsboard.rows(buffer=1), thingsboard.rows()
         gone.close()
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.publish(TELEMETRY, {"CP-1": [row(a=1), row(TS + 1, a=2)]})
         await client.publish(ATTRIBUTES, {"CP-1": {"b": True}})
         assert [quick.receive_nowait() for _ in range(3)] == [
@@ -405,8 +405,8 @@ async def test_a_peer_that_does_not_read_is_not_read_from_and_harms_nobody(autoj
             while True:
                 await ours.send_all(ping)
         assert flood.cancelled_caught
-        await neighbour.greet("CP-1")
+        await neighbour.announce("CP-1")
         thingsboard.disconnect_all()
         await trio.sleep(6)
-        assert thingsboard.sessions == {}
+        assert thingsboard.connections == {}
         nursery.cancel_scope.cancel()

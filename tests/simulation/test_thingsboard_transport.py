@@ -47,7 +47,7 @@ async def test_session_present_is_claimed_and_nothing_is_kept():
     async with open_client(thingsboard, None) as client:
         await client.send(mqtt5.ConnectPacket("client", username="token", clean_start=False))
         assert (await client.receive()).session_present
-    assert thingsboard.sessions == {}
+    assert thingsboard.connections == {}
 
 
 async def test_a_second_connect_with_the_same_token_closes_the_first():
@@ -56,22 +56,22 @@ async def test_a_second_connect_with_the_same_token_closes_the_first():
         end = await first.receive()
         assert end.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
         assert await first.receive() is None
-        await second.greet("CP-1")
+        await second.announce("CP-1")
         assert thingsboard.devices["CP-1"].connected
 
 
 async def test_other_tokens_are_other_gateways():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard, "a") as first, open_client(thingsboard, "b") as second:
-        await first.greet("CP-1")
-        await second.greet("CP-2")
-        assert set(thingsboard.sessions) == set(thingsboard.gateways) == {"a", "b"}
+        await first.announce("CP-1")
+        await second.announce("CP-2")
+        assert set(thingsboard.connections) == set(thingsboard.gateways) == {"a", "b"}
 
 
 async def test_ping_is_answered_and_disconnect_ends_the_session():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.send(mqtt5.PingReqPacket())
         assert isinstance(await client.receive(), mqtt5.PingRespPacket)
         await client.send(mqtt5.DisconnectPacket())
@@ -82,7 +82,7 @@ async def test_ping_is_answered_and_disconnect_ends_the_session():
 async def test_a_client_that_just_goes_loses_its_sessions():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.stream.aclose()
         await thingsboard.wait_for(lambda thingsboard: not thingsboard.devices["CP-1"].connected)
 
@@ -91,11 +91,11 @@ async def test_a_client_that_is_torn_away_harms_nobody():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
         with structlog.testing.capture_logs() as logs:
-            await client.greet("CP-1")
+            await client.announce("CP-1")
             await client.stream.send_stream.send_all(client.packet(TELEMETRY, {}).write()[:9])
             client.stream.receive_stream.close()
             thingsboard.publish_unasked("t", b"{}")
-            await thingsboard.wait_for(lambda thingsboard: not thingsboard.sessions)
+            await thingsboard.wait_for(lambda thingsboard: not thingsboard.connections)
     assert {entry["log_level"] for entry in logs} == {"debug"}
 
 
@@ -107,9 +107,9 @@ async def test_keep_alive_is_not_enforced_but_ten_minutes_of_silence_are_the_end
         await client.send(mqtt5.PingReqPacket())
         await client.receive()
         await trio.sleep(599)
-        assert thingsboard.sessions
+        assert thingsboard.connections
         await trio.sleep(2)
-        assert not thingsboard.sessions
+        assert not thingsboard.connections
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_garbage_ends_only_its_own_connection(garbage):
         await client.stream.send_all(garbage)
         assert (await client.receive()).reason_code == 0x81
         assert await client.receive() is None
-        await neighbour.greet("CP-1")
+        await neighbour.announce("CP-1")
     assert "MQTT" in found(thingsboard)
 
 
@@ -154,7 +154,7 @@ async def _meet_the_fault(thingsboard, fails):
         await client.send(client.packet(TELEMETRY, {}))
         assert await client.receive() is None
         thingsboard.faults.remove(fault)
-        await neighbour.greet("CP-1")
+        await neighbour.announce("CP-1")
 
 
 async def test_packets_are_found_wherever_the_stream_is_cut():
@@ -186,7 +186,7 @@ async def test_a_packet_above_the_limit_closes_without_puback():
 async def test_a_packet_of_exactly_the_limit_is_taken():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         frame = {"CP-1": [row(a="")]}
         spare = 65_536 - (len(client.packet(TELEMETRY, frame).write()) - 2)
         assert await client.publish(TELEMETRY, {"CP-1": [row(a="x" * (spare - 2))]}) == 0
@@ -195,7 +195,7 @@ async def test_a_packet_of_exactly_the_limit_is_taken():
 async def test_qos_0_is_processed_without_puback_and_reported():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.send(client.packet(TELEMETRY, {"CP-1": [row(a=1)]}, qos=0))
         await client.send(mqtt5.PingReqPacket())
         assert isinstance(await client.receive(), mqtt5.PingRespPacket)
@@ -243,7 +243,7 @@ async def test_nothing_is_echoed():
     thingsboard = ThingsBoard()
     async with open_client(thingsboard) as client:
         await client.subscribe(RPC, "v1/gateway/attributes")
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert await client.publish(RPC, {"device": "CP-1", "id": 0, "data": 1}) == 0
         assert await client.publish("v1/gateway/attributes", {"CP-1": {"a": 1}}) == 0
         await client.send(mqtt5.PingReqPacket())
@@ -304,7 +304,7 @@ async def test_session_limits_are_told_from_3_8_on(autojump_clock):
 async def test_the_rate_limit_is_told_and_then_the_connection_closes(autojump_clock):
     thingsboard = ThingsBoard(gateway_rate_limits=TenantLimits(telemetry_data_points="3:1,100:60"))
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         assert await client.publish(TELEMETRY, {"CP-1": [row(a=1, b=2), row(ts=5, a=2)]}) == 0
         await trio.sleep(1)
         assert await client.publish(TELEMETRY, {"CP-1": [row(a=1, b=2, c=3)]}) == 0
@@ -318,7 +318,7 @@ async def test_each_device_of_a_batch_counts_and_connect_is_a_message_of_its_own
     limits = TenantLimits(messages="2:60", telemetry_messages="1:60")
     thingsboard = ThingsBoard(gateway_rate_limits=limits)
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1", "CP-2")
+        await client.announce("CP-1", "CP-2")
         assert await client.publish(TELEMETRY, {"CP-1": [row(a=1)], "CP-2": [row(a=1)]}) == 0x97
         assert await client.receive() is None
     async with open_client(thingsboard) as client:  # the budget belongs to the token
@@ -328,7 +328,7 @@ async def test_each_device_of_a_batch_counts_and_connect_is_a_message_of_its_own
 async def test_an_old_server_closes_at_the_rate_limit_without_a_word():
     thingsboard = ThingsBoard(profile="3.8", gateway_rate_limits=TenantLimits(messages="1:60"))
     async with open_client(thingsboard) as client:
-        await client.greet("CP-1")
+        await client.announce("CP-1")
         await client.send(client.packet(CONNECT, {"device": "CP-2"}))
         assert await client.receive() is None
 
@@ -412,7 +412,7 @@ async def test_mqtt_3_may_bring_a_will_and_a_password_or_no_name_at_all():
         body = b"\0\4MQTT\4\xc4\0\x3c" + fields
         await client.stream.send_all(bytes((0x10, len(body))) + body)
         assert await client.stream.receive_some() == b"\x20\2\1\0"
-        assert set(thingsboard.sessions) == {"n"}
+        assert set(thingsboard.connections) == {"n"}
     async with open_client(thingsboard, None) as client:
         await client.stream.send_all(b"\x10\x0c\0\4MQTT\4\2\0\x3c\0\0")
         assert await client.stream.receive_some() == b"\x20\2\0\5"

@@ -67,7 +67,7 @@ class RawClient:
         assert ack.packet_id == packet.packet_id
         return int(ack.reason_code)
 
-    async def greet(self, *devices: str, kind: str = "EV charger") -> None:
+    async def announce(self, *devices: str, kind: str = "EV charger") -> None:
         for device in devices:
             assert await self.publish(CONNECT, {"device": device, "type": kind}) == 0
 
@@ -87,7 +87,7 @@ class RawClient:
 
 @asynccontextmanager
 async def open_client(thingsboard, token: str | None = "token"):
-    """A client of ThingsBoard over a memory stream; connected unless the token is None."""
+    """A client of the double over a memory stream; connected unless the token is None."""
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(thingsboard.serve_stream, theirs)

@@ -1,23 +1,24 @@
-"""A ThingsBoard to test against: its MQTT 5 transport, point to point, and what it would store.
+"""A ThingsBoard double: its MQTT transport, and the values that it would store.
 
 It follows the transport contract (assertions B1..R14, section numbers and faults F1..F16 are cited
-as `thingsboard-contract X`): it accepts what ThingsBoard accepts, refuses as ThingsBoard refuses,
-and keeps a list of everything that ThingsBoard would have lost or shown wrongly.
+as `thingsboard-contract X`): it accepts what ThingsBoard accepts, refuses what ThingsBoard refuses,
+and lists as violations what ThingsBoard would have lost or shown wrongly.
 
-    board = ThingsBoard()
-    port = await nursery.start(board.serve_tcp)
+    thingsboard = ThingsBoard()
+    port = await nursery.start(thingsboard.serve_tcp)
     ...
-    await board.wait_for(lambda board: "CP-1" in board.devices)
-    answer = await board.rpc("CP-1", "Reset", {"type": "Soft"})
-    assert board.violations == []
+    await thingsboard.wait_for(lambda double: "CP-1" in double.devices)
+    answer = await thingsboard.rpc("CP-1", "Reset", {"type": "Soft"})
+    assert thingsboard.violations == []
 """
 
 from .core import StoredRow
 from .faults import Act, Fault, Faults
 from .profile import PROFILES, Profile, TenantLimits
 from .rpc import RpcNoSession, RpcTimeout
-from .server import Received, ThingsBoard
+from .server import ThingsBoard
 from .store import Device, Traffic, Violation
+from .transport import Received
 
 __all__ = [
     "PROFILES",

@@ -1,16 +1,17 @@
-"""One MQTT connection to the double: CONNECT, subscriptions, PUBLISHes both ways.
+"""One client's MQTT connection: CONNECT, subscriptions, PUBLISHes in both directions.
 
 Laws:
-1. Packets are taken in order and in full; what they cause is stored before their PUBACK is queued.
-2. Sending never blocks: it queues bytes, which the connection's writer sends.  A peer that does not
-   read its answers is not read from (the queue stays bounded), and nobody else notices.
+1. Packets are handled in order and in full; their values are stored before their PUBACK is queued.
+2. Sending never blocks: it queues bytes, which a writer task sends.  The connection stops reading
+   from a client that does not read its answers, so the queue stays bounded; no other client
+   notices.
 3. When the connection ends, however it ends, its device sessions end with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -28,14 +29,12 @@ from mqtt5 import (
 )
 
 from .faults import Act, Fault
+from .profile import Budget
 from .publish_handlers import handle_publish
 from .publish_outcomes import PublishOutcome
+from .store import Device
+from .transport import Transport
 from .wire import PINGRESP, MalformedPacket, PacketTooLarge, UnknownVersion, Wire
-
-if TYPE_CHECKING:
-    from .profile import Budget
-    from .server import ThingsBoard
-    from .store import Device
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +48,7 @@ _SUBSCRIBABLE: Final = frozenset(
         "v1/devices/me/rpc/response/+",
         "v1/devices/me/attributes/response/+",
     }
-)  # exactly these, thingsboard-contract 3
+)  # ThingsBoard accepts exactly these: thingsboard-contract 3
 _TOPIC_FILTER_INVALID: Final = 0x8F
 _FAILURE_3: Final = 0x80
 _MALFORMED: Final = 0x81
@@ -57,28 +56,27 @@ _PROTOCOL_ERROR: Final = 0x82
 _UNSUPPORTED_VERSION: Final = 0x84
 _UNSUPPORTED_VERSION_3: Final = 0x01
 _QUOTA_EXCEEDED: Final = 0x97
-# CONNACK codes of MQTT 5 as MQTT 3 says them, thingsboard-contract C1
+# CONNACK codes of MQTT 5 and their counterparts in MQTT 3, thingsboard-contract C1
 _CONNACK_3: Final = {0x84: 1, 0x85: 2, 0x86: 5, 0x87: 5, 0x88: 3, 0x9F: 3}
 
-_SILENCE: Final = 600.0  # seconds until a silent session is closed, thingsboard-contract B4
+_IDLE_TIMEOUT: Final = 600.0  # seconds until a silent session is closed, thingsboard-contract B4
 _QUEUE_LIMIT: Final = 64 * 1024
-_MOST_IN_FLIGHT: Final = 100  # thingsboard-contract C4
-_LAST_WRITE: Final = 5.0  # seconds that a closing connection has for its last bytes
+_MAX_IN_FLIGHT: Final = 100  # thingsboard-contract C4
+_CLOSE_TIMEOUT: Final = 5.0  # seconds that a closing connection has to send what is queued
 
 
 class MqttConnection:
-    """A connection from accept to close."""
+    """A client's connection from accept to close."""
 
     own: Device
     budget: Budget
 
-    def __init__(self, board: ThingsBoard, stream: trio.abc.Stream) -> None:
+    def __init__(self, transport: Transport, stream: trio.abc.Stream) -> None:
         self.devices: dict[str, Device] = {}
-        self.greeted: set[str] = set()
-        """Devices that this connection has named in `v1/gateway/connect`."""
+        self.announced: set[str] = set()
         self.token: str | None = None
         self.is_open = False
-        self._board = board
+        self._transport = transport
         self._stream = stream
         self._wire = Wire()
         self._queue = bytearray()
@@ -87,9 +85,9 @@ class MqttConnection:
         self._closing = False
         self._scope = trio.CancelScope()
         self._subscriptions: dict[str, int] = {}
-        self._next_id = board.first_downlink_id
+        self._next_id = transport.first_downlink_id
         self._unacked = 0
-        self._deaf = False
+        self._ignores_packets = False
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -100,36 +98,36 @@ class MqttConnection:
                 await self._read()
                 self.close()
 
-    # --- for the board -------------------------------------------------------------------------
+    # --- for the core --------------------------------------------------------------------------
 
     @property
-    def tells_reasons(self) -> bool:
+    def sends_reason_codes(self) -> bool:
         """Whether this client gets MQTT 5 reason codes."""
-        return self._wire.is_mqtt5 and self._board.profile.reason_codes
+        return self._wire.is_mqtt5 and self._transport.profile.reason_codes
 
     def send_json(self, topic: str, value: Any) -> None:
         self.publish(topic, msgspec.json.encode(value))
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Send a PUBLISH, subscribed or not; QoS 1 unless a subscription asked for 0 (B5)."""
-        if self._granted(topic) == 0:
+        if self._granted_qos(topic) == 0:
             self._send(self._wire.publish(topic, payload, None))
             return
         packet_id, self._next_id = self._next_id & 0xFFFF, self._next_id + 1  # 0 is not skipped, B6
         self._send(self._wire.publish(topic, payload, packet_id))
 
     def close(self, reason: int | None = None) -> None:
-        """End it once what is queued has been sent; with a DISCONNECT if there is a reason."""
+        """Close it once the queued bytes are sent; with a DISCONNECT if there is a reason."""
         if self._closing:
             return
-        if reason is not None and self.tells_reasons:
+        if reason is not None and self.sends_reason_codes:
             self._send(self._wire.disconnect(reason))
         self._closing = True
         self._queued.set()
-        self._scope.deadline = trio.current_time() + _LAST_WRITE
+        self._scope.deadline = trio.current_time() + _CLOSE_TIMEOUT
 
     def abort(self) -> None:
-        """End it now; what is queued is lost."""
+        """Close it now; the queued bytes are lost."""
         self._scope.cancel()
 
     # --- reading -------------------------------------------------------------------------------
@@ -137,57 +135,59 @@ class MqttConnection:
     async def _read(self) -> None:
         try:
             while not self._closing:
-                with trio.move_on_after(_SILENCE) as silence:
+                with trio.move_on_after(_IDLE_TIMEOUT) as idle:
                     data = await self._stream.receive_some()
-                if silence.cancelled_caught or not data:
+                if idle.cancelled_caught or not data:
                     return
-                await self._board.until_thawed()
-                self._take_all(data)
+                await self._transport.wait_thawed()
+                self._handle_packets(data)
                 if len(self._queue) > _QUEUE_LIMIT:
-                    await self._until_drained()
+                    await self._wait_drained()
         except UnknownVersion as exc:
             log.info("client refused", why=str(exc))
             code = _UNSUPPORTED_VERSION if self._wire.is_mqtt5 else _UNSUPPORTED_VERSION_3
             self._send(self._wire.connack(code, session_present=False))
         except MalformedPacket as exc:
             assertion = "P1" if isinstance(exc, PacketTooLarge) else "MQTT"
-            self._board.report(assertion, "FAIL", str(exc))
+            self._transport.report_violation(assertion, "FAIL", str(exc))
             self.close(_MALFORMED if self.is_open else None)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            log.debug("client gone", why=str(exc))
+            log.debug("client disconnected", why=str(exc))
 
-    def _take_all(self, data: bytes | bytearray) -> None:
+    def _handle_packets(self, data: bytes | bytearray) -> None:
         packets: list[Any] = []
         try:
             packets.extend(self._wire.packets(data))
         finally:
-            # what came before a malformed packet counts
+            # Packets that came before a malformed one are handled.
             self._count_in_flight(packets)
             for packet in packets:
                 if not self._closing:
-                    self._take(packet)
+                    self._handle_packet(packet)
 
     def _count_in_flight(self, packets: Sequence[Any]) -> None:
         self._unacked += sum(
             isinstance(p, PublishPacket) and p.packet_id is not None for p in packets
         )
-        if self._unacked > self._board.publishes.max_in_flight:
-            self._board.publishes.max_in_flight = self._unacked
-            if self._unacked > _MOST_IN_FLIGHT:
-                self._board.report("C4", "FAIL", f"{self._unacked} messages in flight")
+        if self._unacked > self._transport.publishes.max_in_flight:
+            self._transport.publishes.max_in_flight = self._unacked
+            if self._unacked > _MAX_IN_FLIGHT:
+                self._transport.report_violation(
+                    "C4", "FAIL", f"{self._unacked} messages in flight"
+                )
 
-    def _take(self, packet: Any) -> None:
-        if self._deaf:
-            if self._unacked > _MOST_IN_FLIGHT:
+    def _handle_packet(self, packet: Any) -> None:
+        if self._ignores_packets:
+            if self._unacked > _MAX_IN_FLIGHT:
                 self.close(_QUOTA_EXCEEDED)
             return
         match packet:
             case ConnectPacket() if not self.is_open:
                 self._connect(packet)
             case PublishPacket():
-                self._published(packet)
+                self._handle_publish(packet)
             case PubAckPacket():
-                self._board.publishes.downlinks_acked += 1
+                self._transport.publishes.downlinks_acked += 1
             case SubscribePacket():
                 codes = [self._subscribe(wanted) for wanted in packet.topic_filters]
                 self._send(self._wire.suback(packet.packet_id, codes))
@@ -204,30 +204,32 @@ class MqttConnection:
     # --- CONNECT and subscriptions -------------------------------------------------------------
 
     def _connect(self, packet: ConnectPacket) -> None:
-        fault = self._board.faults.for_connect()
-        code = self._board.judge_connect(packet)
+        fault = self._transport.faults.for_connect()
+        code = self._transport.connack_code(packet)
         match fault:
             case Fault(act=Act.SILENT_CONNECT):
-                self._deaf = True
+                self._ignores_packets = True
                 return
             case Fault(act=Act.DROP_CONNECT):
                 self.close()
                 return
             case Fault(act=Act.REFUSE_CONNECT):
                 code = fault.code
-        # "session present", and yet nothing was kept: thingsboard-contract B3
-        answer = code if self.tells_reasons else _CONNACK_3.get(code, code)
+        # ThingsBoard says "session present", yet it has kept nothing: thingsboard-contract B3
+        answer = code if self.sends_reason_codes else _CONNACK_3.get(code, code)
         self._send(self._wire.connack(answer, session_present=not packet.clean_start))
         if code:
             self.close()
             return
         self.is_open, self.token = True, packet.username or ""
-        self._board.welcome(self, self.token)
+        self._transport.accept_client(self, self.token)
 
     def _subscribe(self, wanted: TopicFilter) -> int:
         if wanted.pattern not in _SUBSCRIBABLE:
-            self._board.report("3", "FAIL", f"subscription to {wanted.pattern} is refused")
-            return _TOPIC_FILTER_INVALID if self.tells_reasons else _FAILURE_3
+            self._transport.report_violation(
+                "3", "FAIL", f"subscription to {wanted.pattern} is refused"
+            )
+            return _TOPIC_FILTER_INVALID if self.sends_reason_codes else _FAILURE_3
         granted = min(int(wanted.max_qos), 1)
         self._subscriptions[wanted.pattern] = granted
         return granted
@@ -236,25 +238,25 @@ class MqttConnection:
         known = self._subscriptions.pop(pattern, None) is not None
         return 0 if known else 0x11
 
-    def _granted(self, topic: str) -> int:
+    def _granted_qos(self, topic: str) -> int:
         any_tail = topic.rpartition("/")[0] + "/+"
         return self._subscriptions.get(topic, self._subscriptions.get(any_tail, 1))
 
     # --- PUBLISH -------------------------------------------------------------------------------
 
-    def _published(self, packet: PublishPacket) -> None:
-        board, topic = self._board, packet.topic
+    def _handle_publish(self, packet: PublishPacket) -> None:
+        transport, topic = self._transport, packet.topic
         payload = packet.payload
-        board.count(topic, payload, is_duplicate=packet.duplicate)
+        transport.count_publish(topic, payload, is_duplicate=packet.duplicate)
         if packet.qos != QoS.AT_LEAST_ONCE:
-            board.report("P2", "FAIL", f"{topic}: QoS {int(packet.qos)}")
-        fault = board.faults.for_publish(topic, payload) if len(board.faults) else None
-        is_taken = fault is None or fault.stores
-        outcome = handle_publish(board, self, topic, payload) if is_taken else PublishOutcome()
+            transport.report_violation("P2", "FAIL", f"{topic}: QoS {int(packet.qos)}")
+        fault = transport.faults.for_publish(topic, payload) if len(transport.faults) else None
+        is_stored = fault is None or fault.stores
+        outcome = handle_publish(transport, self, topic, payload) if is_stored else PublishOutcome()
         if fault is not None:
-            outcome = _misfortune(fault, outcome)
-        board.note(topic, payload, outcome)
-        board.changed()
+            outcome = _apply_fault(fault, outcome)
+        transport.record_publish(topic, payload, outcome)
+        transport.wake_waiters()
         # QoS 2 gets PUBACK, not PUBREC, and QoS 0 nothing: thingsboard-contract P2
         if outcome.delay and self._nursery is not None:
             self._nursery.start_soon(self._acknowledge_later, packet.packet_id, outcome)
@@ -269,7 +271,7 @@ class MqttConnection:
         if packet_id is not None and outcome.codes:
             self._unacked -= 1
             for code in outcome.codes:
-                shown = code if self.tells_reasons else 0
+                shown = code if self.sends_reason_codes else 0
                 self._send(self._wire.puback(packet_id, shown))
         if outcome.close:
             self.close()
@@ -281,7 +283,7 @@ class MqttConnection:
             self._queue += data
             self._queued.set()
 
-    async def _until_drained(self) -> None:
+    async def _wait_drained(self) -> None:
         self._drained = trio.Event()
         await self._drained.wait()
 
@@ -290,7 +292,7 @@ class MqttConnection:
             while True:
                 await self._queued.wait()
                 self._queued = trio.Event()
-                await self._board.until_thawed()
+                await self._transport.wait_thawed()
                 is_last = self._closing
                 data, self._queue = self._queue, bytearray()
                 await self._stream.send_all(data)
@@ -298,11 +300,11 @@ class MqttConnection:
                 if is_last:
                     break
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            log.debug("client gone", why=str(exc))
+            log.debug("client disconnected", why=str(exc))
         self._scope.cancel()
 
 
-def _misfortune(fault: Fault, outcome: PublishOutcome) -> PublishOutcome:
+def _apply_fault(fault: Fault, outcome: PublishOutcome) -> PublishOutcome:
     match fault.act:
         case Act.CLOSE:
             return PublishOutcome((), close=True)
@@ -318,4 +320,4 @@ def _misfortune(fault: Fault, outcome: PublishOutcome) -> PublishOutcome:
             return PublishOutcome(outcome.codes * fault.count)
         case Act.DELAY:
             return PublishOutcome(outcome.codes, outcome.close, fault.seconds)
-    raise AssertionError(f"{fault.act} does not concern a PUBLISH")
+    raise AssertionError(f"{fault.act} does not apply to a PUBLISH")

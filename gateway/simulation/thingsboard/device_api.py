@@ -1,55 +1,52 @@
-"""The device API: topics `v1/devices/me/...`, which a gateway uses for itself."""
+"""The device API: topics `v1/devices/me/...`, by which the gateway speaks for its own device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from .publish_outcomes import Message, PublishHandler, PublishOutcome, Refused, acknowledge
+from .core import Core
+from .message import Message, PublishHandler
+from .publish_outcomes import PayloadRefused, PublishOutcome, acknowledge
 from .rows import row_of, save_attributes, save_rows
+from .store import ClientConnection
 from .values import plain
 
-if TYPE_CHECKING:
-    from .connection import MqttConnection
-    from .server import ThingsBoard
 
-
-def _own_telemetry(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
-    root = message.json(board)
+def _own_telemetry(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    root = message.json(core)
     items = root if isinstance(root, list) else [root]
     if not all(isinstance(item, dict) for item in items):
-        raise Refused("BAD-A", "neither an object nor an array of objects")
+        raise PayloadRefused("BAD-A", "neither an object nor an array of objects")
     try:
-        rows = [row_of(board, session.own.name, item, in_gateway=False) for item in items]
-    except Refused as refused:
-        # uncaught in the server: the connection closes whatever the version
+        rows = [row_of(core, connection.own.name, item, in_gateway=False) for item in items]
+    except PayloadRefused as refused:
+        # ThingsBoard does not catch this error: the connection closes whatever the version.
         kind = "CLOSE" if str(refused).startswith("ts:") else "BAD-A"
-        raise Refused(kind, str(refused)) from refused
-    return acknowledge(board, [save_rows(board, session, session.own, rows)])
+        raise PayloadRefused(kind, str(refused)) from refused
+    return acknowledge(core.profile, [save_rows(core, connection, connection.own, rows)])
 
 
-def _own_attributes(
-    board: ThingsBoard, session: MqttConnection, message: Message
-) -> PublishOutcome:
-    root = message.json(board)
+def _own_attributes(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    root = message.json(core)
     if not isinstance(root, dict):
-        raise Refused("BAD-A", "not an object")
-    return acknowledge(board, [save_attributes(board, session, session.own, root)])
+        raise PayloadRefused("BAD-A", "not an object")
+    return acknowledge(core.profile, [save_attributes(core, connection, connection.own, root)])
 
 
 def _own_attributes_request(
-    board: ThingsBoard, session: MqttConnection, message: Message
+    core: Core, connection: ClientConnection, message: Message
 ) -> PublishOutcome:
-    root = message.json(board)
+    root = message.json(core)
     if not isinstance(root, dict):
-        raise Refused("BAD-A", "not an object")
-    scopes = {"client": session.own.attributes, "shared": session.own.shared}
+        raise PayloadRefused("BAD-A", "not an object")
+    scopes = {"client": connection.own.attributes, "shared": connection.own.shared}
     answer = {}
     for scope, known in scopes.items():
         names = _names(root.get(f"{scope}Keys"))
         if found := {name: known[name] for name in names if name in known}:
             answer[scope] = found
-    session.send_json(f"v1/devices/me/attributes/response/{_tail(message.topic)}", answer)
+    connection.send_json(f"v1/devices/me/attributes/response/{_tail(message.topic)}", answer)
     return PublishOutcome()
 
 
@@ -57,24 +54,20 @@ def _names(listed: Any) -> Iterable[str]:
     return listed.split(",") if isinstance(listed, str) else ()
 
 
-def _own_rpc_request(
-    board: ThingsBoard, session: MqttConnection, message: Message
-) -> PublishOutcome:
-    root = message.json(board)
+def _own_rpc_request(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    root = message.json(core)
     if not isinstance(root, dict) or not isinstance(root.get("method"), str):
-        raise Refused("BAD-A", "no method")
-    if root["method"] == "getSessionLimits" and board.profile.session_limits:
+        raise PayloadRefused("BAD-A", "no method")
+    if root["method"] == "getSessionLimits" and core.profile.session_limits:
         topic = f"v1/devices/me/rpc/response/{_tail(message.topic)}"
-        session.send_json(topic, dict(board.session_limits))
+        connection.send_json(topic, dict(core.session_limits))
     return PublishOutcome()
 
 
-def _own_rpc_answer(
-    board: ThingsBoard, session: MqttConnection, message: Message
-) -> PublishOutcome:
+def _own_rpc_answer(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
     if not (number := _tail(message.topic)).isdecimal():
-        raise Refused("BAD-A", "the topic ends without a request id")
-    board.settle_rpc(session.own, int(number), plain(message.json(board)))
+        raise PayloadRefused("BAD-A", "the topic ends without a request id")
+    core.complete_rpc(connection.own, int(number), plain(message.json(core)))
     return PublishOutcome()
 
 
@@ -94,5 +87,5 @@ _PREFIXES: Final[dict[str, PublishHandler]] = {
 
 
 def device_api_handler(topic: str) -> PublishHandler | None:
-    """Who takes this topic of the device API; None when nobody does."""
+    """The handler of this topic; None for a topic that the device API does not have."""
     return _TOPICS.get(topic) or _PREFIXES.get(topic.rpartition("/")[0])

@@ -1,4 +1,4 @@
-"""Scripted faults: what the double does instead of its duty (thingsboard-contract 10)."""
+"""Faults that a test injects into the double (thingsboard-contract 10)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Act(enum.Enum):
-    """What happens to a PUBLISH, or to a CONNECT, that a Fault was meant for."""
+    """What happens to a PUBLISH or a CONNECT that a Fault matches."""
 
     CLOSE = "close before PUBACK"  # F1
     ACK_AND_CLOSE = "PUBACK, then close"  # F2
@@ -37,11 +37,12 @@ class Fault:
     """One fault, for the next `times` packets that match all that is given.
 
     times: None means until removed.
-    topic: exactly this one.
-    device: its name stands in the payload.
-    contains: this text stands in the payload.
-    when: called with topic and payload.
-    code: of REFUSE and REFUSE_CONNECT; the latter in MQTT 5 numbers, an MQTT 3 client gets its own.
+    topic: the topic equals this.
+    device: the payload contains this device's name.
+    contains: the payload contains this text.
+    when: a predicate of topic and payload.
+    code: of REFUSE and REFUSE_CONNECT; the latter in MQTT 5 numbers, an MQTT 3 client gets its
+        counterpart.
     seconds: of DELAY.
     count: PUBACKs in all for DUPLICATE_ACK.
     closes: whether REFUSE also ends the connection, as where ThingsBoard's own code fails (BAD-R).
@@ -60,7 +61,7 @@ class Fault:
     closes: bool = False
     stored: bool | None = None
     hits: int = 0
-    """How many packets it has met."""
+    """How many packets it was applied to."""
 
     @property
     def stores(self) -> bool:
@@ -71,7 +72,7 @@ class Fault:
         return self.times is not None and self.hits >= self.times
 
     def matches(self, topic: str, payload: bytes) -> bool:
-        """Whether it is meant for this PUBLISH."""
+        """Whether all that is given matches this PUBLISH."""
         return (
             (self.topic is None or self.topic == topic)
             and (self.device is None or msgspec.json.encode(self.device) in payload)
@@ -81,7 +82,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that are still to come; each packet meets at most one, the oldest that fits."""
+    """The pending faults; at most one applies to a packet, the oldest that matches."""
 
     def __init__(self) -> None:
         self._waiting: list[Fault] = []
@@ -90,12 +91,12 @@ class Faults:
         return len(self._waiting)
 
     def add(self, fault: Fault) -> Fault:
-        """Let it happen from now on; returns it, so that its hits can be read."""
+        """Inject the fault from now on; returns it, so that a test can read its hits."""
         self._waiting.append(fault)
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """End it; nothing happens when it is over already."""
+        """End the fault; one that is over already is ignored."""
         if fault in self._waiting:
             self._waiting.remove(fault)
 
@@ -103,20 +104,20 @@ class Faults:
         self._waiting.clear()
 
     def for_publish(self, topic: str, payload: bytes) -> Fault | None:
-        """The fault that this PUBLISH meets, counted as met."""
+        """The fault for this PUBLISH, with the hit counted; None without one."""
         for fault in self._waiting:
             if not fault.act.concerns_connect and fault.matches(topic, payload):
-                return self._met(fault)
+                return self._count_hit(fault)
         return None
 
     def for_connect(self) -> Fault | None:
-        """The fault that this CONNECT meets, counted as met."""
+        """The fault for this CONNECT, with the hit counted; None without one."""
         for fault in self._waiting:
             if fault.act.concerns_connect:
-                return self._met(fault)
+                return self._count_hit(fault)
         return None
 
-    def _met(self, fault: Fault) -> Fault:
+    def _count_hit(self, fault: Fault) -> Fault:
         fault.hits += 1
         if fault.is_over:
             self._waiting.remove(fault)

@@ -1,7 +1,7 @@
 """JSON as ThingsBoard's lenient parser takes it (thingsboard-contract J1, J2).
 
-Valid JSON goes through msgspec; only what that refuses is read by the slow and lenient reader,
-which then says so, for a product that needs it has a fault.
+Valid JSON goes through msgspec; the slow, lenient reader gets only what msgspec
+refuses.  `parse` says so, since a product whose JSON needs a lenient reader has a fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class JsonSyntaxError(ValueError):
-    """Not even the lenient parser takes it."""
+    """The text is not even JSON for the lenient parser."""
 
 
 class Number(str):
@@ -65,7 +65,7 @@ class _Lenient:
         if self._at == len(self._text):
             return None
         value = self._value()
-        # past the document the reader is strict again: not even a comment may follow
+        # Past the document the reader is strict again: not even a comment may follow.
         if self._text[self._at :].strip(" \t\r\n"):
             raise JsonSyntaxError(f"text after the document at {self._at}")
         return value
@@ -79,7 +79,7 @@ class _Lenient:
                 return self._array()
             case '"' | "'":
                 return self._quoted()
-        return _meaning(self._bare())
+        return _literal(self._bare())
 
     def _object(self) -> dict[str, Any]:
         self._at += 1
@@ -105,7 +105,7 @@ class _Lenient:
         items: list[Any] = []
         while True:
             self._skip_blank()
-            if self._peek() in ",;]":  # an element left out is null
+            if self._peek() in ",;]":  # an omitted element is null
                 end = self._expect(",;]")
                 if end == "]" and not items:
                     return items
@@ -158,7 +158,7 @@ class _Lenient:
         return char
 
 
-def _meaning(word: str) -> Any:
+def _literal(word: str) -> Any:
     literals = {"null": None, "true": True, "false": False}
     if word.lower() in literals:
         return literals[word.lower()]

@@ -52,7 +52,7 @@ class TenantLimits:
     telemetry_data_points: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """These limits as `getSessionLimits` tells them (thingsboard-contract 8)."""
+        """These limits as the answer to `getSessionLimits` has them (thingsboard-contract 8)."""
         return {
             "messages": self.messages,
             "telemetryMessages": self.telemetry_messages,
@@ -87,7 +87,7 @@ class Budget:
 
 @attrs.define
 class _Bucket:
-    """Tokens that flow back evenly."""
+    """A token bucket that refills evenly."""
 
     size: int
     seconds: float

@@ -1,149 +1,153 @@
-"""What ThingsBoard does with each PUBLISH: store it, or refuse it the way it refuses.
+"""What ThingsBoard does with each PUBLISH: store it, or refuse it as ThingsBoard does.
 
-No I/O: the session sends what the Outcome says.  Nothing is acknowledged before all of it is
-stored (thingsboard-contract 6).
+No I/O: the connection sends what the PublishOutcome says.  Nothing is acknowledged before
+all of it is stored (thingsboard-contract 6).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from .core import Core
 from .device_api import device_api_handler
+from .message import Message, PublishHandler, excerpt
 from .publish_outcomes import (
     PAYLOAD_INVALID,
     TOPIC_NAME_INVALID,
+    DeviceOutcome,
     DeviceRefused,
-    Message,
-    Part,
-    PublishHandler,
+    PayloadRefused,
     PublishOutcome,
-    Refused,
     acknowledge,
-    excerpt,
-    outcome_of,
+    refusal_outcome,
 )
 from .rows import over_budget, row_of, save_attributes, save_rows
+from .store import ClientConnection
 from .values import long_of, plain
-
-if TYPE_CHECKING:
-    from .connection import MqttConnection
-    from .server import ThingsBoard
 
 
 def handle_publish(
-    board: ThingsBoard, session: MqttConnection, topic: str, payload: bytes
+    core: Core, connection: ClientConnection, topic: str, payload: bytes
 ) -> PublishOutcome:
-    """Store a message, or refuse it; every rule that it breaks is reported to the board."""
+    """Store a message, or refuse it; every rule that it breaks is reported as a violation."""
     if topic.startswith("v1/gateway"):
-        if not board.gateway_flag:  # only a line in the server's log, thingsboard-contract P3
-            board.report("P3", "FAIL", f"{topic} from a device that is not a gateway")
+        if not core.gateway_flag:  # the server only logs it, thingsboard-contract P3
+            core.report_violation("P3", "FAIL", f"{topic} from a device that is not a gateway")
             return PublishOutcome(())
         handler = _GATEWAY.get(topic)
     else:
         handler = device_api_handler(topic)
     if handler is None:
-        board.report("P4", "FAIL", f"unknown topic {topic}")
+        core.report_violation("P4", "FAIL", f"unknown topic {topic}")
         return PublishOutcome((TOPIC_NAME_INVALID,))
     try:
-        return handler(board, session, Message(topic, payload))
-    except Refused as refused:
-        board.report(refused.kind, "FAIL", f"{topic}: {refused}: {excerpt(payload)}")
-        return outcome_of(refused, session)
+        return handler(core, connection, Message(topic, payload))
+    except PayloadRefused as refused:
+        core.report_violation(refused.kind, "FAIL", f"{topic}: {refused}: {excerpt(payload)}")
+        return refusal_outcome(refused, connection)
     except DeviceRefused as refused:
-        board.report("5", "FAIL", f"{topic}: {refused}")
-        return acknowledge(board, [refused.part])
+        core.report_violation("5", "FAIL", f"{topic}: {refused}")
+        return acknowledge(core.profile, [refused.outcome])
 
 
 # --- the gateway's topics ------------------------------------------------------------------------
 
 
-def _connect(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
-    root = message.object(board)
+def _connect(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    root = message.object(core)
     kind = root.get("type")
     if isinstance(kind, dict | list):
-        raise Refused("BAD-R", "type is not text")
+        raise PayloadRefused("BAD-R", "type is not text")
     name = _device_name(root)
-    _spend(board, session)
-    board.open_device(session, name, kind=str(kind) if kind else None, is_greeting=True)
+    _spend_message(core, connection)
+    core.open_device_session(connection, name, kind=str(kind) if kind else None, is_connect=True)
     return PublishOutcome()
 
 
-def _disconnect(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
-    board.close_device(session, _device_name(message.object(board)))
+def _disconnect(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    core.close_device_session(connection, _device_name(message.object(core)))
     return PublishOutcome()
 
 
 def _device_name(root: dict[str, Any]) -> str:
     name = root.get("device")
     if name is None or isinstance(name, dict | list) or name == "":
-        raise Refused("BAD-R", "device is missing")
+        raise PayloadRefused("BAD-R", "device is missing")
     return str(name)
 
 
-def _telemetry(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
-    entries = _members(board, message, list, "array")
+def _telemetry(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    entries = _members(core, message, list, "array")
     return acknowledge(
-        board, [_device_rows(board, session, name, rows) for name, rows in entries.items()]
+        core.profile, [_device_rows(core, connection, name, rows) for name, rows in entries.items()]
     )
 
 
-def _members(board: ThingsBoard, message: Message, wanted: type, called: str) -> dict[str, Any]:
-    """The members of the wanted type; the others are dropped without a word."""
-    root = message.object(board)
+def _members(core: Core, message: Message, wanted: type, called: str) -> dict[str, Any]:
+    """The members of the wanted type; the others are dropped silently."""
+    root = message.object(core)
     entries = {name: member for name, member in root.items() if isinstance(member, wanted)}
     if not entries:
-        raise Refused("BAD-R", f"no member is an {called}")
+        raise PayloadRefused("BAD-R", f"no member is an {called}")
     for name in root.keys() - entries.keys():
-        board.report("5", "FAIL", f"{message.topic}: {name!r} is no {called}: dropped silently")
+        core.report_violation(
+            "5", "FAIL", f"{message.topic}: {name!r} is no {called}: dropped silently"
+        )
     return entries
 
 
-def _device_rows(board: ThingsBoard, session: MqttConnection, name: str, items: list[Any]) -> Part:
+def _device_rows(
+    core: Core, connection: ClientConnection, name: str, items: list[Any]
+) -> DeviceOutcome:
     try:
-        device = board.open_device(session, name)
+        device = core.open_device_session(connection, name)
     except DeviceRefused as refused:
-        board.report("5", "FAIL", str(refused))
-        return refused.part
+        core.report_violation("5", "FAIL", str(refused))
+        return refused.outcome
     if not items:
-        board.report("5", "FAIL", f"{name!r}: an empty array is never acknowledged")
-        return Part(None)
+        core.report_violation("5", "FAIL", f"{name!r}: an empty array is never acknowledged")
+        return DeviceOutcome(None)
     try:
-        rows = [row_of(board, name, item, in_gateway=True) for item in items]
-    except Refused as refused:
-        board.report("BAD-D", "FAIL", f"{name!r}: {refused}")
-        return Part(PAYLOAD_INVALID) if session.tells_reasons else Part(None, close=True)
-    return save_rows(board, session, device, rows)
+        rows = [row_of(core, name, item, in_gateway=True) for item in items]
+    except PayloadRefused as refused:
+        core.report_violation("BAD-D", "FAIL", f"{name!r}: {refused}")
+        return (
+            DeviceOutcome(PAYLOAD_INVALID)
+            if connection.sends_reason_codes
+            else DeviceOutcome(None, close=True)
+        )
+    return save_rows(core, connection, device, rows)
 
 
-def _spend(board: ThingsBoard, session: MqttConnection) -> None:
-    if not session.budget.allows():
-        raise DeviceRefused(over_budget(board, "gateway"), "rate limit exceeded")
+def _spend_message(core: Core, connection: ClientConnection) -> None:
+    if not connection.budget.allows():
+        raise DeviceRefused(over_budget(core, "gateway"), "rate limit exceeded")
 
 
-def _attributes(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
-    parts = []
-    for name, members in _members(board, message, dict, "object").items():
+def _attributes(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    outcomes = []
+    for name, members in _members(core, message, dict, "object").items():
         try:
-            device = board.open_device(session, name)
+            device = core.open_device_session(connection, name)
         except DeviceRefused as refused:
-            board.report("5", "FAIL", str(refused))
-            parts.append(refused.part)
+            core.report_violation("5", "FAIL", str(refused))
+            outcomes.append(refused.outcome)
         else:
-            parts.append(save_attributes(board, session, device, members))
-    return acknowledge(board, parts)
+            outcomes.append(save_attributes(core, connection, device, members))
+    return acknowledge(core.profile, outcomes)
 
 
 def _attributes_request(
-    board: ThingsBoard, session: MqttConnection, message: Message
+    core: Core, connection: ClientConnection, message: Message
 ) -> PublishOutcome:
-    root = message.object(board)
+    root = message.object(core)
     request_id = _int(root, "id")
     name, is_client = _device_name(root), root.get("client")
     keys = [root["key"]] if "key" in root else root.get("keys")
     if not isinstance(is_client, bool) or not isinstance(keys, list):
-        raise Refused("BAD-R", "client is not a boolean, or neither key nor keys")
-    _spend(board, session)
-    device = board.open_device(session, name)
+        raise PayloadRefused("BAD-R", "client is not a boolean, or neither key nor keys")
+    _spend_message(core, connection)
+    device = core.open_device_session(connection, name)
     known = device.attributes if is_client else device.shared
     found = {key: known[key] for key in map(str, keys) if key in known}
     answer: dict[str, Any] = {"id": request_id, "device": name}
@@ -151,18 +155,18 @@ def _attributes_request(
         answer["value"] = next(iter(found.values()))
     elif found:
         answer["values"] = found
-    session.send_json("v1/gateway/attributes/response", answer)
+    connection.send_json("v1/gateway/attributes/response", answer)
     return PublishOutcome()
 
 
-def _rpc_answer(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
-    root = message.object(board)
+def _rpc_answer(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    root = message.object(core)
     name, request_id = _device_name(root), _int(root, "id")
     if "data" not in root:
-        raise Refused("BAD-R", "data is missing")
-    _spend(board, session)
-    device = board.open_device(session, name)
-    board.settle_rpc(device, request_id, plain(root["data"]))
+        raise PayloadRefused("BAD-R", "data is missing")
+    _spend_message(core, connection)
+    device = core.open_device_session(connection, name)
+    core.complete_rpc(device, request_id, plain(root["data"]))
     return PublishOutcome()
 
 
@@ -170,12 +174,12 @@ def _int(root: dict[str, Any], name: str) -> int:
     try:
         return long_of(root.get(name))
     except ValueError as exc:
-        raise Refused("BAD-R", f"{name} is not an integer") from exc
+        raise PayloadRefused("BAD-R", f"{name} is not an integer") from exc
 
 
-def _claim(board: ThingsBoard, session: MqttConnection, message: Message) -> PublishOutcome:
-    for name in _members(board, message, dict, "object"):
-        board.open_device(session, name)
+def _claim(core: Core, connection: ClientConnection, message: Message) -> PublishOutcome:
+    for name in _members(core, message, dict, "object"):
+        core.open_device_session(connection, name)
     return PublishOutcome()
 
 

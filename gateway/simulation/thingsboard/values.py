@@ -1,4 +1,4 @@
-"""How ThingsBoard types a value (thingsboard-contract J6), and what is wrong with having sent it.
+"""How ThingsBoard types a value (thingsboard-contract J6), and why it should not have been sent.
 
 A stored LONG is int here, DOUBLE float, BOOLEAN bool, STRING str, JSON dict or list.
 """
@@ -20,13 +20,13 @@ _FINEST_SCALE: Final = 16
 _DECIMALS_WE_SEND: Final = 6
 # NumberUtils.isParsable of commons-lang3: digits of any script, one point, not at the end
 _PARSABLE: Final = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)")
-# beyond it Gson refuses to make a number of the text (NumberLimits)
+# Gson makes no number of a text beyond it (NumberLimits).
 _LARGEST_EXPONENT: Final = 10_000
 _NOT_NUMBERS: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 
 
 @attrs.frozen
-class Complaint:
+class ValueIssue:
     """Why a value should not have been sent: FAIL when it is lost or becomes another type."""
 
     assertion: str
@@ -34,40 +34,40 @@ class Complaint:
     what: str
 
 
-def store_value(value: Any) -> tuple[Stored | None, Complaint | None]:
-    """The value as stored, None where the key is dropped; and a complaint about it."""
+def store_value(value: Any) -> tuple[Stored | None, ValueIssue | None]:
+    """The value as stored, None where the key is dropped; and the issue with it, if any."""
     if isinstance(value, Number):
         _, point, decimals = value.partition(".")
         if point and len(decimals) <= _DECIMALS_WE_SEND and decimals.isdigit():  # the usual case
             return float(value), None
         stored = _number(value)
         if isinstance(stored, str):
-            return stored, Complaint("J6", "FAIL", f"number {value} is stored as text")
+            return stored, ValueIssue("J6", "FAIL", f"number {value} is stored as text")
         if _scale(value) > _DECIMALS_WE_SEND:
-            return stored, Complaint("J6a", "WARN", f"{value} has more than 6 decimals")
+            return stored, ValueIssue("J6a", "WARN", f"{value} has more than 6 decimals")
         return stored, None
     if isinstance(value, bool):
         return value, None
     if isinstance(value, int):
         if value in _INT64:
             return value, None
-        return str(value), Complaint("J6f", "FAIL", f"{value} is beyond int64, stored as text")
+        return str(value), ValueIssue("J6f", "FAIL", f"{value} is beyond int64, stored as text")
     if isinstance(value, str):
         return _text(value)
     if value is None:
-        return None, Complaint("J6e", "WARN", "null: the key is dropped")
+        return None, ValueIssue("J6e", "WARN", "null: the key is dropped")
     return plain(value), None
 
 
-def _text(value: str) -> tuple[Stored, Complaint | None]:
+def _text(value: str) -> tuple[Stored, ValueIssue | None]:
     if value in _NOT_NUMBERS:
-        return value, Complaint("J6d", "FAIL", f"{value} is stored as text")
+        return value, ValueIssue("J6d", "FAIL", f"{value} is stored as text")
     if value.isascii() and not value[-1:].isdigit():  # the usual case, cheaply
         return value, None
     if not _PARSABLE.fullmatch(value):
         return value, None
     stored = _number(value)
-    return stored, Complaint("J6b", "WARN", f"the text {value!r} is taken for a number")
+    return stored, ValueIssue("J6b", "WARN", f"the text {value!r} is stored as a number")
 
 
 def _number(spelled: str) -> int | float | str:
@@ -92,7 +92,7 @@ def _exponent(number: Decimal) -> int:
 
 
 def plain(value: Any) -> Any:
-    """JSON inside a value: kept as it is, nothing in it is cast."""
+    """JSON inside a value: it is kept as it is, nothing in it is cast."""
     if isinstance(value, Number):
         return float(value)
     if isinstance(value, dict):

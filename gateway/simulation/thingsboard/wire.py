@@ -23,7 +23,7 @@ from mqtt5 import (
     UnsubscribePacket,
 )
 
-LARGEST_PACKET: Final = 65_536  # remaining length, thingsboard-contract P1
+MAX_PACKET_SIZE: Final = 65_536  # remaining length, thingsboard-contract P1
 PINGRESP: Final = b"\xd0\x00"
 
 _CONNECT: Final = 1
@@ -31,11 +31,11 @@ _MQTT_5: Final = 5
 
 
 class MalformedPacket(Exception):
-    """The peer sent what is not MQTT, or not the MQTT it began with."""
+    """The client sent bytes that are not MQTT of the version that it began with."""
 
 
 class PacketTooLarge(MalformedPacket):
-    """The peer announced a packet that ThingsBoard does not take (thingsboard-contract P1)."""
+    """The client announced a packet larger than ThingsBoard accepts (thingsboard-contract P1)."""
 
 
 class UnknownVersion(MalformedPacket):
@@ -57,7 +57,7 @@ class Wire:
     # --- in --------------------------------------------------------------------------------------
 
     def packets(self, data: bytes | bytearray) -> Iterator[mqtt5.Packet]:
-        """Take received bytes and give the packets that are complete by now."""
+        """Add received bytes; yields the packets that are complete by now."""
         self._buffer += data
         while (frame := self._next_frame()) is not None:
             yield self._parse(*frame)
@@ -72,7 +72,7 @@ class Wire:
                 break
         else:
             raise MalformedPacket("remaining length of more than four bytes")
-        if length > LARGEST_PACKET:
+        if length > MAX_PACKET_SIZE:
             raise PacketTooLarge(f"a packet of {length} bytes")
         header, end = at + 1, at + 1 + length
         if len(buffer) < end:
@@ -126,7 +126,7 @@ class Wire:
         return bytes((kind,)) + _varint(len(body)) + body
 
     def disconnect(self, code: int) -> bytes:
-        """MQTT 3 servers have no DISCONNECT: nothing."""
+        """Empty for MQTT 3, whose servers send no DISCONNECT."""
         return bytes((0xE0, 2, code, 0)) if self.is_mqtt5 else b""
 
 

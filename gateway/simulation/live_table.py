@@ -1,4 +1,4 @@
-"""What ThingsBoard received, as a table: a row for each connector, a receipt for each session."""
+"""The values that ThingsBoard received, as a table of connectors, and receipts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLOURS = {
 
 
 @attrs.define
-class Board:
+class LiveTable:
     """Owns: the newest value of every key of every connector, and the receipts, by id."""
 
     _connectors: dict[str, dict[str, Any]] = attrs.field(factory=dict)
@@ -33,8 +33,8 @@ class Board:
         """One for each session, its newest version, in the order of their arrival."""
         return list(self._receipts.values())
 
-    def take(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
-        """Remember a row; returns what happened in it, a line for each thing."""
+    def add_row(self, device: str, ts: int, values: Mapping[str, Any]) -> list[str]:
+        """Store a row; returns a line for each change that it brought."""
         if "/" not in device:
             return []
         known = self._connectors.setdefault(device, {})
@@ -56,7 +56,7 @@ class Board:
 
     def table(self) -> Table:
         """The connectors as they are now."""
-        table = Table(title="What ThingsBoard is told", title_justify="left")
+        table = Table(title="What ThingsBoard receives", title_justify="left")
         table.add_column("Connector", min_width=10)
         table.add_column("Status", min_width=13)
         for header, width in (("Power", 9), ("Energy", 9), ("Cost", 9), ("SoC", 5)):
@@ -96,13 +96,13 @@ def _quantity(line: Mapping[str, Any]) -> str:
     quantity, unit = line.get("billed_quantity", line.get("quantity", "")), line.get("unit")
     if unit != "h":
         return f"{quantity} {unit or ''}".strip()
-    seconds = float(quantity) * 3600  # hours that a demo's cars stand are better read so
+    seconds = float(quantity) * 3600  # the hours of a demo are too short to read
     return f"{seconds:.0f} s" if seconds < 60 else f"{_clock(seconds)} min"
 
 
 def _title(receipt: Mapping[str, Any]) -> str:
-    place = f"{receipt.get('charge_point')}/{receipt.get('connector')}"
-    return f"{place}, session {receipt.get('transaction_id')}, tag {receipt.get('id_tag')}"
+    connector = f"{receipt.get('charge_point')}/{receipt.get('connector')}"
+    return f"{connector}, session {receipt.get('transaction_id')}, tag {receipt.get('id_tag')}"
 
 
 def _caption(receipt: Mapping[str, Any]) -> str:
