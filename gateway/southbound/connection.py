@@ -40,8 +40,7 @@ from .statistics import ConnectionStatistics
 from .websocket import ProtocolViolation, Socket, SocketClosed
 
 MAX_CALLS = 20  # calls that may wait for one charge point
-SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
-PONG_TIMEOUT = 60.0  # seconds without a sign of life after a ping
+NORMAL = 1000  # WebSocket close code
 _NOT_WHILE_PENDING = frozenset({"RemoteStartTransaction", "RemoteStopTransaction"})
 _ANSWERED = frozenset({"answered", "refused", "invalid"})
 
@@ -121,7 +120,7 @@ class ChargePointConnection:
         self._loop = trio.CancelScope()
         self._sends = 0
         self._sent_at = 0.0  # when a send was last begun with no other under way, or finished
-        self._pinged_at = -math.inf
+        self.pinged_at = -math.inf  # Trio's time of the newest ping
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -292,12 +291,12 @@ class ChargePointConnection:
     async def _send(self, text: str) -> None:
         if self._frame_tap.is_watched:
             self._frame_tap.record(self.charge_point_id, OUT, text)
-        with self._watched():
+        with self._sending():
             await self._socket.send(text)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        # No deadline on a send, which would cost more than the sending: `check` looks at the clock.
+    def _sending(self) -> Iterator[None]:
+        # A send has no deadline, which would cost more than the sending: the watchdog sees to it.
         if self._sends == 0:
             self._sent_at = trio.current_time()
         self._sends += 1
@@ -309,30 +308,21 @@ class ChargePointConnection:
 
     # --- signs of life -------------------------------------------------------------------------
 
-    def silent_for(self, now: float) -> float:
-        """Seconds since the newest frame.  now: Trio's time."""
-        return max(0.0, now - self._socket.heard_at)
+    @property
+    def last_frame_at(self) -> float:
+        """Trio's time at which the charge point's newest whole frame came."""
+        return self._socket.last_frame_at
 
-    def check(self, now: float, *, silence_s: float, ping_interval_s: float) -> str | None:
-        """What this connection needs now: "abort", "gone", "ping" or nothing.
-
-        now: Trio's time.  silence_s: seconds without any frame after which it is taken for gone.
-        """
-        if self._sends and now - self._sent_at > SEND_TIMEOUT:
-            return "abort"
-        quiet = now - self._socket.heard_at
-        unanswered = self._pinged_at > self._socket.heard_at
-        if quiet > silence_s or (unanswered and now - self._pinged_at > PONG_TIMEOUT):
-            return "gone"
-        if not unanswered and now - max(self._pinged_at, self._socket.heard_at) >= ping_interval_s:
-            self._pinged_at = now
-            return "ping"
-        return None
+    @property
+    def sending_since(self) -> float | None:
+        """Trio's time since which sends have been under way and none has ended; None: none is."""
+        return self._sent_at if self._sends else None
 
     async def ping(self) -> None:
-        """Ask for a sign of life; `check` sees whether one comes."""
+        """Ask for a sign of life; the watchdog sees whether one comes."""
+        self.pinged_at = trio.current_time()
         try:
-            with self._watched():
+            with self._sending():
                 await self._socket.ping()
         except SocketClosed:
             log.debug("ping to a closed socket", charge_point=self.charge_point_id)
