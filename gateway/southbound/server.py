@@ -20,6 +20,7 @@ from trio_websocket import HandshakeError
 from wsproto.utilities import LocalProtocolError
 
 from ..bus import EventBus, JournalError
+from ..domain.clock import SteadyClock
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
 from ..observability.frame_tap import CONNECTED, DISCONNECTED, REFUSED, FrameTap
 from .authentication import identity_of
@@ -158,6 +159,7 @@ class _Server:
         self._no_id_logs = LogLimiter(_HOUR, 100)
         self._too_large_logs = LogLimiter(_HOUR, settings.max_connections)
         self._clocks = ChargePointClocks(bus.fleet, now)
+        self._steady_clock = SteadyClock(now, trio.current_time)
         self._closing = False
 
     async def accept(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
@@ -280,13 +282,13 @@ class _Server:
             self._now,
             settings.handlers,
             clock,
-            self._clocks.present,
+            self._steady_clock,
             known=charge_point_id in settings.known_charge_points,
         )
         connection = ChargePointConnection(
             charge_point_id,
             socket,
-            handlers.answer,
+            handlers.handle,
             partial(self._rejected, handlers, charge_point_id),
             handlers.deviated,
             tasks,
