@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
@@ -67,6 +68,23 @@ def instant_of(
     if EARLIEST <= timestamp <= received_at + AHEAD:
         return Instant(timestamp, TimeSource.OWN)
     return Instant(received_at, TimeSource.RECEIPT)
+
+
+class SteadyClock:
+    """Our own time as it would be if nobody had set the wall clock since the start.
+
+    now: the wall clock.  monotonic: seconds of a clock that nobody sets.
+    """
+
+    def __init__(self, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._started_at, self._started = now(), monotonic()
+
+    def when_set_back(self) -> datetime | None:
+        """The steady time, where the wall clock lies more than `AHEAD` behind it; else None."""
+        steady = self._started_at + timedelta(seconds=self._monotonic() - self._started)
+        return steady if steady - self._now() > AHEAD else None
 
 
 def milliseconds(at: datetime) -> int:

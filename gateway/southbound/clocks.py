@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-
-import trio
+from datetime import UTC, datetime
 
 from ..domain.charge_point_clock import ChargePointClock, first_absence, with_absence
-from ..domain.clock import AHEAD
 from ..domain.fleet import Fleet, device_name
 
 
@@ -18,14 +15,7 @@ class ChargePointClocks:
     def __init__(self, fleet: Fleet, now: Callable[[], datetime]) -> None:
         self._fleet = fleet
         self._now = now
-        self._started = now(), trio.current_time()
         self._clocks: dict[str, ChargePointClock] = {}
-
-    def present(self) -> datetime | None:
-        """What our own clock would say if it had not been set back since the start; else None."""
-        started_at, since = self._started
-        steady = started_at + timedelta(seconds=trio.current_time() - since)
-        return steady if steady - self._now() > AHEAD else None
 
     def connected(self, charge_point_id: str) -> ChargePointClock:
         """The clock of a charge point that has just come back, its absence noted."""

@@ -1,4 +1,8 @@
-"""One charge point's connection: its requests answered in order, our calls made one at a time."""
+"""One charge point's connection: its requests get responses in order, our calls go one at a time.
+
+OCPP-J 4.1.1 allows one unanswered CALL in each direction.  So the next frame is received only when
+the response to a request has left, and a call of ours waits for the one before it.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +44,7 @@ from .statistics import ConnectionStatistics
 from .websocket import ProtocolViolation, Socket, SocketClosed
 
 MAX_CALLS = 20  # calls that may wait for one charge point
-SEND_TIMEOUT = 10.0  # seconds until a peer that does not read is given up
-PONG_TIMEOUT = 60.0  # seconds without a sign of life after a ping
+NORMAL = 1000  # WebSocket close code
 _NOT_WHILE_PENDING = frozenset({"RemoteStartTransaction", "RemoteStopTransaction"})
 _ANSWERED = frozenset({"answered", "refused", "invalid"})
 
@@ -52,13 +55,14 @@ log = structlog.get_logger(__name__)
 class _PendingCall:
     unique_id: str
     action: str
-    answered: trio.Event = attrs.field(factory=trio.Event)
+    completed: trio.Event = attrs.field(factory=trio.Event)
     result: outcome.Outcome[dict[str, Any]] | None = None
 
-    def settle(self, result: outcome.Outcome[dict[str, Any]]) -> None:
+    def complete(self, result: outcome.Outcome[dict[str, Any]]) -> None:
+        """The first result counts: a response may come while the connection is being ended."""
         if self.result is None:
             self.result = result
-            self.answered.set()
+            self.completed.set()
 
 
 @attrs.frozen
@@ -72,22 +76,23 @@ class CloseReason:
 class ChargePointConnection:
     """Owns: the one call that may be under way, and the numbering of calls.
 
-    answer: gives the reply to one request.  It is awaited between two receives, so it
-        must be short, and it is not given this session: a call made from there could
-        never be answered.
-    frame_rejected: is called for each frame that broke the protocol, with how many there were.
-    deviated: of each that broke its schema but was read: its action, how, and how many.
-    statistics, frame_tap: shared by all sessions.
-    tasks: the connection's own nursery, where others may do something for this session.
-    call_timeout_s: seconds that the charge point has to answer a call.
-    pending: whether it waits for approval.
+    handle: gives the response to one request, or raises Unanswerable.  It is awaited between two
+        receives, so it must be short.  It does not know this connection: the response to a call
+        made from there could never be received.
+    frame_rejected: is called for each frame that broke the protocol, with their number so far.
+    deviated: is called for each frame that broke its schema but was read: its action, the first
+        deviation, and the number of such frames so far.
+    statistics, frame_tap: shared by all connections.
+    tasks: the connection's own nursery; what is started in it ends with the connection.
+    call_timeout_s: seconds that the charge point has to respond to a call.
+    pending: whether the charge point waits for approval.
     """
 
     def __init__(
         self,
         charge_point_id: str,
         socket: Socket,
-        answer: Callable[[Request], Awaitable[Mapping[str, Any]]],
+        handle: Callable[[Request], Awaitable[Mapping[str, Any]]],
         frame_rejected: Callable[[FrameError, int], None],
         deviated: Callable[[str, str, int], None],
         tasks: trio.Nursery,
@@ -107,7 +112,7 @@ class ChargePointConnection:
         self._call_timeout_s = call_timeout_s
         self._pending_approval = pending
         self._socket = socket
-        self._answer = answer
+        self._handle_request = handle
         self._frame_rejected = frame_rejected
         self._deviated = deviated
         self._lenient = lenient
@@ -121,7 +126,7 @@ class ChargePointConnection:
         self._loop = trio.CancelScope()
         self._sends = 0
         self._sent_at = 0.0  # when a send was last begun with no other under way, or finished
-        self._pinged_at = -math.inf
+        self.pinged_at = -math.inf  # Trio's time of the newest ping
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -145,7 +150,7 @@ class ChargePointConnection:
         return self.why()
 
     def end(self, code: int, reason: str) -> None:
-        """End the connection, after the answer to a request that is being handled."""
+        """End the connection, after the response to a request that is being handled."""
         if self._close_reason is None:
             self._close_reason = CloseReason(code, reason)
         self._fail_call()
@@ -164,7 +169,7 @@ class ChargePointConnection:
 
     def _fail_call(self) -> None:
         if self._pending_call is not None:
-            self._pending_call.settle(outcome.Error(ChargePointGone(self.why())))
+            self._pending_call.complete(outcome.Error(ChargePointGone(self.why())))
 
     def why(self) -> str:
         """Why the connection ends, as far as it is known before it has ended."""
@@ -174,7 +179,7 @@ class ChargePointConnection:
         received_at = trio.current_time()
         try:
             message = await decode_any(text, lenient=self._lenient)
-            if not isinstance(message, Request) and message.unique_id != self._asked():
+            if not isinstance(message, Request) and message.unique_id != self._open_call_id():
                 raise FrameError("UnaskedAnswer", "an answer to no call that is open")
         except FrameError as exc:
             self._record_frame(text, None, str(exc))
@@ -183,43 +188,40 @@ class ChargePointConnection:
                 self._statistics.requests["?", "refused"] += 1  # its action may be anything
                 await self._send(encode_error(exc.unique_id, exc.code, exc.why))
             return
-        if isinstance(message, Request):
-            self._record_frame(text, message)
-            await self._answer_request(message, received_at)
-        else:
-            self._settle_call(message, text)
-
-    def _asked(self) -> str | None:
-        return None if self._pending_call is None else self._pending_call.unique_id
-
-    async def _answer_request(self, request: Request, received_at: float) -> None:
+        if not isinstance(message, Request):
+            self._complete_call(message, text)
+            return
+        self._record_frame(text, message)
         try:
-            response = encode_result(request.unique_id, await self._answer(request))
+            response = encode_result(message.unique_id, await self._handle_request(message))
             outcome_word = "answered"
         except Unanswerable as exc:
-            response = encode_error(request.unique_id, exc.code, exc.why)
+            response = encode_error(message.unique_id, exc.code, exc.why)
             outcome_word = "refused"
-        self._statistics.requests[request.action, outcome_word] += 1
+        self._statistics.requests[message.action, outcome_word] += 1
         self._statistics.request_seconds.add(trio.current_time() - received_at)
         await self._send(response)
 
-    def _settle_call(self, answer: CallResult | CallError, text: str) -> None:
+    def _open_call_id(self) -> str | None:
+        return None if self._pending_call is None else self._pending_call.unique_id
+
+    def _complete_call(self, response: CallResult | CallError, text: str) -> None:
         pending = self._pending_call
         assert pending is not None  # noqa: S101  as `_handle` has seen
-        if isinstance(answer, CallError):
+        if isinstance(response, CallError):
             self._record_frame(text, None)
-            pending.settle(outcome.Error(ChargePointRefused(answer)))
+            pending.complete(outcome.Error(ChargePointRefused(response)))
             return
-        read = outcome.capture(read_result, pending.action, answer.payload, lenient=self._lenient)
+        read = outcome.capture(read_result, pending.action, response.payload, lenient=self._lenient)
         if isinstance(read, outcome.Value):
             self._record_frame(text, read.value)
-            pending.settle(outcome.Value(read.value.payload))
+            pending.complete(outcome.Value(read.value.payload))
         else:
             self._record_frame(text, None, str(read.error))
-            pending.settle(read)
+            pending.complete(read)
 
     def _record_frame(self, text: str, read: Request | ValidResponse | None, why: str = "") -> None:
-        """Show a frame, and count it where it broke its schema but was read."""
+        """Give a frame to the tap, and count it where it broke its schema but was read."""
         deviations = () if read is None else read.deviations
         if self._frame_tap.is_watched:
             self._frame_tap.record(self.charge_point_id, IN, text, why or "; ".join(deviations))
@@ -233,15 +235,15 @@ class ChargePointConnection:
         self._rejected_frames += 1
         self._frame_rejected(error, self._rejected_frames)
 
-    # --- calling -------------------------------------------------------------------------------
+    # --- calls ---------------------------------------------------------------------------------
 
     async def call(
         self, action: str, payload: Mapping[str, Any], *, timeout: float | None = None
     ) -> dict[str, Any]:
-        """Ask the charge point; returns the payload of its answer, valid against the schema.
+        """Call the charge point; returns the payload of its response, as the schema means it.
 
-        timeout: seconds for an answer, None for the usual ones; they count from the sending, and
-            the wait for earlier calls is extra.
+        timeout: seconds for the response, None for `call_timeout_s`; they count from the sending,
+            and the wait for earlier calls is extra.
         Raises InvalidCall and NotApproved before anything is sent; TooManyCalls,
         ChargePointGone, ChargePointSilent, ChargePointRefused, InvalidResponse.
         """
@@ -266,16 +268,16 @@ class ChargePointConnection:
         if self._gone or self._close_reason is not None:
             raise ChargePointGone(self.why())
         sent_at = trio.current_time()
-        self._pending_call = pending  # before the sending: no answer can overtake its question
+        self._pending_call = pending  # before the sending: no response can come too early
         try:
             try:
                 await self._send(frame)
             except SocketClosed as exc:
                 gone = ChargePointGone(str(exc))
-                pending.settle(outcome.Error(gone))
+                pending.complete(outcome.Error(gone))
                 raise gone from exc
             with trio.move_on_after(timeout):
-                await pending.answered.wait()
+                await pending.completed.wait()
         finally:
             self._pending_call = None
             self._count_call(pending, sent_at)
@@ -292,12 +294,12 @@ class ChargePointConnection:
     async def _send(self, text: str) -> None:
         if self._frame_tap.is_watched:
             self._frame_tap.record(self.charge_point_id, OUT, text)
-        with self._watched():
+        with self._sending():
             await self._socket.send(text)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        # No deadline on a send, which would cost more than the sending: `check` looks at the clock.
+    def _sending(self) -> Iterator[None]:
+        # A send has no deadline, which would cost more than the sending: the watchdog sees to it.
         if self._sends == 0:
             self._sent_at = trio.current_time()
         self._sends += 1
@@ -309,30 +311,21 @@ class ChargePointConnection:
 
     # --- signs of life -------------------------------------------------------------------------
 
-    def silent_for(self, now: float) -> float:
-        """Seconds since the newest frame.  now: Trio's time."""
-        return max(0.0, now - self._socket.heard_at)
+    @property
+    def last_frame_at(self) -> float:
+        """Trio's time at which the charge point's newest whole frame came."""
+        return self._socket.last_frame_at
 
-    def check(self, now: float, *, silence_s: float, ping_interval_s: float) -> str | None:
-        """What this connection needs now: "abort", "gone", "ping" or nothing.
-
-        now: Trio's time.  silence_s: seconds without any frame after which it is taken for gone.
-        """
-        if self._sends and now - self._sent_at > SEND_TIMEOUT:
-            return "abort"
-        quiet = now - self._socket.heard_at
-        unanswered = self._pinged_at > self._socket.heard_at
-        if quiet > silence_s or (unanswered and now - self._pinged_at > PONG_TIMEOUT):
-            return "gone"
-        if not unanswered and now - max(self._pinged_at, self._socket.heard_at) >= ping_interval_s:
-            self._pinged_at = now
-            return "ping"
-        return None
+    @property
+    def sending_since(self) -> float | None:
+        """Trio's time since which sends have been under way and none has ended; None: none is."""
+        return self._sent_at if self._sends else None
 
     async def ping(self) -> None:
-        """Ask for a sign of life; `check` sees whether one comes."""
+        """Ask for a sign of life; the watchdog sees whether one comes."""
+        self.pinged_at = trio.current_time()
         try:
-            with self._watched():
+            with self._sending():
                 await self._socket.ping()
         except SocketClosed:
             log.debug("ping to a closed socket", charge_point=self.charge_point_id)

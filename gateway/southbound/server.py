@@ -1,4 +1,9 @@
-"""The OCPP server: it accepts connections, checks handshakes, and guards each connection."""
+"""The OCPP server: it accepts connections, shakes hands, and guards each connection.
+
+What it opens is nested by three nurseries, so that leaving them in turn is the shutdown: first no
+connection is accepted any more, then the open ones end, and last the watchdog, which must see a
+peer that does not read until the very end.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +20,14 @@ from trio_websocket import HandshakeError
 from wsproto.utilities import LocalProtocolError
 
 from ..bus import EventBus, JournalError
+from ..domain.clock import SteadyClock
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
 from ..observability.frame_tap import CONNECTED, DISCONNECTED, REFUSED, FrameTap
-from .authentication import NO_ID, PasswordVerifier, identity_of, password_of
+from .authentication import identity_of
 from .clocks import ChargePointClocks
-from .connection import ChargePointConnection
+from .connection import NORMAL, ChargePointConnection
 from .handlers import HandlerSettings, Now, RequestHandlers
+from .handshake import SUBPROTOCOL, HandshakeCheck, HandshakeRefused
 from .handshake_limiter import HandshakeLimiter
 from .message_size import MAX_LARGE
 from .messages import FrameError
@@ -31,20 +38,18 @@ from .statistics import ConnectionStatistics
 from .tcp import address_of, tune
 from .throttle import Throttle
 from .tls import first_of, tls_fault
-from .websocket import MESSAGE_TOO_LARGE, Handshake, SocketClosed, TrioSocket, read_handshake
+from .watchdog import Watchdog
+from .websocket import MESSAGE_TOO_LARGE, SocketClosed, TrioSocket, read_handshake
 
-SUBPROTOCOL = "ocpp1.6"
-NORMAL, GOING_AWAY = 1000, 1001
+GOING_AWAY = 1001
 STOPPING = "the gateway is stopping"
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to answer our close frame
-SILENT_HEARTBEATS = 3
+SILENT_HEARTBEATS = 3  # intervals without a frame after which a charge point is taken for gone
 _WARNED_ABOUT = frozenset({"password", "profile", "subprotocol", "taken", "unknown"})
 
 _HOUR = 3600.0
 
 log = structlog.get_logger(__name__)
-
-_Headers = list[tuple[bytes, bytes]]
 
 
 @attrs.frozen(kw_only=True)
@@ -90,12 +95,12 @@ async def open_southbound(
 ) -> AsyncIterator[ConnectionStatistics]:
     """Serve charge points while the block runs; on leaving it, end their connections.
 
-    They get close code 1001 (going away) after the responses under way, and have `grace` seconds.
+    They get close code 1001 (going away) after the responses under way, and have `grace_s` seconds.
     """
     statistics = ConnectionStatistics()
     server = _Server(bus, registry, now, settings, statistics, frame_tap)
     async with trio.open_nursery() as watchdog:
-        watchdog.start_soon(server.watch)
+        watchdog.start_soon(server.watchdog.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
@@ -107,19 +112,13 @@ async def open_southbound(
         watchdog.cancel_scope.cancel()
 
 
-class _HandshakeRefused(Exception):
-    """A handshake that gets an HTTP error in place of a WebSocket.  reason: a word for
-    metrics.
-    """
+@attrs.frozen
+class _Accepted:
+    """What an accepted handshake has made of a stream."""
 
-    def __init__(
-        self, status: int, why: str, headers: _Headers | None = None, *, reason: str = "other"
-    ) -> None:
-        super().__init__(f"{status} {why}")
-        self.reason = reason
-        self.status = status
-        self.why = why
-        self.headers = headers or []
+    charge_point_id: str
+    security_profile: int
+    socket: TrioSocket
 
 
 class _Server:
@@ -138,7 +137,20 @@ class _Server:
         self._registry = registry
         self._now = now
         self._settings = settings
-        self._passwords = PasswordVerifier(settings.passwords)
+        self._handshake_check = HandshakeCheck(
+            registry,
+            passwords=settings.passwords,
+            own_devices=settings.own_devices,
+            known_charge_points=settings.known_charge_points
+            if settings.reject_unknown_charge_points
+            else None,
+            security_profiles=settings.security_profiles,
+            require_subprotocol=settings.require_subprotocol,
+        )
+        self.watchdog = Watchdog(
+            silence_s=SILENT_HEARTBEATS * settings.handlers.heartbeat_interval_s,
+            ping_interval_s=settings.ping_interval_s,
+        )
         self._open_count = 0
         self._handshake_limiter = HandshakeLimiter(
             settings.max_handshakes_per_address, settings.handshake_timeout_s
@@ -146,11 +158,12 @@ class _Server:
         self._large = trio.Semaphore(MAX_LARGE)
         self._no_id_logs = LogLimiter(_HOUR, 100)
         self._too_large_logs = LogLimiter(_HOUR, settings.max_connections)
-        self._watched: set[ChargePointConnection] = set()  # also those that were replaced
         self._clocks = ChargePointClocks(bus.fleet, now)
+        self._steady_clock = SteadyClock(now, trio.current_time)
         self._closing = False
 
     async def accept(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
+        """Give each new connection a task of its own in `connections`, until cancelled."""
         await trio.serve_listeners(self._guard_connection, [listener], handler_nursery=connections)
 
     def close(self) -> None:
@@ -176,7 +189,9 @@ class _Server:
                 return
             tune(stream)
             async with trio.open_nursery() as tasks:
-                await self._open_connection(stream, host, remote, tasks)
+                accepted = await self._shake_hands(stream, host, remote, tasks)
+                if accepted is not None:
+                    await self._serve_charge_point(accepted, remote, tasks)
                 tasks.cancel_scope.cancel()
         except* JournalError:
             raise
@@ -194,12 +209,13 @@ class _Server:
         finally:
             self._open_count -= 1
 
-    async def _open_connection(
+    async def _shake_hands(
         self, stream: trio.abc.Stream, host: str, remote: str, tasks: trio.Nursery
-    ) -> None:
+    ) -> _Accepted | None:
+        """Read the peer's request and answer it; None where no WebSocket comes of it."""
         settings = self._settings
         throttle = Throttle(settings.max_messages_per_s, self._count_throttled, remote)
-        socket, refused = None, False
+        accepted, refused = None, False
         with self._handshake_limiter.handshake(host) as scope:
             if isinstance(stream, trio.SSLStream):  # here, where its faults are not lost
                 await stream.do_handshake()
@@ -213,19 +229,22 @@ class _Server:
             )
             self._handshake_limiter.request_received(scope)
             try:
-                charge_point_id, profile = await self._check_handshake(handshake, stream)
+                if self._closing:
+                    retry_after = [(b"retry-after", b"10")]
+                    raise HandshakeRefused(503, STOPPING, retry_after, reason="stopping")
+                charge_point_id, profile = await self._handshake_check.check(handshake, stream)
                 offered = SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None
-                socket = await handshake.accept(offered)
-            except _HandshakeRefused as exc:
+                accepted = _Accepted(charge_point_id, profile, await handshake.accept(offered))
+            except HandshakeRefused as exc:
                 refused = True
                 self._record_refused(handshake.path, host, remote, exc)
                 await handshake.reject(exc.status, exc.why, exc.headers)
-        if socket is not None:
-            throttle.name = charge_point_id
-            await self._serve_charge_point(charge_point_id, socket, remote, profile, tasks)
+        if accepted is not None:
+            throttle.name = accepted.charge_point_id
         elif not refused:
             self._statistics.unfinished_handshakes += 1
             log.debug("no handshake", remote=remote)
+        return accepted
 
     def _count_throttled(self, frames: int) -> None:
         self._statistics.throttled_frames += frames
@@ -236,11 +255,10 @@ class _Server:
         if self._frame_tap.is_watched:
             self._frame_tap.record("", REFUSED, reason=f"no TLS handshake: {fault}, from {remote}")
 
-    def _record_refused(
-        self, path: str, host: str, remote: str, refused: _HandshakeRefused
-    ) -> None:
-        # Who names a charge point is to be looked after.  Who does not may be anybody, but also a
-        # charge point with a wrong URL, which nobody would find: once for each thing it asks for.
+    def _record_refused(self, path: str, host: str, remote: str, refused: HandshakeRefused) -> None:
+        # A request that names a charge point is worth an operator's look.  One that does not may
+        # come from any scanner, but also from a charge point with a wrong URL, which nobody would
+        # find otherwise: it is a warning once for each address and path.
         serious = refused.reason in _WARNED_ABOUT or (
             refused.reason == "no_id" and self._no_id_logs.is_due((host, path[:200]))
         )
@@ -251,65 +269,12 @@ class _Server:
             reason = f"{refused}, from {remote}, path {path[:200]}"
             self._frame_tap.record(identity_of(path) or "", REFUSED, reason=reason)
 
-    async def _check_handshake(
-        self, handshake: Handshake, stream: trio.abc.Stream
-    ) -> tuple[str, int]:
-        """(charge point id, security profile).  Raises _Refused."""
-        settings = self._settings
-        if self._closing:
-            raise _HandshakeRefused(503, STOPPING, [(b"retry-after", b"10")], reason="stopping")
-        identity = identity_of(handshake.path)
-        if identity is None:
-            raise _HandshakeRefused(404, NO_ID, reason="no_id")
-        if identity in settings.own_devices:
-            raise _HandshakeRefused(404, "the gateway's own device has this name", reason="no_id")
-        if settings.reject_unknown_charge_points and identity not in settings.known_charge_points:
-            raise _HandshakeRefused(404, "this charge point is not known here", reason="unknown")
-        secure = isinstance(stream, trio.SSLStream)
-        profile = 2 if secure else 0
-        if self._passwords.is_required_for(identity):
-            password = password_of(handshake.header(b"authorization"), identity)
-            if not await self._passwords.is_right(identity, password):
-                raise _HandshakeRefused(
-                    401,
-                    "wrong or missing password",
-                    [(b"www-authenticate", b'Basic realm="ocpp"')],
-                    reason="password",
-                )
-            profile = 2 if secure else 1
-        if isinstance(stream, trio.SSLStream) and stream.getpeercert():
-            profile = 3
-        if profile < settings.security_profiles.get(identity, 0):
-            raise _HandshakeRefused(
-                403, "this charge point may not connect with so little security", reason="profile"
-            )
-        offered = handshake.subprotocols
-        if SUBPROTOCOL not in offered and (offered or settings.require_subprotocol):
-            others = ", ".join(offered)[:200] or "a charge point that names no subprotocol"
-            raise _HandshakeRefused(
-                400,
-                f"this is a central system for {SUBPROTOCOL}, not for {others}",
-                reason="subprotocol",
-            )
-        if (retry_after_s := self._registry.retry_after_s(identity)) > 0:
-            raise _HandshakeRefused(
-                503,
-                "another device with this id holds the connection",
-                [(b"retry-after", str(int(retry_after_s) + 1).encode())],
-                reason="taken",
-            )
-        return identity, profile
-
     async def _serve_charge_point(
-        self,
-        charge_point_id: str,
-        socket: TrioSocket,
-        remote: str,
-        profile: int,
-        tasks: trio.Nursery,
+        self, accepted: _Accepted, remote: str, tasks: trio.Nursery
     ) -> None:
         """Serve a charge point from its accepted handshake to the end of its connection."""
         settings = self._settings
+        charge_point_id, socket = accepted.charge_point_id, accepted.socket
         clock = self._clocks.connected(charge_point_id)
         handlers = RequestHandlers(
             charge_point_id,
@@ -317,13 +282,13 @@ class _Server:
             self._now,
             settings.handlers,
             clock,
-            self._clocks.present,
+            self._steady_clock,
             known=charge_point_id in settings.known_charge_points,
         )
         connection = ChargePointConnection(
             charge_point_id,
             socket,
-            handlers.answer,
+            handlers.handle,
             partial(self._rejected, handlers, charge_point_id),
             handlers.deviated,
             tasks,
@@ -335,12 +300,11 @@ class _Server:
         )
         reason, current = None, True
         try:
-            with self._registry.registered(connection):
-                if self._closing:  # since it was let in
+            with self._registry.registered(connection), self.watchdog.watching(connection):
+                if self._closing:  # since the handshake was accepted
                     connection.end(GOING_AWAY, STOPPING)
-                self._watched.add(connection)
                 if self._frame_tap.is_watched:
-                    detail = f"from {remote}, security profile {profile}"
+                    detail = f"from {remote}, security profile {accepted.security_profile}"
                     self._frame_tap.record(charge_point_id, CONNECTED, reason=detail)
                 try:
                     await self._bus.publish(
@@ -348,7 +312,7 @@ class _Server:
                             charge_point_id=charge_point_id,
                             received_at=self._now(),
                             remote_address=remote,
-                            security_profile=profile,
+                            security_profile=accepted.security_profile,
                             connectors=self._bus.fleet.connectors(charge_point_id),
                             away=clock.absences,
                         )
@@ -362,7 +326,6 @@ class _Server:
             # The charge point may connect again before the disconnect is durable.  The new
             # connection finds the disconnect in the journal's order before its own connect: there
             # is no pause between.
-            self._watched.discard(connection)
             if self._frame_tap.is_watched:
                 self._frame_tap.record(
                     charge_point_id, DISCONNECTED, reason=reason or connection.why()
@@ -405,6 +368,7 @@ class _Server:
     async def _publish_disconnected(self, connection: ChargePointConnection, reason: str) -> None:
         # Shielded: that a charge point is gone must be known also where its task is cancelled.
         now = self._now()
+        silent_s = max(0.0, trio.current_time() - connection.last_frame_at)
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await self._bus.publish(
                 ChargePointDisconnected(
@@ -412,25 +376,6 @@ class _Server:
                     received_at=now,
                     reason=reason[:200],
                     connectors=self._bus.fleet.connectors(connection.charge_point_id),
-                    last_heard_at=now
-                    - timedelta(seconds=connection.silent_for(trio.current_time())),
+                    last_heard_at=now - timedelta(seconds=silent_s),
                 )
             )
-
-    async def watch(self) -> None:
-        """The watchdog: find connections that are silent, and peers that do not read."""
-        settings = self._settings
-        silence = SILENT_HEARTBEATS * settings.handlers.heartbeat_interval_s
-        while True:
-            await trio.sleep(1)
-            now = trio.current_time()
-            for connection in list(self._watched):
-                match connection.check(
-                    now, silence_s=silence, ping_interval_s=settings.ping_interval_s
-                ):
-                    case "ping":
-                        connection.tasks.start_soon(connection.ping)
-                    case "gone":
-                        connection.end(NORMAL, "no sign of life")
-                    case "abort":
-                        connection.tasks.start_soon(connection.abort)

@@ -77,7 +77,7 @@ class Socket(Protocol):
         """Whether nobody has closed it yet: no Close, no end of the stream, no reset was seen."""
 
     @property
-    def heard_at(self) -> float:
+    def last_frame_at(self) -> float:
         """Trio's time at which the last whole frame of the peer came, of whatever kind."""
 
     async def receive(self) -> str:
@@ -104,7 +104,7 @@ class _WatchedProtocol(WSConnection):
 
     def __init__(self, throttle: Throttle, incoming: Incoming) -> None:
         super().__init__(ConnectionType.SERVER)
-        self.heard_at = trio.current_time()
+        self.last_frame_at = trio.current_time()
         self.fault: ProtocolViolation | None = None
         self._throttle = throttle
         self._incoming = incoming
@@ -117,7 +117,7 @@ class _WatchedProtocol(WSConnection):
             if isinstance(event, TextMessage | BytesMessage):
                 # A frame that trickles in byte by byte is no sign of life until it is whole.
                 if event.frame_finished:
-                    self.heard_at = trio.current_time()
+                    self.last_frame_at = trio.current_time()
                 if self.state is not ConnectionState.OPEN:
                     continue  # we have sent a close frame, and nothing reads it
                 why = self._incoming.add(event.data, finished=event.message_finished)
@@ -125,7 +125,7 @@ class _WatchedProtocol(WSConnection):
                     yield self._violated(TOO_BIG, why)
                     return
             else:
-                self.heard_at = trio.current_time()
+                self.last_frame_at = trio.current_time()
                 if isinstance(event, CloseConnection) and self.state is ConnectionState.OPEN:
                     # No Close came, or the state would say so: wsproto found what it cannot read.
                     yield self._violated(int(event.code), event.reason or "")
@@ -223,8 +223,8 @@ class TrioSocket:
         )
 
     @property
-    def heard_at(self) -> float:
-        return self._protocol.heard_at
+    def last_frame_at(self) -> float:
+        return self._protocol.last_frame_at
 
     async def receive(self) -> str:
         self._incoming.answered()

@@ -1,11 +1,14 @@
-"""Who gives no sign of life is taken for gone, and nobody else."""
+"""A charge point that gives no sign of life is taken for gone, and no other."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import trio
 
 from gateway.southbound.handlers import HandlerSettings
+from gateway.southbound.watchdog import Need, check
 
 from ..conftest import Gateway, open_gateway
 from .connections import UNASKED, SlowJournal, connected, others, serves, southbound_settings
@@ -15,6 +18,39 @@ from .raw_websocket import CLOSE, OCPP, PING, PONG, TEXT, call, dial, frame, ope
 async def silent_for(gateway: Gateway, charge_point_id: str) -> float:
     """Seconds until it is told that the charge point is gone."""
     return await until(lambda: not connected(gateway, charge_point_id))
+
+
+@pytest.mark.parametrize(
+    ("last_frame_at", "pinged_at", "sending_since", "need"),
+    [
+        (1_000, -math.inf, None, None),
+        (971, -math.inf, None, None),
+        (970, -math.inf, None, Need.PING),
+        (900, 971, None, None),  # a ping waits for its answer
+        (900, 940, None, None),
+        (900, 939, None, Need.GONE),
+        (950, 939, None, Need.PING),  # any frame since was the answer
+        (700, -math.inf, None, Need.PING),
+        (699, -math.inf, None, Need.GONE),
+        (699, 990, None, Need.GONE),
+        (1_000, -math.inf, 990, None),
+        (1_000, -math.inf, 989, Need.ABORT),
+        (699, 900, 989, Need.ABORT),
+    ],
+)
+def test_the_first_row_that_holds_decides_what_a_connection_needs(
+    last_frame_at, pinged_at, sending_since, need
+):
+    """At 1,000 s; pings every 30 s, and 300 s of silence are too many."""
+    found = check(
+        1_000,
+        last_frame_at=last_frame_at,
+        pinged_at=pinged_at,
+        sending_since=sending_since,
+        silence_s=300,
+        ping_interval_s=30,
+    )
+    assert found is need
 
 
 async def test_a_ping_that_nobody_answers_ends_the_connection():
