@@ -11,11 +11,11 @@ import attrs
 import pytest
 import trustme
 
+from gateway.app import AppSettings
 from gateway.cli.main import main
 from gateway.config.load import _SECTIONS, _TABLES, ConfigError, load
 from gateway.config.model import Config
 from gateway.config.values import Address
-from gateway.service import settings_of
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaGhhc2g"
@@ -56,7 +56,7 @@ def warnings_of(path, environment=None):
 
 def test_the_gateways_own_devices_are_no_charge_points(write):
     path = write('[thingsboard]\ngateway_name = "site"\n')
-    assert settings_of(load(path, {})[0]).southbound.own_devices == {"site", "site sessions"}
+    assert AppSettings.of(load(path, {})[0]).southbound.own_devices == {"site", "site sessions"}
 
 
 # --- defaults and keys -----------------------------------------------------------------------
