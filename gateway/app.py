@@ -11,10 +11,12 @@ from typing import Any
 import attrs
 import trio
 
+from . import __version__
 from .accountant import READER as ACCOUNTANT
 from .accountant import AccountingStatistics, open_accountant
 from .billing.ledger import Ledger
 from .bus import EventBus
+from .config.model import Config
 from .domain.events import ChargePointDisconnected
 from .domain.fleet import Fleet
 from .journal import Journal
@@ -27,21 +29,21 @@ from .observability.frame_tap import FrameTap
 from .southbound.commands import CommandRunner
 from .southbound.driver_display import open_driver_displays
 from .southbound.registry import Registry
-from .southbound.server import SouthboundSettings, open_southbound
+from .southbound.server import open_southbound
+from .southbound.settings import SouthboundSettings
 from .southbound.statistics import ConnectionStatistics
 from .tariffs.tariff import TariffBook
 
 Now = Callable[[], datetime]
-_ACCOUNTING_SHARE = (
-    0.25  # of the grace: what charge points left of it, and before ThingsBoard's part
-)
+# Of the grace: after the charge points' part of it, and before ThingsBoard's.
+_ACCOUNTING_SHARE = 0.25
 
 
 @attrs.frozen(kw_only=True)
 class AppSettings:
     """The settings of every part of the gateway.
 
-    id_tag, remote_start_timeout_s: see `commands.CommandRunner`.
+    default_id_tag, remote_start_timeout_s: see `commands.CommandRunner`.
     driver_display: show drivers their costs, where charge points can.
     stale_session: see `accountant.open_accountant`.  keep: see `journal.retention.open_retention`.
     """
@@ -54,6 +56,20 @@ class AppSettings:
     stale_session: timedelta = timedelta(hours=72)
     keep: timedelta = timedelta(days=400)
     software: str = ""
+
+    @classmethod
+    def of(cls, config: Config, *, max_connections: int = 10_000) -> AppSettings:
+        """max_connections: see `SouthboundSettings.of`."""
+        return cls(
+            southbound=SouthboundSettings.of(config, max_connections=max_connections),
+            northbound=NorthboundSettings.of(config),
+            default_id_tag=config.commands.default_id_tag,
+            remote_start_timeout_s=config.commands.remote_start_timeout_s,
+            driver_display=config.pricing.driver_display,
+            stale_session=timedelta(hours=config.ocpp.stale_session_h),
+            keep=timedelta(days=config.storage.keep_days),
+            software=__version__,
+        )
 
 
 @attrs.define

@@ -21,7 +21,7 @@ from gateway.domain.events import (
 from gateway.domain.tags import IdTag, TagList
 from gateway.southbound.handlers import HandlerSettings
 from gateway.southbound.messages import CHARGE_POINT_ACTIONS
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from .conftest import open_gateway
 from .fakes import CONNECT, stamp

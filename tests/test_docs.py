@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from gateway.cli.main import _parser
+from gateway.cli.arguments import parser
 from gateway.config import load
 from gateway.northbound import compat_nodered, telemetry_keys
 from gateway.southbound.commands import CHARGE_POINT_METHODS, CONNECTOR_METHODS
@@ -42,7 +42,7 @@ def test_every_key_of_the_configuration_is_named():
 
 
 def test_every_command_is_named():
-    (commands,) = [action for action in _parser()._actions if isinstance(action.choices, dict)]
+    (commands,) = [action for action in parser()._actions if isinstance(action.choices, dict)]
     assert set(commands.choices) <= NAMED
 
 

@@ -23,9 +23,8 @@ from gateway.domain.event_values import Sample
 from gateway.domain.events import MeterSampled, TransactionSettled, TransactionStarted
 from gateway.journal.codec import dump
 from gateway.journal.codec import load as load_event
-from gateway.service import settings_of
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 from tests.memory_journal import MemoryJournal
 
 from .billing.builders import CP, ChargePoint, component, element, receipt, tariff, tariff_book
@@ -247,7 +246,7 @@ def test_the_factor_reaches_who_reads_the_registers_exactly_as_it_is_written(tmp
         '[charge_points.A]\nenergy_scale = 0.1\n[charge_points.B]\nenergy_scale = 1.0\n'
         "[charge_points.C]\nenergy_scale = 1000\n[charge_points.D]\nmax_power_kw = 0.1\n",
     )  # fmt: skip
-    scales = settings_of(config).southbound.handlers.energy_scales
+    scales = AppSettings.of(config).southbound.handlers.energy_scales
     assert {name: str(scale) for name, scale in scales.items()} == {"A": "0.1", "C": "1000"}
 
 

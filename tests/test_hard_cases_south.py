@@ -19,7 +19,7 @@ from gateway.domain.events import (
     FramesRejected,
     TransactionStarted,
 )
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from .conftest import Gateway, open_gateway
 from .fakes import Refused

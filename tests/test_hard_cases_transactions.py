@@ -22,7 +22,7 @@ from gateway.domain.events import (
 )
 from gateway.domain.tags import IdTag, TagList
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from .conftest import Gateway, open_gateway
 from .fakes import EPOCH, stamp

@@ -7,10 +7,10 @@ from decimal import Decimal
 import attrs
 import pytest
 
+from gateway.app import AppSettings
 from gateway.config.load import load
 from gateway.config.model import ChargePoint as Configured
 from gateway.config.tariffs import load_tariff_book
-from gateway.service import settings_of
 from gateway.tariffs.policy import POLICY_FIELDS
 
 from .billing.builders import CP, ZONE, component, element, receipt, tariff, tariff_book
@@ -66,7 +66,7 @@ def priced(tmp_path, text, *events):
     path.write_text(f'[storage]\nurl = "sqlite:///{tmp_path}/x.db"\n{text}')
     config = load(path, {})[0]
     first, *rest = events
-    scale = settings_of(config).southbound.handlers.energy_scales.get("CP-1")
+    scale = AppSettings.of(config).southbound.handlers.energy_scales.get("CP-1")
     return receipt(load_tariff_book(config)[0], attrs.evolve(first, energy_scale=scale), *rest)
 
 

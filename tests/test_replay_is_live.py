@@ -17,7 +17,7 @@ from gateway.app import AppSettings
 from gateway.cli.replay import replay
 from gateway.domain.events import TransactionSettled
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 from gateway.tariffs.file import read_tariffs
 
 from .conftest import open_gateway

@@ -54,6 +54,11 @@ class Thingsboard:
     batch_devices: bool = _key(values.flag, default=False)
     compat: str = _key(values.choice("", "node-red"), "")
 
+    @property
+    def session_log(self) -> str:
+        """The name of the device that the receipts of all sessions are published for."""
+        return f"{self.gateway_name} sessions"
+
 
 @attrs.frozen
 class Storage:

@@ -92,6 +92,11 @@ def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
+def iso(at: datetime, timespec: str = "auto") -> str:
+    """The instant in UTC as ISO 8601 with a `Z`.  timespec: as of `datetime.isoformat`."""
+    return at.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 def parse_timestamp(text: object) -> datetime | None:
     """An OCPP dateTime (ISO 8601, OCPP 1.6 §3.14), aware; None where it cannot be read.
 

@@ -21,6 +21,7 @@ from paho.mqtt.client import error_string
 from paho.mqtt.reasoncodes import ReasonCode
 from trio_asyncio import aio_as_trio
 
+from ..config.model import Thingsboard
 from .reason_codes import NO_PUBACK, connack_reason, disconnect_reason
 
 CONNECT_TIMEOUT = 10.0  # seconds for CONNACK and SUBACK
@@ -114,6 +115,17 @@ class Broker:
     tls: ssl.SSLContext | None = None
     client_id: str | None = None
     protocol: str = "5"
+
+    @classmethod
+    def of(cls, board: Thingsboard) -> Broker:
+        """Raises OSError, ssl.SSLError for a ca_cert that is none."""
+        return cls(
+            host=board.host,
+            port=board.port,
+            access_token=board.access_token,
+            tls=ssl.create_default_context(cafile=board.ca_cert) if board.tls else None,
+            protocol=board.protocol,
+        )
 
 
 class _Client(aiomqtt.Client):

@@ -16,8 +16,10 @@ import structlog
 import trio
 
 from ..bus import Entry, EventBus, JournalError, Overflow
+from ..config.model import Config
 from ..domain.commands import Command, CommandOutcome, Failed
 from ..observability.frame_tap import FrameSubscription
+from . import compat_nodered
 from .checkpoint import CheckpointTracker
 from .deferrals import DeferralCounts
 from .delivery import TelemetrySender
@@ -59,6 +61,24 @@ class NorthboundSettings:
     max_in_order: int | None = 2_000
     extra_rows: Translate = lambda _: ()
     map_rpc: Callable[[RpcRequest], RpcRequest] = lambda rpc: rpc
+
+    @classmethod
+    def of(cls, config: Config) -> NorthboundSettings:
+        board = config.thingsboard
+        settings = cls(
+            session_log=board.session_log,
+            batch_devices=board.batch_devices,
+            grace_s=config.ocpp.grace_s,
+        )
+        if board.compat != "node-red":
+            return settings
+        return attrs.evolve(
+            settings,
+            extra_rows=compat_nodered.PrototypeKeys().rows,
+            map_rpc=compat_nodered.map_rpc,
+            # The prototype's summary at a stop needs all values before it: publish in order only.
+            max_in_order=None,
+        )
 
 
 @attrs.define

@@ -19,12 +19,13 @@ import structlog
 import trio
 
 from ..bus import EventBus, JournalError
+from ..config.model import Config
 from ..domain import events, refused_tags
 from ..domain.charge_point_clock import ChargePointClock
 from ..domain.clock import SteadyClock
 from ..domain.connector_state import completed, inferred, status_inferred
 from ..domain.fleet import device_name, is_another
-from ..domain.tags import TagList
+from ..domain.tags import IdTag, TagList
 from ..offload import offload
 from .errors import Unanswerable
 from .messages import TRANSACTION_ACTIONS, FrameError, Request
@@ -58,6 +59,26 @@ class HandlerSettings:
     pending_unknown: bool = False
     concurrent_tx: bool = True
     energy_scales: Mapping[str, Decimal] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, config: Config) -> HandlerSettings:
+        ocpp = config.ocpp
+        tags = {
+            name.lower(): IdTag(status=tag.status, expires=tag.expires, parent=tag.parent)
+            for name, tag in config.id_tags.items()
+        }
+        return cls(
+            tags=TagList(tags, accept_unknown=ocpp.unknown_id_tags == "accept"),
+            heartbeat_interval_s=ocpp.heartbeat_interval_s,
+            publish_heartbeats=config.thingsboard.compat == "node-red",
+            pending_unknown=ocpp.unknown_charge_points == "pending",
+            concurrent_tx=ocpp.concurrent_tx == "accept",
+            energy_scales={
+                name: cp.energy_scale
+                for name, cp in config.charge_points.items()
+                if cp.energy_scale not in (None, 1)
+            },
+        )
 
 
 class RequestHandlers:

@@ -7,7 +7,7 @@ peer that does not read until the very end.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,8 +16,6 @@ from typing import Any
 import attrs
 import structlog
 import trio
-from trio_websocket import HandshakeError
-from wsproto.utilities import LocalProtocolError
 
 from ..bus import EventBus, JournalError
 from ..domain.clock import SteadyClock
@@ -26,7 +24,7 @@ from ..observability.frame_tap import CONNECTED, DISCONNECTED, REFUSED, FrameTap
 from .authentication import identity_of
 from .clocks import ChargePointClocks
 from .connection import NORMAL, ChargePointConnection
-from .handlers import HandlerSettings, Now, RequestHandlers
+from .handlers import Now, RequestHandlers
 from .handshake import SUBPROTOCOL, HandshakeCheck, HandshakeRefused
 from .handshake_limiter import HandshakeLimiter
 from .message_size import MAX_LARGE
@@ -34,12 +32,13 @@ from .messages import FrameError
 from .registry import Registry
 from .resync import ANSWER_TIMEOUT, resync
 from .seldom import LogLimiter
+from .settings import SouthboundSettings
 from .statistics import ConnectionStatistics
 from .tcp import address_of, tune
 from .throttle import Throttle
 from .tls import first_of, tls_fault
 from .watchdog import Watchdog
-from .websocket import MESSAGE_TOO_LARGE, SocketClosed, TrioSocket, read_handshake
+from .websocket import MESSAGE_TOO_LARGE, PROTOCOL_FAULTS, TrioSocket, read_handshake
 
 GOING_AWAY = 1001
 STOPPING = "the gateway is stopping"
@@ -50,38 +49,6 @@ _WARNED_ABOUT = frozenset({"password", "profile", "subprotocol", "taken", "unkno
 _HOUR = 3600.0
 
 log = structlog.get_logger(__name__)
-
-
-@attrs.frozen(kw_only=True)
-class SouthboundSettings:
-    """passwords: charge point id -> argon2 hash.  known_charge_points: charge points that are known
-    by name.
-
-    boot_wait_s: seconds for a BootNotification, before `resync` asks a charge point how it is.
-    max_messages_per_s: see `pace`.  max_handshakes_per_address: handshakes under way from one
-        address.
-    own_devices: names of ThingsBoard devices that no charge point may have.
-    security_profiles: charge point id -> the lowest security profile (0-3) that it may connect
-        with.
-    """
-
-    ping_interval_s: float = 30.0
-    call_timeout_s: float = 30.0
-    handshake_timeout_s: float = 10.0
-    grace_s: float = 10.0
-    boot_wait_s: float = 10.0
-    max_message_bytes: int = 262_144
-    max_messages_per_s: float = 200.0
-    max_connections: int = 10_000
-    max_handshakes_per_address: int = 2_000
-    require_subprotocol: bool = False
-    reject_unknown_charge_points: bool = False
-    lenient: bool = True
-    passwords: Mapping[str, str] = attrs.field(factory=dict)
-    security_profiles: Mapping[str, int] = attrs.field(factory=dict)
-    known_charge_points: frozenset[str] = frozenset()
-    own_devices: frozenset[str] = frozenset()
-    handlers: HandlerSettings = attrs.field(factory=HandlerSettings)
 
 
 @asynccontextmanager
@@ -200,7 +167,7 @@ class _Server:
                 self._record_no_tls(remote, fault)
             else:
                 log.debug("connection broken", remote=remote, why=repr(first_of(group)))
-        except* (HandshakeError, LocalProtocolError, SocketClosed) as group:
+        except* PROTOCOL_FAULTS as group:
             log.info(
                 "connection ended by a protocol fault", remote=remote, why=repr(first_of(group))
             )

@@ -22,7 +22,13 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import trio
-from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import (
+    CloseReason,
+    ConnectionClosed,
+    HandshakeError,
+    WebSocketConnection,
+    WebSocketRequest,
+)
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import (
@@ -34,7 +40,7 @@ from wsproto.events import (
     RejectData,
     TextMessage,
 )
-from wsproto.utilities import RemoteProtocolError
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from .authentication import ADDRESS
 from .message_size import STOP_TRANSACTION_BYTES, Incoming
@@ -67,6 +73,10 @@ class ProtocolViolation(SocketClosed):
     def word(self) -> str:
         """The why, for metrics."""
         return MESSAGE_TOO_LARGE if self.code == TOO_BIG else VIOLATION
+
+
+PROTOCOL_FAULTS = (HandshakeError, LocalProtocolError, SocketClosed)
+"""What ends a connection, from the handshake on, by the peer's fault or its leaving."""
 
 
 class Socket(Protocol):

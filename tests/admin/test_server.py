@@ -12,7 +12,9 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.accountant import AccountingStatistics
-from gateway.admin.server import _is_local, respond, serve_admin
+from gateway.admin import server
+from gateway.admin.server import respond
+from gateway.admin.trace import is_local
 from gateway.app import RunningGateway
 from gateway.billing.ledger import Ledger
 from gateway.bus import EventBus
@@ -140,10 +142,8 @@ async def test_other_paths_are_404_and_other_methods_405(gateway):
 @asynccontextmanager
 async def open_admin(running):
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_admin, listener, lambda: running)
+    async with server.open_admin([listener], running):
         yield listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.real_time
@@ -307,7 +307,7 @@ async def test_who_looks_on_does_not_make_room_for_other_visitors(gateway):
 
 @pytest.mark.real_time
 async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.admin.server._REQUEST_TIMEOUT", 0.3)
+    monkeypatch.setattr("gateway.admin.trace._SEND_TIMEOUT", 0.3)
     async with (
         open_admin(gateway.running) as port,
         watching(port),
@@ -321,7 +321,7 @@ async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypa
 
 @pytest.mark.real_time
 async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.admin.server._REQUEST_TIMEOUT", 0.1)
+    monkeypatch.setattr("gateway.admin.trace._MAX_SILENCE", 0.1)
     async with open_admin(gateway.running) as port, watching(port) as eyes:
         with trio.fail_after(10):
             assert (await eyes._event()).data == b"\n"
@@ -330,7 +330,7 @@ async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
 
 @pytest.mark.real_time
 async def test_frames_are_shown_on_the_gateways_own_host_only(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.admin.server._is_local", lambda _: False)
+    monkeypatch.setattr("gateway.admin.server.is_local", lambda _: False)
     async with open_admin(gateway.running) as port:
         assert (await get(port, "/trace"))[0] == 403
         assert (await get(port, "/healthz"))[0] == 200
@@ -349,4 +349,4 @@ def test_the_own_host_is_known_by_its_address(peer, here):
     class Stream:
         socket = Socket()
 
-    assert _is_local(Stream()) is here
+    assert is_local(Stream()) is here

@@ -80,7 +80,7 @@ def test_a_port_that_only_run_knows_is_to_be_said(tmp_path, capsys):
 
 @pytest.mark.real_time
 async def test_why_the_gateway_shows_nothing_is_said(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.admin.server._is_local", lambda _: False)
+    monkeypatch.setattr("gateway.admin.server.is_local", lambda _: False)
     async with open_admin(gateway.running) as port:
         with pytest.raises(TailError, match="says: frames are shown on the gateway's own host"):
             await tail(Address("127.0.0.1", port), [], print)

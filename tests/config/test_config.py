@@ -8,17 +8,17 @@ from pathlib import Path
 import attrs
 import pytest
 
+from gateway.app import AppSettings
 from gateway.config.load import _SECTIONS, load
 from gateway.config.model import Config
 from gateway.config.values import Address
-from gateway.service import settings_of
 
 from .conftest import HASH, faults_of, warnings_of
 
 
 def test_the_gateways_own_devices_are_no_charge_points(write):
     path = write('[thingsboard]\ngateway_name = "site"\n')
-    assert settings_of(load(path, {})[0]).southbound.own_devices == {"site", "site sessions"}
+    assert AppSettings.of(load(path, {})[0]).southbound.own_devices == {"site", "site sessions"}
 
 
 # --- defaults and keys -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.main import _parser
+from gateway.cli.arguments import parser
 from gateway.config.load import _SECTIONS, ENVIRONMENT, _keys_of, load
 from gateway.config.model import Config
 from gateway.config.tariffs import load_tariff_book
@@ -32,7 +32,7 @@ the store is closed."""
 def parsed(arguments: Sequence[str]) -> Any:
     """The arguments as the command line reads them; the test fails where it does not."""
     try:
-        return _parser().parse_args(list(arguments))
+        return parser().parse_args(list(arguments))
     except SystemExit:
         pytest.fail(f"no such command: {' '.join(arguments)}")
 

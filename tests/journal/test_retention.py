@@ -7,12 +7,12 @@ from datetime import timedelta
 import trio
 
 from gateway.accountant import READER as ACCOUNTANT
+from gateway.app import AppSettings
 from gateway.config.load import load
 from gateway.domain.events import ChargePointBooted
 from gateway.journal import Checkpoint
 from gateway.journal.retention import open_retention
 from gateway.northbound.outbox import READER as THINGSBOARD
-from gateway.service import settings_of
 from tests.memory_journal import MemoryJournal
 
 from ..fakes import now
@@ -48,7 +48,7 @@ async def test_a_long_standing_surplus_goes_at_the_start():
 
 def test_keep_days_is_what_the_configuration_says(tmp_path):
     config, _ = load(None, {"OCPP_GATEWAY_STORAGE_KEEP_DAYS": "30"})
-    assert settings_of(config).keep == timedelta(days=30)
+    assert AppSettings.of(config).keep == timedelta(days=30)
 
 
 async def test_a_wall_clock_years_ahead_takes_nothing_away():

@@ -16,7 +16,7 @@ from gateway.northbound import compat_nodered
 from gateway.northbound.publisher import NorthboundSettings
 from gateway.northbound.rpc_messages import RpcRequest
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from ..conftest import open_gateway
 from ..fakes import stamp

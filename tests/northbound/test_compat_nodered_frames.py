@@ -13,7 +13,7 @@ from gateway.app import AppSettings
 from gateway.northbound import compat_nodered
 from gateway.northbound.publisher import NorthboundSettings
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from ..conftest import open_gateway as open_any_gateway
 

@@ -17,7 +17,7 @@ from gateway.northbound.mqtt import Broker, open_link
 from gateway.northbound.publisher import TOPICS, NorthboundSettings
 from gateway.simulation.thingsboard import Act, Fault, RpcTimeout, ThingsBoard
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from ..conftest import open_gateway
 from ..fakes import now

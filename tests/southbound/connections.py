@@ -13,7 +13,7 @@ from gateway.app import AppSettings
 from gateway.domain.events import ChargePointDisconnected
 from gateway.journal import JournalError
 from gateway.southbound.authentication import hash_password
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 from tests.memory_journal import MemoryJournal
 
 from ..conftest import Gateway

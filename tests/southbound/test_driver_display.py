@@ -19,7 +19,7 @@ from gateway.billing.driver_messages import DisplayMessages
 from gateway.domain.events import TransactionSettled
 from gateway.southbound.driver_display import decimals_of
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from ..conftest import Gateway, open_gateway, tariff_book_of
 from ..fakes import now, stamp

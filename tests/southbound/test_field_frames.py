@@ -27,7 +27,7 @@ from gateway.domain.events import (
 )
 from gateway.domain.redaction import LONGEST_TEXT
 from gateway.northbound.telemetry import telemetry_rows
-from gateway.southbound.server import SouthboundSettings
+from gateway.southbound.settings import SouthboundSettings
 
 from ..conftest import open_gateway
 from ..fakes import EPOCH, Refused
