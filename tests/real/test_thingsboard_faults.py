@@ -371,8 +371,8 @@ async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_the_next_va
 async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_a_sign_of_life(
     profile, monkeypatch
 ):
-    monkeypatch.setattr("gateway.northbound.delivery._KEEP_ALIVE_EVERY", 0.8)
-    monkeypatch.setattr("gateway.northbound.delivery._CHECK_EVERY", 0.1)
+    monkeypatch.setattr("gateway.northbound.device_sessions._KEEP_ALIVE_EVERY", 0.8)
+    monkeypatch.setattr("gateway.northbound.device_sessions._CHECK_EVERY", 0.1)
     async with open_scene(profile) as scene, scene.gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await scene.all_told()
@@ -564,7 +564,7 @@ async def test_f14_a_device_that_is_long_in_coming_holds_nobody_up_for_good(prof
 def no_minute(monkeypatch):
     """What is put off is told again in seconds."""
     monkeypatch.setattr("gateway.northbound.deferrals.DEFERRAL_S", 0.5)
-    monkeypatch.setattr("gateway.northbound.delivery._CHECK_EVERY", 0.2)
+    monkeypatch.setattr("gateway.northbound.device_sessions._CHECK_EVERY", 0.2)
 
 
 @from_4_2_1
