@@ -28,18 +28,10 @@ CONNECT_TIMEOUT = 10.0  # seconds for CONNACK and SUBACK
 PUBACK_TIMEOUT = 20.0  # seconds; ThingsBoard takes 10 to refuse a bad device name
 KEEP_ALIVE = 30  # seconds between pings on an idle link
 IN_FLIGHT = 50  # publishes without a PUBACK; ThingsBoard closes beyond 100
-REFUSED = 0x80  # a PUBACK reason code from here on (MQTT 5 §3.4.2.1)
-UNSPECIFIED_ERROR = 0x80  # the PUBACK of a server that could not, whatever the message
-QUOTA_EXCEEDED = 0x97  # the PUBACK to what exceeds a limit
-
-
-def is_server_state(code: int) -> bool:
-    """Whether a PUBACK says something about the server's state, not about the message."""
-    return code in (UNSPECIFIED_ERROR, QUOTA_EXCEEDED)
 
 
 class LinkLost(Exception):
-    """There is no MQTT connection (any more).  The text says why."""
+    """There is no MQTT connection (any more).  The text is the reason, for operators."""
 
 
 @attrs.frozen
@@ -56,14 +48,10 @@ class Message:
 
 @attrs.define(eq=False)
 class Delivery:
-    """A message on its way.  code: what its PUBACK said; None while there is none.
-
-    why: it was refused on our side, and never sent.
-    """
+    """A message on its way.  code: reason code of its PUBACK; None while there is none."""
 
     code: int | None = None
     acknowledged: trio.Event = attrs.field(factory=trio.Event)
-    why: str = ""
 
 
 class Sender(Protocol):
@@ -133,37 +121,30 @@ class _Client(aiomqtt.Client):
 
     aiomqtt 2.5 throws the reason code away, and with it ThingsBoard's refusals; and its own
     `publish` crosses from Trio to asyncio and back, each time through the whole schedule.  So
-    this hands a message to paho itself, which is no coroutine, and notes the PUBACK where
-    paho reports it.
+    `_AioLink` gives a message to paho itself, whose `publish` is no coroutine, and this class
+    notes the PUBACK where paho reports it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._deliveries: dict[int, Delivery] = {}
+        self.deliveries: dict[int, Delivery] = {}  # that have no PUBACK yet, by packet id
         self.room = trio.Semaphore(IN_FLIGHT)
-
-    def hand_over(self, publication: Publication) -> Delivery:
-        """Raises aiomqtt.MqttError."""
-        info = self._client.publish(publication.topic, publication.payload, qos=1)
-        if info.rc != 0:
-            raise aiomqtt.MqttError(f"could not publish: {error_string(info.rc)}")
-        delivery = self._deliveries[info.mid] = Delivery()
-        return delivery
+        self.paho = self._client
 
     def why(self, exc: BaseException) -> str:
-        """In an operator's words: what ended the connection, where it has ended, and else `exc`.
+        """What ended the connection, where it has ended, else `exc`; as text for operators.
 
-        The writer sees first that it is over; only the reader sees why.
+        A send fails first, but only the task that reads learns the reason from the server.
         """
         if self._disconnected.done() and not self._disconnected.cancelled():
             exc = self._disconnected.exception() or exc
         if isinstance(exc, aiomqtt.MqttCodeError) and isinstance(exc.rc, ReasonCode):
-            worded = connack_reason if isinstance(exc, MqttConnectError) else disconnect_reason
-            return worded(int(exc.rc.value), str(exc.rc))
+            reason = connack_reason if isinstance(exc, MqttConnectError) else disconnect_reason
+            return reason(int(exc.rc.value), str(exc.rc))
         return str(exc)
 
     def ignore_end(self) -> None:
-        """Nobody asks any more why it ended; asyncio complains of answers that nobody fetches."""
+        """Fetch the reason of the end once, for asyncio logs exceptions that are never fetched."""
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()
 
@@ -179,7 +160,7 @@ class _Client(aiomqtt.Client):
         self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any = None
     ) -> None:
         # Old servers acknowledge more than once; the first time counts.
-        delivery = self._deliveries.pop(mid, None)
+        delivery = self.deliveries.pop(mid, None)
         if delivery is not None:
             delivery.code = int(reason_code.value)
             delivery.acknowledged.set()
@@ -197,9 +178,13 @@ class _AioLink:
             except trio.WouldBlock:  # only then is a round of the schedule well spent
                 await self._client.room.acquire()
             try:
-                return self._client.hand_over(publication)
+                info = self._client.paho.publish(publication.topic, publication.payload, qos=1)
+                if info.rc != 0:
+                    raise aiomqtt.MqttError(f"could not publish: {error_string(info.rc)}")
             except (aiomqtt.MqttError, OSError) as exc:
                 raise LinkLost(self._client.why(exc)) from exc
+            delivery = self._client.deliveries[info.mid] = Delivery()
+            return delivery
         raise no_puback()
 
     async def messages(self) -> AsyncGenerator[Message, None]:
@@ -207,7 +192,7 @@ class _AioLink:
             async with aclosing(aiter(aio_as_trio(self._client.messages))) as messages:
                 async for message in messages:
                     if message.retain:
-                        # A plain broker gives it to every new link, and nobody knows how old it
+                        # A plain broker sends a retained message to every new link, however old it
                         # is; ThingsBoard keeps none.  A command must not be carried out again.
                         continue
                     payload = message.payload

@@ -22,4 +22,4 @@ def short_puback_timeout(monkeypatch):
 def short_deferrals(monkeypatch):
     """What is put off is sent again in seconds, not in a minute."""
     monkeypatch.setattr("gateway.northbound.deferrals.DEFERRAL_S", 0.5)
-    monkeypatch.setattr("gateway.northbound.delivery._CHECK_EVERY", 0.2)
+    monkeypatch.setattr("gateway.northbound.device_sessions._CHECK_EVERY", 0.2)

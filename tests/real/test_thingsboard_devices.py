@@ -39,8 +39,8 @@ async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_the_next_va
 async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_a_sign_of_life(
     profile, monkeypatch
 ):
-    monkeypatch.setattr("gateway.northbound.delivery._KEEP_ALIVE_EVERY", 0.8)
-    monkeypatch.setattr("gateway.northbound.delivery._CHECK_EVERY", 0.1)
+    monkeypatch.setattr("gateway.northbound.device_sessions._KEEP_ALIVE_EVERY", 0.8)
+    monkeypatch.setattr("gateway.northbound.device_sessions._CHECK_EVERY", 0.1)
     async with open_connected_gateway(profile) as setup, setup.gateway.charger("CP-1") as charger:
         await charger.status("Available")
         await setup.all_told()
