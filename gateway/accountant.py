@@ -177,8 +177,8 @@ async def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
     try:
         if _samples(event) <= _LONG:
             return ledger.post(event)
-        outcomes = await offload(partial(ledger.outcomes, event))
-        return ledger.enter(event, outcomes)
+        changes = await offload(partial(ledger.changes_of, event))
+        return ledger.commit(event, changes)
     except Exception as exc:
         # `post` changes nothing when it raises, so the rest of the ledger stays right.
         log.exception("event not accounted", seq=entry.seq)

@@ -14,7 +14,7 @@ import attrs
 from ..domain.fixed_point import WH, Exact, decimal, plain, ratio, rounded
 from ..tariffs.dimensions import SIZES
 from ..tariffs.tariff import Limit, Tariff, Terms
-from .pricing import PricingRun
+from .pricing import Pricing
 
 MIN_PRICE = "min_price_applied"
 MAX_PRICE = "max_price_applied"
@@ -97,7 +97,7 @@ class Bill:
         return found
 
 
-def bill(pricing: PricingRun) -> Bill | None:
+def bill_of(pricing: Pricing) -> Bill | None:
     """What the session costs if it ends where the run stands; None where it has no price."""
     terms = pricing.terms
     tariff = terms.tariff
@@ -124,7 +124,7 @@ def bill(pricing: PricingRun) -> Bill | None:
     return _limited(Bill(terms, tariff, quantities, billed, by_dimension, excl, incl, None, ()))
 
 
-def _stepped(pricing: PricingRun, tariff: Tariff) -> dict[int, Exact]:
+def _stepped(pricing: Pricing, tariff: Tariff) -> dict[int, Exact]:
     """The quantities with what a step_size adds, priced by the component used last; empty
     where nothing is added.
 

@@ -71,7 +71,7 @@ class DisplayMessages:
         plugged = [n for n, about in known.items() if about.get("status") == "Preparing"]
         free = [n for n, about in known.items() if about.get("tx") is None]
         meant = (plugged or free) if known else [1]
-        return {n: self.ledger.tariff_book.terms(charge_point_id, n, at) for n in meant}
+        return {n: self.ledger.tariff_book.terms_for(charge_point_id, n, at) for n in meant}
 
 
 def user_price(id_tag: str, offers: Mapping[int, Terms], at: datetime) -> Payload | None:

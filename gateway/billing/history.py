@@ -8,7 +8,7 @@ in by a single walk: one walk for each would take seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -25,6 +25,13 @@ class Late(NamedTuple):
 
     entry: MeterEntry
     overtaken: bool
+
+
+def entries(history: History) -> Sequence[MeterEntry]:
+    """Oldest first."""
+    found = list(_newest_first(history))
+    found.reverse()
+    return found
 
 
 def with_late(history: History, late: Sequence[Late]) -> tuple[History, bool]:
@@ -73,3 +80,9 @@ def _joined(entries: list[MeterEntry]) -> MeterEntry:
         pairs = [one.joined(other) for one, other in zip(entries[::2], entries[1::2], strict=False)]
         entries = [*pairs, *entries[len(pairs) * 2 :]]
     return entries[0]
+
+
+def _newest_first(history: History) -> Iterator[MeterEntry]:
+    while history is not None:
+        entry, history = history
+        yield entry

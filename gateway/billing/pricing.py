@@ -56,7 +56,7 @@ class Period(NamedTuple):
     flat: bool = False
 
 
-class PricingRun:
+class Pricing:
     """A walk along the curve, and what it has met so far.
 
     at, nwh: where it stands.  charging, idle: us so far.
@@ -112,9 +112,9 @@ class PricingRun:
         self.period: tuple[_Key, Exact, Exact, Exact, Exact] | None = None
         self.extent = _NO_EXTENT
 
-    def copy(self) -> PricingRun:
+    def copy(self) -> Pricing:
         """Another run at the same place; neither knows of the other from here on."""
-        twin = PricingRun.__new__(PricingRun)
+        twin = Pricing.__new__(Pricing)
         twin.terms = self.terms
         twin.start = self.start
         twin.at = self.at
@@ -188,7 +188,7 @@ class PricingRun:
         if self.period is None:
             self._look()
 
-    def ahead(self) -> PricingRun:
+    def ahead(self) -> Pricing:
         """What holds from here on, where a price changes at this very instant; only to look at."""
         if self.until > self.at and self.nwh < self.enough:
             return self

@@ -26,7 +26,7 @@ from ..domain.fixed_point import (
 from ..tariffs.dimensions import UNITS
 from .bill import ADJUSTMENT, Bill, Line, decimal_text
 from .pricing import Period
-from .session import Opening, Signed
+from .session import Opening, SignedValue
 from .settlement import NEEDS_REVIEW, Settlement
 
 
@@ -144,7 +144,7 @@ def _totals(bill: Bill | None) -> dict[str, str | None]:
     }
 
 
-def _signed(signed: Signed) -> dict[str, Any]:
+def _signed(signed: SignedValue) -> dict[str, Any]:
     sample = signed.sample
     return {
         "context": sample.context,

@@ -19,14 +19,16 @@ from typing import Literal
 import attrs
 
 from ..tariffs.policy import Policy
-from .bill import Bill, bill
+from .bill import Bill, bill_of
 from .curve import JUMP, Point
 from .curve_fitting import closed, fit_curve, fit_curve_below
 from .energy import LOCATIONS, UNNAMED
 from .energy_curve import OTHER_REGISTER, EnergyCurve
+from .history import entries
 from .plausibility import BACKWARDS, RESET, UNSEEN
-from .pricing import PricingRun, States
-from .session import Session, Stop, entries, priced, states_after, walked
+from .pricing import Pricing, States
+from .refitting import priced_along, pricing_of
+from .session import Session, Stop, states_after
 
 NEEDS_REVIEW = "needs_review"
 NO_TARIFF = "no_tariff"
@@ -66,12 +68,12 @@ class Settlement:
     end: int
     nwh: int
     source: Source
-    pricing: PricingRun
+    pricing: Pricing
     bill: Bill | None
     flags: tuple[str, ...]
 
 
-def so_far(session: Session, end: int | None = None) -> Settlement:
+def settle_so_far(session: Session, end: int | None = None) -> Settlement:
     """The session as if it stopped now.
 
     end: us, at or after the newest data; None: with the newest data.
@@ -79,10 +81,10 @@ def so_far(session: Session, end: int | None = None) -> Settlement:
     if end is None and not session.closed:
         end = session.newest
     if session.stop is not None:
-        return final(session, end=end)
+        return settle(session, end=end)
     assert end is not None  # noqa: S101  who is closed has stopped
     curve = session.curve.decided(None)
-    pricing = priced(session).copy()
+    pricing = pricing_of(session).copy()
     pricing.follow(session.states, session.currents)
     if curve is not session.curve:
         for point in curve.settled:
@@ -91,19 +93,19 @@ def so_far(session: Session, end: int | None = None) -> Settlement:
     pricing.advance(*last)
     pricing.advance(max(end, last.at), last.nwh, measured=False)
     pricing.arrive()
-    found = bill(pricing)
+    bill = bill_of(pricing)
     return Settlement(
         session=session,
         end=end,
         nwh=last.nwh,
         source="intervals" if curve.intervals else "samples",
         pricing=pricing,
-        bill=found,
-        flags=_flags(session, curve, found, _doubts(curve, last.nwh, last.at), end),
+        bill=bill,
+        flags=_flags(session, curve, bill, _doubtful(curve, last.nwh, last.at), end),
     )
 
 
-def final(session: Session, *, end: int | None = None) -> Settlement:
+def settle(session: Session, *, end: int | None = None) -> Settlement:
     """The session as it ended.
 
     end: us, where idle time counts on after the stop and the cable is still in.
@@ -111,9 +113,9 @@ def final(session: Session, *, end: int | None = None) -> Settlement:
     stop = session.stop
     assert stop is not None  # noqa: S101  callers settle what has stopped
     opening = session.opening
-    curve, points = _final_course(session, stop)
-    nwh, source, flags = _total(curve, stop, session)
-    flags += _doubts(curve, nwh, stop.at)
+    curve, points = _final_curve(session, stop)
+    nwh, source, flags = _total_energy(curve, stop, session)
+    flags += _doubtful(curve, nwh, stop.at)
     if source == "meter_stop" and curve.intervals:
         # Registers at both ends leave no part for amounts whose beginning nobody knows.
         curve = EnergyCurve.opened(opening.start, opening.meter_start, session.metering_policy)
@@ -123,7 +125,7 @@ def final(session: Session, *, end: int | None = None) -> Settlement:
     if opening.terms.policy.post_stop_parking:
         states = states_after(opening.terms, session.statuses, stop.at)
         billed_to = max(stop.at, end or stop.unplugged or stop.at)
-    pricing = _prefix(session, points, nwh)
+    pricing = _priced_prefix(session, points, nwh)
     pricing.follow(states, session.currents)
     for point in (*curve.settled, curve.last):
         if point.at < stop.at and point.at >= pricing.at:
@@ -131,22 +133,22 @@ def final(session: Session, *, end: int | None = None) -> Settlement:
     pricing.advance(stop.at, nwh, measured=source == "meter_stop" or nwh > curve.last.nwh)
     pricing.advance(billed_to, nwh, measured=False)
     pricing.arrive()
-    found = bill(pricing)
+    bill = bill_of(pricing)
     return Settlement(
         session=session,
         end=billed_to,
         nwh=nwh,
         source=source,
         pricing=pricing,
-        bill=found,
-        flags=_flags(session, curve, found, flags, stop.at),
+        bill=bill,
+        flags=_flags(session, curve, bill, flags, stop.at),
     )
 
 
 # --- parts ------------------------------------------------------------------------------------
 
 
-def _final_course(session: Session, stop: Stop) -> tuple[EnergyCurve, list[Point] | None]:
+def _final_curve(session: Session, stop: Stop) -> tuple[EnergyCurve, list[Point] | None]:
     """The course with its last readings explained by meterStop, and its points where they had to
     be traced anew."""
     opening, curve = session.opening, session.curve
@@ -188,7 +190,9 @@ def _final_course(session: Session, stop: Stop) -> tuple[EnergyCurve, list[Point
     if RESET not in curve.flags or register is None or curve.base is None:
         return curve, points
     metered = register - curve.base
-    if metered < 0 or not _over(session, stop).plausible(metered, stop.at - opening.start):
+    if metered < 0 or not _session_policy(session, stop).plausible(
+        metered, stop.at - opening.start
+    ):
         return curve, points
     below = fit_curve_below(
         entries(session.history),
@@ -201,11 +205,11 @@ def _final_course(session: Session, stop: Stop) -> tuple[EnergyCurve, list[Point
     return (curve, points) if below is None else below
 
 
-def _prefix(session: Session, points: list[Point] | None, nwh: int) -> PricingRun:
+def _priced_prefix(session: Session, points: list[Point] | None, nwh: int) -> Pricing:
     """A run as far as the curve was settled before the stop, nowhere above the total."""
     before = session.curve.before if points is None else points[-1]
     if points is None and before.nwh <= nwh:
-        return priced(session).copy()
+        return pricing_of(session).copy()
     if points is None:
         _, points = fit_curve(
             entries(session.history),
@@ -214,21 +218,23 @@ def _prefix(session: Session, points: list[Point] | None, nwh: int) -> PricingRu
             policy=session.metering_policy,
         )
     held = [Point(point.at, min(point.nwh, nwh)) for point in points]
-    return walked(session, held, session.states)
+    return priced_along(session, held, session.states)
 
 
-def _over(session: Session, stop: Stop) -> Policy:
+def _session_policy(session: Session, stop: Stop) -> Policy:
     """What energy is judged by over the whole session."""
     policy = session.opening.terms.policy
     return policy if session.opening.timed and stop.timed else policy.untimed()
 
 
-def _total(curve: EnergyCurve, stop: Stop, session: Session) -> tuple[int, Source, tuple[str, ...]]:
+def _total_energy(
+    curve: EnergyCurve, stop: Stop, session: Session
+) -> tuple[int, Source, tuple[str, ...]]:
     """nWh of the whole session, what it rests on, and the flags that it earns."""
     policy, last, register = curve.policy, curve.last, stop.register
     at_the_end = policy if stop.timed else policy.untimed()
     flags: list[str] = []
-    most = None
+    greatest = None
     nwh = last.nwh
     if register is None:
         if not stop.inferred:
@@ -240,9 +246,11 @@ def _total(curve: EnergyCurve, stop: Stop, session: Session) -> tuple[int, Sourc
             if -policy.tolerance <= metered < 0:
                 metered = 0
             if metered < 0:
-                if RESET not in curve.flags or not _climbed(curve, register):
+                if RESET not in curve.flags or not _counts_on(curve, register):
                     flags.append("meter_stop_below_start")
-            elif not _over(session, stop).plausible(metered, stop.at - session.opening.start):
+            elif not _session_policy(session, stop).plausible(
+                metered, stop.at - session.opening.start
+            ):
                 flags.append("meter_stop_implausible")
             elif (
                 curve.location >= UNNAMED
@@ -251,7 +259,7 @@ def _total(curve: EnergyCurve, stop: Stop, session: Session) -> tuple[int, Sourc
             ):
                 return metered, "meter_stop", (OTHER_REGISTER, NEEDS_REVIEW)
             elif curve.broken:
-                most = metered
+                greatest = metered
             elif curve.intervals:
                 if metered or not last.nwh:
                     return metered, "meter_stop", ()
@@ -265,21 +273,21 @@ def _total(curve: EnergyCurve, stop: Stop, session: Session) -> tuple[int, Sourc
             more = register - curve.zero - last.nwh
             if more >= 0 and at_the_end.plausible(more, stop.at - last.at):
                 nwh += more
-    if most is not None and nwh > most:
+    if greatest is not None and nwh > greatest:
         flags.append(NEEDS_REVIEW)
     if curve.newest is None:
         return 0, "unknown", (*flags, "energy_unknown")
     return nwh, "intervals" if curve.intervals else "samples", tuple(flags)
 
 
-def _climbed(curve: EnergyCurve, register: int) -> bool:
+def _counts_on(curve: EnergyCurve, register: int) -> bool:
     """Whether the register is seen to count on after its fall: a lone low value is no restart."""
     if curve.landing is None or curve.zero is None:
         return False
     return register - curve.zero > curve.landing.nwh + curve.policy.tolerance
 
 
-def _doubts(curve: EnergyCurve, nwh: int, at: int) -> tuple[str, ...]:
+def _doubtful(curve: EnergyCurve, nwh: int, at: int) -> tuple[str, ...]:
     """Flags for what the whole of the readings makes doubtful: more of them ignored than one, or
     more energy than the tolerance; or one interval that is unlike all others."""
     flags: tuple[str, ...] = ()
@@ -291,15 +299,15 @@ def _doubts(curve: EnergyCurve, nwh: int, at: int) -> tuple[str, ...]:
 
 
 def _flags(
-    session: Session, curve: EnergyCurve, found: Bill | None, more: tuple[str, ...], end: int
+    session: Session, curve: EnergyCurve, bill: Bill | None, more: tuple[str, ...], end: int
 ) -> tuple[str, ...]:
     flags = session.flags
     if curve.flags:
         flags = flags | curve.flags
     if curve.newest is not None and curve.location % UNNAMED:
         flags = flags | {f"energy_location_{LOCATIONS[curve.location % UNNAMED].lower()}"}
-    if found is not None and found.flags:
-        flags = flags.union(found.flags)
+    if bill is not None and bill.flags:
+        flags = flags.union(bill.flags)
     if more:
         flags = flags.union(more)
     if session.stop is not None and session.stop.inferred:

@@ -251,8 +251,12 @@ class TariffBook:
         """No prices: energy only."""
         return cls()
 
-    def terms(self, charge_point_id: str, connector_id: int, at: datetime) -> Terms:
-        """at: the session's start, which decides about the price of all of it."""
+    def terms_for(self, charge_point_id: str, connector_id: int, at: datetime) -> Terms:
+        """Choose the tariff, policy and time zone for a session that starts at `at`.
+
+        The first tariff counts that is assigned to the connector, prices sessions and is valid at
+        the start (OCPI 2.2.1 mod_tariffs, start_date_time); it holds until the receipt.
+        """
         time_zone = self.zones.get(charge_point_id, self.time_zone)
         policy = self.policy
         power = self.max_power_kw.get(charge_point_id)
