@@ -97,7 +97,7 @@ def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
     energy_wh = watt_hours(nwh)
     meter_wh = None if register is None else watt_hours(register)
     as_of = instant(settlement.end)
-    ahead = pricing.ahead()
+    upcoming = pricing.upcoming()
     if bill is None:
         return Progress(
             as_of=as_of,
@@ -105,13 +105,13 @@ def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
             duration_s=duration,
             charging_s=charging,
             idle_s=idle,
-            idle=ahead.kind == PARKING_TIME,
+            idle=upcoming.kind == PARKING_TIME,
             meter_wh=meter_wh,
             power_w=power,
             flags=settlement.flags,
         )
     tariff = bill.tariff
-    rates = ahead.rates
+    rates = upcoming.rates
     total = bill.minor(bill.incl)
     return Progress(
         as_of=as_of,
@@ -119,7 +119,7 @@ def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
         duration_s=duration,
         charging_s=charging,
         idle_s=idle,
-        idle=ahead.kind == PARKING_TIME,
+        idle=upcoming.kind == PARKING_TIME,
         meter_wh=meter_wh,
         power_w=power,
         currency=tariff.currency,

@@ -49,14 +49,14 @@ def with_late(history: History, late: Sequence[Late]) -> tuple[History, bool]:
             rest = rest[1]
         group = list(same)
         group.reverse()
-        said = [one.entry for one in group]
-        known = None
+        at_instant = [one.entry for one in group]
+        present = None
         if rest is not None and rest[0].at == at:
-            known, rest = rest
-            said.insert(0, known)
-        entry = _joined(said)
-        if entry == known:
-            above.append(known)
+            present, rest = rest
+            at_instant.insert(0, present)
+        entry = _joined(at_instant)
+        if entry == present:
+            above.append(present)
             continue
         above.append(entry)
         changed = True

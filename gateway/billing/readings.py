@@ -13,7 +13,7 @@ from typing import TypeVar
 from ..domain.clock import TimeSource
 from ..domain.events import TimedReading
 from ..domain.fixed_point import microseconds
-from .energy import UNNAMED, UsableSamples, total_current, usable_samples
+from .energy import UNNAMED_PENALTY, UsableSamples, total_current, usable_samples
 from .energy_curve import MeterEntry
 from .history import Late, with_late
 from .refitting import published_energy, refitted
@@ -37,7 +37,7 @@ def with_readings(
         with what the session rests on so far.
     """
     if at_stop and session.curve.newest is not None:
-        named = session.curve.location < UNNAMED
+        named = session.curve.location < UNNAMED_PENALTY
     curve, pricing, history = session.curve, session.pricing, session.history
     newest, flags, power_sampled = session.newest, session.flags, session.power_sampled
     timed = session.timed
@@ -86,14 +86,14 @@ def with_readings(
         if rebuild or at < session.opening.start:
             continue
         following = curve.add(entry)
-        if following is None or following.doubts() != following.doubted:
+        if following is None or following.is_first_jump_foreign() != following.first_jump_ignored:
             rebuild = True
         elif following is not curve:
             curve = following
             if pricing is not None and curve.settled:
                 if not copied:
                     pricing, copied = pricing.copy(), True
-                    pricing.follow(session.states, _extended(session.currents, currents))
+                    pricing.use(session.states, _extended(session.currents, currents))
                 for point in curve.settled:
                     pricing.advance(*point)
     if late:
@@ -140,4 +140,4 @@ def _is_later_than_stamped(session: Session, when: datetime, usable: UsableSampl
     opening = session.opening
     if opening.meter_start is None or microseconds(when) >= opening.start - START_MARGIN:
         return False
-    return any(mark.nwh > opening.meter_start for mark in usable.registers)
+    return any(energy_value.nwh > opening.meter_start for energy_value in usable.registers)

@@ -52,9 +52,9 @@ def pricing_of(session: Session) -> Pricing:
 
 
 def priced_along(session: Session, points: Iterable[Point], states: States) -> Pricing:
-    """A new run along all of these points."""
+    """A new pricing along all of these points."""
     pricing = Pricing(session.opening.terms, session.opening.start)
-    pricing.follow(states, session.currents)
+    pricing.use(states, session.currents)
     for point in points:
         pricing.advance(*point)
     return pricing
@@ -62,7 +62,7 @@ def priced_along(session: Session, points: Iterable[Point], states: States) -> P
 
 def published_energy(curve: EnergyCurve) -> int:
     """nWh, as telemetry has it while the session is open."""
-    return curve.last.nwh if curve.low is None else curve.decided(None).last.nwh
+    return curve.last.nwh if curve.low is None else curve.resolved(None).last.nwh
 
 
 def _fitted(session: Session) -> tuple[EnergyCurve, list[Point]]:

@@ -201,7 +201,7 @@ def end_inferred(session: Session, reason: str) -> Session:
     """The session as far as there is evidence of it, its end never having been reported."""
     stop = session.stop
     if stop is None:
-        at = session.curve.decided(None).last.at
+        at = session.curve.resolved(None).last.at
         stop = Stop(at=at, register=None, reason=reason, inferred=True)
         return attrs.evolve(session, stop=stop)
     at = stop.at

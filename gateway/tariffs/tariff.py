@@ -28,7 +28,7 @@ class Component:
     price: per unit of the dimension, as in the file.  vat: percent.
     excl, incl: the price of one nWh, one us or one session, in 1/scale of the currency unit.
     step: nWh or us; 0 where the volume is not stepped.
-    shown: the price including VAT, per kWh, per minute or per session.
+    display_price: the price including VAT, per kWh, per minute or per session.
     """
 
     dimension: str
@@ -38,7 +38,7 @@ class Component:
     step: int
     excl: int
     incl: int
-    shown: Decimal
+    display_price: Decimal
 
 
 @attrs.frozen(kw_only=True)
@@ -82,8 +82,8 @@ class Tariff:
     scale: int
     components: tuple[Component, ...]
     elements: tuple[Element, ...]
-    least: Limit | None
-    greatest: Limit | None
+    min_price: Limit | None
+    max_price: Limit | None
     valid_from: datetime | None
     valid_to: datetime | None
     snapshot: dict[str, Any]
@@ -131,10 +131,10 @@ class Tariff:
             if duration < bound:
                 until = min(until, start + bound)
                 break
-        enough = FOREVER
+        until_nwh = FOREVER
         for bound in self.energies:
             if energy < bound:
-                enough = bound
+                until_nwh = bound
                 break
         found: dict[str, int] = {}
         for element in self.elements:
@@ -151,7 +151,7 @@ class Tariff:
                     break
         get = found.get
         rates = Rates(get(FLAT, -1), get(ENERGY, -1), get(TIME, -1), get(PARKING_TIME, -1))
-        return rates, until, enough
+        return rates, until, until_nwh
 
     def brackets(self, power: tuple[Exact, Exact] | None, current: int | None) -> tuple[int, int]:
         """How many of the tariff's bounds power and current reach, by which one tells all elements
