@@ -206,7 +206,7 @@ class Pricing:
         return [p for p in reversed(found) if p.energy or p.charging or p.parking or p.flat]
 
     def finish(self) -> None:
-        """End here.  A session that took neither time nor energy has at least the fee per session."""
+        """End here.  A session without time and energy has the fee per session all the same."""
         if self.period is None:
             self._find_prices()
 
@@ -351,7 +351,7 @@ class Pricing:
 
 
 _Key: TypeAlias = "tuple[Rates, str, bool, tuple[int, int]]"
-"""Prices, kind of time, whether it is in grace, and between which bounds power and current lie."""
+"""Prices, kind of time, whether it is in grace, and the brackets of power and current."""
 
 
 def _extent(tariff: Tariff, power: tuple[Exact, Exact] | None, current: int | None) -> Extent:

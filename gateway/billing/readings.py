@@ -130,7 +130,7 @@ def with_readings(
 
 
 def _extended(before: tuple[T, ...], more: list[T]) -> tuple[T, ...]:
-    """The same object where nothing is added: a run that follows it has no news then."""
+    """The same object where nothing is added: pricing by it then has nothing to find anew."""
     return (*before, *more) if more else before
 
 

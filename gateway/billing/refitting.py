@@ -44,7 +44,7 @@ def refitted(session: Session) -> Session:
 
 
 def pricing_of(session: Session) -> Pricing:
-    """The run at the newest settled point; not to be priced_along on, but copied."""
+    """The pricing at the newest settled point; to be copied before it is advanced."""
     if session.pricing is not None:
         return session.pricing
     _, points = _fitted(session)

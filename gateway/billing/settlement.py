@@ -23,7 +23,7 @@ Law 5: a person reviews the session where two readings or more were not believed
        them claimed more energy than is billed.
 
 For example, meterStart is 1,000 Wh and the last sample 5,000 Wh.  A meterStop of 6,000 Wh settles
-the session at 5,000 Wh, source `meter_stop`.  A meterStop of 4,000 Wh would be less than the samples
+the session at 5,000 Wh, source `meter_stop`.  A meterStop of 4,000 Wh is less than the samples
 prove: the session is settled at 4,000 Wh, those from 1,000 to 5,000, source `samples`, flagged
 `meter_stop_below_samples` and `needs_review`.
 """

@@ -259,7 +259,7 @@ def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
                 continue  # a gateway refuses it
             payload = reading.payload
         event = event_of(frame[2], payload, charge_point_id=CHARGE_POINT, received_at=at)
-        clock.heard(at)
+        clock.note_message(at)
         if event is not None:
             event = clock.judged(event)
         if isinstance(event, TransactionStarted):

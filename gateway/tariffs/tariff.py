@@ -1,6 +1,6 @@
 """What a session costs per kWh, hour and start, and when: an OCPI tariff made ready to apply.
 
-The rules are those of OCPI 2.2.1 (mod_tariffs); `tariff_file` reads and judges the JSON.
+The rules are those of OCPI 2.2.1 (mod_tariffs); `file` reads and checks the JSON.
 """
 
 from __future__ import annotations
@@ -118,9 +118,10 @@ class Tariff:
         current: int | None,
         zone: ZoneInfo,
     ) -> tuple[Rates, Exact, int]:
-        """What prices the instant `at`, until when, and until how much energy.
+        """The components that price the instant `at`, until when, and until how much energy.
 
-        For each dimension the first element counts that holds and has it.
+        For each dimension the first element counts that holds and has it (OCPI 2.2.1 mod_tariffs,
+        TariffElement).
         """
         until: Exact = FOREVER
         date = time = 0
@@ -238,7 +239,7 @@ class Assignment:
 
 @attrs.frozen(kw_only=True, eq=False)
 class TariffBook:
-    """Who pays by which tariff."""
+    """The tariffs of a tariff file, and the connectors that each is assigned to."""
 
     assignments: tuple[Assignment, ...] = ()
     policy: Policy = attrs.field(factory=Policy)

@@ -1,6 +1,6 @@
-"""What an operator should look at in a tariff that can be applied as it is, and what must not be.
+"""Warnings about a tariff that can be applied as it is, but is probably not what is meant.
 
-This judges files.  A session that began with a tariff keeps it, whatever is found here.
+This checks files.  A session that began with a tariff keeps it, whatever is found here.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _component(component: Mapping[str, Any], currency: str, faults: Faults) -> N
 
 
 def _greatest_price_per_kwh(currency: str) -> int:
-    """A price per kWh that nobody asks for, by what a unit of the currency is worth."""
+    """Above it a price per kWh is taken for a mistake, by what a unit of the currency is worth."""
     if currency in _GREAT_UNITS:
         return 10
     return 100_000 if currency in _SMALL_UNITS or MINOR_DIGITS[currency] == 0 else 100

@@ -29,8 +29,8 @@ class TransactionOpened(TransactionFact):
 
     tariff, policy, time_zone: the snapshot it is priced by, as read from the tariff file;
         tariff is None where none applies.
-    status, status_at: the connector's last word from before StartTransaction came, where it
-        says something about the transaction.
+    status, status_at: the connector's last status from before StartTransaction came, where it
+        is one of the transaction.
     meter_gap_wh: by how much meterStart differs from the meterStop before on that connector, which
         it should not (OCPP 1.6 §7.31); None where that is not known.
     """

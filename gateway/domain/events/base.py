@@ -15,8 +15,8 @@ class Event:
 
     charge_point_id: the last path segment of the charge point's WebSocket URL.
     received_at: when the gateway received it, or (for a derived fact) concluded it; aware.
-    timestamp: the charge point's own word for when it happened, aware; None where it gave
-        none that can be read.  It may be absurd: `instant` says what it stands for.
+    timestamp: the charge point's own, aware; None where it gave none that can be read.  It may be
+        absurd: `instant` says what it stands for.
     clock: how the message's timestamps are to be read (see `charge_point_clock`); None where
         they are right.
     """
@@ -27,7 +27,7 @@ class Event:
     clock: ClockJudgement | None = None
 
     def instant(self) -> Instant:
-        """When it happened, and what says so: for telemetry, accounting and ids alike."""
+        """When it happened, and what that rests on: for telemetry, accounting and ids alike."""
         return instant_of(self.timestamp, self.received_at, self.clock)
 
     @property

@@ -78,8 +78,8 @@ class ConnectorStatusChanged(Event):
     new: this connector was not known before.
     first: it is the first status that the charge point reports of this connector.
     zeros, zeros_ms: see `connector_state`.
-    status_ms: the instant to tell it at, ms since 1970, where it replaces an inferred status that
-        was published of a later one; else 0.
+    status_ms: the instant to publish it at, ms since 1970, where it replaces an inferred status
+        that was published of a later one; else 0.
     """
 
     connector_id: int
@@ -100,7 +100,7 @@ class StatusInferred(Event):
     """The status of a connector whose charge point reports none, as its transactions have it.
 
     new: this connector was not known before.
-    status_ms: the instant to tell it at, ms since 1970.
+    status_ms: the instant to publish it at, ms since 1970.
     """
 
     connector_id: int

@@ -28,7 +28,7 @@ class CommandCarriedOut(Event):
 class RemoteStopRequested(Event):
     """RemoteStopTransaction is about to be sent (OCPP 1.6 §5.11).
 
-    Told before the sending, as charge points may stop before they answer.
+    Published before the sending, as charge points may stop before they answer.
     withdrawn: the charge point did not accept it.
     """
 

@@ -14,7 +14,7 @@ from .base import Event
 
 
 class TimedReading(NamedTuple):
-    """A reading, when it was taken, and what says so."""
+    """A reading, when it was taken, and what that rests on."""
 
     reading: Reading
     at: datetime
@@ -71,11 +71,11 @@ class MeterSampled(MeterMessage):
 class TransactionStarted(Event):
     """StartTransaction (OCPP 1.6 §4.8).
 
-    transaction_id: given by the journal when it is appended (0 until then), the same for a
-        retried request; positive int32.
+    transaction_id: the journal gives the transaction id when the event is appended (0 until then),
+        the same for a retried request; positive int32.
     repeated: the journal knew this transaction already: the request is a retry.
     new_transaction: it is none, though it equals an earlier request: the clock was not set, and
-        the charge point has heard of that one's id, or has booted, since.
+        the charge point has received that one's id, or has booted, since.
     meter_start: the register at the start as the charge point wrote it, meant to be Wh;
         None where it was missing.
     id_tag_status: what the charge point was answered; only "Accepted" means it may charge,
