@@ -43,7 +43,7 @@ _BATCH_INTERVAL = (
 _MAX_WAITING = 2_000  # appends that may wait for the disk before we do
 END = 2**62  # beyond every entry
 _TICK = 10.0  # seconds between two looks for what time alone has changed
-_LONG = 500  # samples of one event beyond which the event loop serves others meanwhile
+_MANY_SAMPLES = 500  # samples of one event beyond which the event loop serves others meanwhile
 
 log = structlog.get_logger(__name__)
 
@@ -61,11 +61,11 @@ class AccountingStatistics:
     orphans: int = 0
     not_accounted: int = 0
 
-    def count(self, fact: Event) -> None:
-        match fact:
+    def count(self, event: Event) -> None:
+        match event:
             case TransactionSettled():
                 self.receipts += 1
-                self.needs_review += bool(fact.receipt.get("needs_review"))
+                self.needs_review += bool(event.receipt.get("needs_review"))
             case MessageOrphaned():
                 self.orphans += 1
             case NotAccounted():
@@ -82,10 +82,10 @@ async def open_accountant(
 ) -> AsyncIterator[AccountingStatistics]:
     """Account for all that is published; on leaving the block, first finish what there is.
 
-    stale_session: how old the newest word of a transaction may be whose charge point is away, or
+    stale_session: how old the newest data of a transaction may be whose charge point is away, or
         knows nothing of it.
     grace_s: seconds for finishing.  What they do not suffice for is done after the next start: the
-        place in the journal is saved with what follows from the entries before it.
+        checkpoint is saved with what follows from the entries before it.
     """
     checkpoint = await bus.journal.checkpoint(READER)
     await restore_open_transactions(ledger, bus.journal, checkpoint.seq)
@@ -124,7 +124,7 @@ def first_entries(
     return since
 
 
-def _log_refused(entry: Entry, exc: Exception) -> None:
+def _log_not_restored(entry: Entry, exc: Exception) -> None:
     log.error("event not restored", seq=entry.seq, exc_info=exc)
 
 
@@ -132,53 +132,53 @@ def restore_entries(
     ledger: Ledger,
     entries: Iterable[Entry],
     checkpoint: int,
-    refused: Callable[[Entry, Exception], None] = _log_refused,
+    not_restored: Callable[[Entry, Exception], None] = _log_not_restored,
 ) -> None:
-    """Restore what happened up to `checkpoint`, and the facts that followed from it.
+    """Restore what happened up to `checkpoint`, and the derived events that followed from it.
 
-    Facts are numbered after the events that they follow from, so some lie beyond the place.
-    refused: is called with an event that the ledger cannot account for, which is a bug of ours (or
-        a tariff of an older version); all others are restored.
+    Derived events are journaled after the events that they follow from, so some lie beyond it.
+    not_restored: is called with an event that the ledger cannot account for, which is a bug of ours
+        (or a tariff of an older version); all others are restored.
     """
     for entry in entries:
         if entry.seq <= checkpoint or isinstance(entry.event, TransactionFact):
             try:
                 ledger.restore(entry.event)
             except Exception as exc:  # noqa: BLE001  a gateway that cannot start accounts for nobody
-                refused(entry, exc)
+                not_restored(entry, exc)
 
 
 async def _account_for_entries(
     entries: Subscription, bus: EventBus, ledger: Ledger, statistics: AccountingStatistics
 ) -> None:
     while batch := await entries.take_batch(_MAX_BATCH):
-        facts: list[Event] = []
+        derived: list[Event] = []
         for count, entry in enumerate(batch, 1):
-            await _recall(entry, bus.journal, ledger)
-            facts.extend(await _accounted(entry, ledger))
+            await _recall_transaction(entry, bus.journal, ledger)
+            derived.extend(await _account_for(entry, ledger))
             if count % _ENTRIES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
-        facts = [known for fact in facts for known in _in_full(fact, bus)]
-        for fact in facts:
-            statistics.count(fact)
+        derived = [full for event in derived for full in _with_state(event, bus)]
+        for event in derived:
+            statistics.count(event)
         # The derived events and the checkpoint, or neither.  Nothing waits for them, so the next
         # batch need not wait until they are durable.  When many appends wait for the disk already,
         # it does wait, to bound memory.
         checkpoint = Checkpoint(READER, batch[-1].seq)
         if bus.journal.statistics().waiting < _MAX_WAITING:
-            bus.publish_soon(*facts, checkpoint=checkpoint)
+            bus.publish_soon(*derived, checkpoint=checkpoint)
             await trio.sleep(0 if len(batch) == _MAX_BATCH else _BATCH_INTERVAL)
         else:
-            await bus.publish(*facts, checkpoint=checkpoint)
+            await bus.publish(*derived, checkpoint=checkpoint)
 
 
-async def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
+async def _account_for(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
     event = entry.event
     try:
-        if _samples(event) <= _LONG:
+        if _sample_count(event) <= _MANY_SAMPLES:
             return ledger.post(event)
-        outcomes = await offload(partial(ledger.outcomes, event))
-        return ledger.enter(event, outcomes)
+        changes = await offload(partial(ledger.changes_of, event))
+        return ledger.commit(event, changes)
     except Exception as exc:
         # `post` changes nothing when it raises, so the rest of the ledger stays right.
         log.exception("event not accounted", seq=entry.seq)
@@ -192,51 +192,51 @@ async def _accounted(entry: Entry, ledger: Ledger) -> tuple[Event, ...]:
         )
 
 
-def _in_full(fact: Event, bus: EventBus) -> Iterator[Event]:
-    """A fact with what is known of its connector, and what else follows for telemetry."""
-    fact = completed(fact, bus.fleet)
-    yield fact
-    yield from inferred(fact, bus.fleet)
+def _with_state(event: Event, bus: EventBus) -> Iterator[Event]:
+    """A derived event with its connector's state, and what else follows for telemetry."""
+    event = completed(event, bus.fleet)
+    yield event
+    yield from inferred(event, bus.fleet)
 
 
-def _samples(event: Event) -> int:
+def _sample_count(event: Event) -> int:
     """How many there are to look at.  A StopTransaction may bring tens of thousands."""
     if not isinstance(event, MeterSampled | TransactionStopped):
         return 0
     return sum(1 + len(reading.samples) for reading in event.readings)
 
 
-async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:
-    """A transaction that the ledger has put away, for an event that came late."""
+async def _recall_transaction(entry: Entry, journal: Journal, ledger: Ledger) -> None:
+    """Restore a transaction that the ledger does not keep any more, for an event that came late."""
     transaction_id = ledger.missing_transaction(entry.event)
     if transaction_id is None:
         return
-    known = await journal.transaction(transaction_id)
-    if known is None or known.charge_point_id != entry.event.charge_point_id:
+    journaled = await journal.transaction(transaction_id)
+    if journaled is None or journaled.charge_point_id != entry.event.charge_point_id:
         return
-    past = Ledger(ledger.tariff_book)
-    account = await journal.read_account(known.charge_point_id, first=known.seq, last=END)
-    restore_entries(past, account, entry.seq - 1)
-    ledger.adopt(past, transaction_id)
+    recalled = Ledger(ledger.tariff_book)
+    account = await journal.read_account(journaled.charge_point_id, first=journaled.seq, last=END)
+    restore_entries(recalled, account, entry.seq - 1)
+    ledger.adopt(recalled, transaction_id)
 
 
 async def _tick(
     bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_session: timedelta
 ) -> None:
-    """What time alone brings: minutes that cost, and transactions that nobody will end."""
+    """What time alone brings: minutes that cost, and transactions that will never be stopped."""
     while True:
         await trio.sleep(_TICK)
         at = now()
         due = ledger.due(at)
         for first in range(0, len(due), _ENTRIES_PER_CHECKPOINT):
-            several = due[first : first + _ENTRIES_PER_CHECKPOINT]
-            if facts := [fact for one in several for fact in _ticked(ledger, one, at)]:
-                await bus.publish(*facts)
+            due_now = due[first : first + _ENTRIES_PER_CHECKPOINT]
+            if derived := [event for one in due_now for event in _tick_one(ledger, one, at)]:
+                await bus.publish(*derived)
         if closed := tuple(_abandoned(bus, ledger, at, stale_session)):
             await bus.publish(*closed)
 
 
-def _ticked(ledger: Ledger, transaction_id: int, at: datetime) -> tuple[Event, ...]:
+def _tick_one(ledger: Ledger, transaction_id: int, at: datetime) -> tuple[Event, ...]:
     try:
         return ledger.tick(transaction_id, at)
     except Exception:  # the other transactions are published all the same
@@ -248,7 +248,7 @@ def _abandoned(
     bus: EventBus, ledger: Ledger, at: datetime, stale_session: timedelta
 ) -> Iterator[TransactionClosed]:
     for tx in ledger.open_transactions():
-        # A charge point that is there will stop what it knows of.
+        # A charge point that is connected will stop what it knows of.
         away = not bus.fleet.state_of(tx.charge_point_id).get("connected")
         if (away or tx.unconfirmed) and at - tx.newest_at > stale_session:
             yield TransactionClosed(

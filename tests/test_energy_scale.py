@@ -281,9 +281,9 @@ def test_time_zones_and_greatest_powers_hold_without_tariffs(tmp_path):
     )
     found, faults = load_tariff_book(config)
     assert faults == []
-    terms = found.terms("A", 1, CP.start().received_at)
+    terms = found.terms_for("A", 1, CP.start().received_at)
     assert (terms.time_zone, terms.policy.max_power_kw) == ("Asia/Tokyo", Decimal("3.7"))
-    assert found.terms("B", 1, CP.start().received_at).time_zone == "Europe/Rome"
+    assert found.terms_for("B", 1, CP.start().received_at).time_zone == "Europe/Rome"
     assert (terms.tariff, terms.unpriced) == (None, False)
 
 

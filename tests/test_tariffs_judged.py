@@ -313,7 +313,7 @@ def test_whatever_stands_in_a_tariff_it_is_refused_or_prices_a_session(given, pa
         "time_zone": "UTC",
     }
     prices, faults = read_tariffs(document)
-    terms = prices.terms("CP-1", 1, START)
+    terms = prices.terms_for("CP-1", 1, START)
     told = receipt(prices, CP.start("1000"), CP.meter(30, "3000"), CP.stop(60, "6000"))
     if any(fault.fatal for fault in faults):
         assert not prices.assignments

@@ -1,4 +1,4 @@
-"""From quantities to money: steps, VAT, least and greatest price, and one rounding a total.
+"""From quantities to money: step_size, VAT, min_price and max_price, and one rounding a total.
 
 OCPI 2.2.1: step_size once for ENERGY and once for TIME and PARKING_TIME together (mod_cdrs,
 step_size), prices and limits excluding and including VAT independently (mod_tariffs).
@@ -14,7 +14,7 @@ import attrs
 from ..domain.fixed_point import WH, Exact, decimal, plain, ratio, rounded
 from ..tariffs.dimensions import SIZES
 from ..tariffs.tariff import Limit, Tariff, Terms
-from .pricing import PricingRun
+from .pricing import Pricing
 
 MIN_PRICE = "min_price_applied"
 MAX_PRICE = "max_price_applied"
@@ -43,7 +43,7 @@ class Line(NamedTuple):
 class Bill:
     """Costs in 1/scale of the currency unit, exact.
 
-    billed: quantities of the run with the steps added, by component.
+    billed: quantities of the pricing with the steps added, by component.
     by_dimension: including VAT.  adjusted: excluding and including VAT, to meet a limit.
     """
 
@@ -97,8 +97,8 @@ class Bill:
         return found
 
 
-def bill(pricing: PricingRun) -> Bill | None:
-    """What the session costs if it ends where the run stands; None where it has no price."""
+def bill_of(pricing: Pricing) -> Bill | None:
+    """What the session costs if it ends where its pricing stands; None where it has no price."""
     terms = pricing.terms
     tariff = terms.tariff
     if tariff is None:
@@ -119,12 +119,12 @@ def bill(pricing: PricingRun) -> Bill | None:
         incl += cost
         dimension = component.dimension
         by_dimension[dimension] = by_dimension.get(dimension, 0) + cost
-    if tariff.least is None and tariff.greatest is None:
+    if tariff.min_price is None and tariff.max_price is None:
         return Bill(terms, tariff, quantities, billed, by_dimension, excl, incl, None, ())
     return _limited(Bill(terms, tariff, quantities, billed, by_dimension, excl, incl, None, ()))
 
 
-def _stepped(pricing: PricingRun, tariff: Tariff) -> dict[int, Exact]:
+def _stepped(pricing: Pricing, tariff: Tariff) -> dict[int, Exact]:
     """The quantities with what a step_size adds, priced by the component used last; empty
     where nothing is added.
 
@@ -157,10 +157,10 @@ def _stepped(pricing: PricingRun, tariff: Tariff) -> dict[int, Exact]:
     return stepped
 
 
-def _limited(plainly: Bill) -> Bill:
-    excl, incl, flags = plainly.excl, plainly.incl, plainly.flags
-    tariff = plainly.tariff
-    for limit, flag, sign in ((tariff.least, MIN_PRICE, 1), (tariff.greatest, MAX_PRICE, -1)):
+def _limited(unlimited: Bill) -> Bill:
+    excl, incl, flags = unlimited.excl, unlimited.incl, unlimited.flags
+    tariff = unlimited.tariff
+    for limit, flag, sign in ((tariff.min_price, MIN_PRICE, 1), (tariff.max_price, MAX_PRICE, -1)):
         if limit is None:
             continue
         to_excl, to_incl = _bounds(limit, excl, incl, tariff)
@@ -172,9 +172,9 @@ def _limited(plainly: Bill) -> Bill:
         if changed:
             flags = (*flags, flag)
     if not flags:
-        return plainly
-    adjusted = (excl - plainly.excl, incl - plainly.incl)
-    return attrs.evolve(plainly, excl=excl, incl=incl, adjusted=adjusted, flags=flags)
+        return unlimited
+    adjusted = (excl - unlimited.excl, incl - unlimited.incl)
+    return attrs.evolve(unlimited, excl=excl, incl=incl, adjusted=adjusted, flags=flags)
 
 
 def _bounds(
@@ -199,7 +199,7 @@ def _first_mix(tariff: Tariff) -> tuple[Exact, Exact]:
 def price_now(tariff: Tariff, component: int, dimension: str) -> Decimal | None:
     """Per kWh or minute including VAT; 0 where the tariff has a price, but none right now."""
     if component >= 0:
-        return tariff.components[component].shown
+        return tariff.components[component].display_price
     return _NO_PRICE if dimension in tariff.dimensions else None
 
 

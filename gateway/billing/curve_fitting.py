@@ -1,13 +1,19 @@
-"""The whole course of a session's readings, drawn from the beginning.
+"""The curve of a session, drawn from all of its readings at once.
 
-What no reading alone can tell is decided here, with all of them and meterStop in view: which
-kind of reading counts, whether the register began at zero, and whether highs were spikes.
+Reading by reading (`energy_curve`) some things cannot be decided.  They are decided here, with all
+readings and meterStop known: which kind of reading counts, whether the register began at zero, and
+whether readings above meterStop were spikes.
 
-Rule 8: readings above meterStop were spikes, if after them the register goes on from where it
+Rule 7: readings above meterStop were spikes, if after them the register goes on from where it
         stood before them (meterStart, or a point since), and if that was not zero: a running
         register fell back into its own range.  From zero, or below where it stood, a register
-        that was restarted looks just the same; then it stays a reset, and a person looks.
+        that was restarted looks just the same; then it stays a reset, and a person reviews it.
         Three or more that climb on evenly from the reading before them are evidence, no spikes.
+
+For example, the register is 1,000 Wh at the start, then 1,500, 90,000 and 2,000 Wh, and meterStop
+is 2,500 Wh.  Read one by one, 90,000 is within what the connector can deliver if the interval was
+long enough, and 2,000 looks like a reset.  But meterStop is below 90,000 and the 2,000 goes on from
+1,500: so 90,000 was a spike, and the session has 1,500 Wh.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import attrs
 
 from ..tariffs.policy import Policy
 from .curve import SPIKE, Point
-from .energy import UNNAMED
+from .energy import UNNAMED_PENALTY
 from .energy_curve import OTHER_REGISTER, EnergyCurve, MeterEntry
 from .plausibility import RESET, power_of
 
@@ -34,32 +40,32 @@ def fit_curve(
     policy: Policy,
     end: int | None = None,
     stop: int | None = None,
-    doubted: bool | None = None,
+    first_jump_ignored: bool | None = None,
 ) -> tuple[EnergyCurve, list[Point]]:
-    """The course over all entries, and its points up to and including `EnergyCurve.before`.
+    """The curve over all entries, and its points up to and including `EnergyCurve.before`.
 
     entries: in the order of time, one for an instant.
     start, end: the session's, us; end is None while it is open.  stop: meterStop, nWh.
-    doubted: whether the first point counts for nothing; None where the entries are to tell.
+    first_jump_ignored: whether a first jump counts for nothing; None where the entries decide.
     """
     if base is None:
         base = next((entry.begin for entry in entries if entry.begin is not None), None)
     within = [e for e in entries if e.at >= start and (end is None or e.at <= end)]
-    counting = _of_one_kind(within)
+    counting = _counting_entries(within)
     curve = EnergyCurve.opened(start, base, policy)
     if _other_register(within, counting, base, policy):
         curve = attrs.evolve(curve, flags=curve.flags | {OTHER_REGISTER})
     if stop is None or base is None or stop >= base - policy.tolerance:
-        found = _judged(curve, counting, doubted)
-        if found is not None:
-            return found
+        fitted = _fit(curve, counting, first_jump_ignored)
+        if fitted is not None:
+            return fitted
     # Not below meterStart throughout: then a first reading below it was a dip or a reset.
-    found = _judged(attrs.evolve(curve, may_be_relative=False), counting, doubted)
-    assert found is not None  # noqa: S101  nothing is left that could start it anew
-    return found
+    fitted = _fit(attrs.evolve(curve, may_be_relative=False), counting, first_jump_ignored)
+    assert fitted is not None  # noqa: S101  nothing is left that could start it anew
+    return fitted
 
 
-def fit_curve_below(
+def fit_curve_below_stop(
     entries: Sequence[MeterEntry],
     *,
     start: int,
@@ -68,17 +74,17 @@ def fit_curve_below(
     end: int,
     stop: int,
 ) -> tuple[EnergyCurve, list[Point]] | None:
-    """The course and its points, as `trace` has them, without the readings above meterStop.
+    """The curve and its points, as `fit_curve` has them, without the readings above meterStop.
 
-    None where those were no spikes (rule 5), or where the register was reset all the same.
+    None where those were no spikes (rule 7), or where the register was reset all the same.
     """
     curve, points = EnergyCurve.opened(start, base, policy), [Point(start, 0)]
     curve = attrs.evolve(curve, may_be_relative=False)
     after_high = False
     highs: list[Point] = []  # the newest run of them, after the point before it
     dropped, highest = 0, 0
-    for entry in _of_one_kind([e for e in entries if start <= e.at <= end]):
-        value, register = curve.reading(entry), curve.register
+    for entry in _counting_entries([e for e in entries if start <= e.at <= end]):
+        value, register = curve.register_at(entry), curve.register
         if value is None or register is None:
             return None
         if value > stop:
@@ -87,67 +93,67 @@ def fit_curve_below(
             highs.append(Point(entry.at, value))
             after_high, dropped, highest = True, dropped + 1, max(highest, value)
             continue
-        if after_high and (not 0 < register <= value or _even(highs)):
+        if after_high and (not 0 < register <= value or _climb_evenly(highs)):
             return None
         after_high = False
-        following = _step(curve, entry, points)
+        following = _add_entry(curve, entry, points)
         if following is None:
             return None
         curve = following
-    if not dropped or (after_high and _even(highs)):
+    if not dropped or (after_high and _climb_evenly(highs)):
         return None
-    curve, points = closed(curve, points, stop, end)
+    curve, points = closed_by_stop(curve, points, stop, end)
     if RESET in curve.flags:
         return None
     return (
         attrs.evolve(
             curve,
             flags=curve.flags | {SPIKE},
-            ignored=curve.ignored + dropped,
+            ignored_count=curve.ignored_count + dropped,
             highest=max(curve.highest, highest - base),
         ),
         points,
     )
 
 
-def closed(
+def closed_by_stop(
     curve: EnergyCurve, points: list[Point], stop: int | None, end: int
 ) -> tuple[EnergyCurve, list[Point]]:
-    """The course with its last readings explained by meterStop, and the points that hold."""
-    back = curve.recovered(stop, end)
-    if back is None:
-        return curve.decided(stop, end), points
-    return back, [point for point in points if point <= back.before]
+    """The curve with its last readings explained by meterStop, and the points that hold."""
+    recovered = curve.recovered(stop, end)
+    if recovered is None:
+        return curve.resolved(stop, end), points
+    return recovered, [point for point in points if point <= recovered.before]
 
 
-def _judged(
-    curve: EnergyCurve, entries: Sequence[MeterEntry], doubted: bool | None
+def _fit(
+    curve: EnergyCurve, entries: Sequence[MeterEntry], first_jump_ignored: bool | None
 ) -> tuple[EnergyCurve, list[Point]] | None:
-    """The course with its first point believed or not, as it is itself to tell where that is not
-    known."""
-    found = _follow(attrs.evolve(curve, doubted=bool(doubted)), entries)
-    if doubted is None and found is not None and found[0].doubts():
-        return _follow(attrs.evolve(curve, doubted=True), entries)
-    return found
+    """The curve with its first jump believed or ignored; where that is not given, the curve itself
+    decides (rule 5)."""
+    fitted = _add_all(attrs.evolve(curve, first_jump_ignored=bool(first_jump_ignored)), entries)
+    if first_jump_ignored is None and fitted is not None and fitted[0].is_first_jump_foreign():
+        return _add_all(attrs.evolve(curve, first_jump_ignored=True), entries)
+    return fitted
 
 
-def _follow(
+def _add_all(
     curve: EnergyCurve, entries: Sequence[MeterEntry]
 ) -> tuple[EnergyCurve, list[Point]] | None:
     points = [curve.before]
     for entry in entries:
-        following = _step(curve, entry, points)
+        following = _add_entry(curve, entry, points)
         if following is None:
             return None
         curve = following
     return curve, points
 
 
-def _step(curve: EnergyCurve, entry: MeterEntry, points: list[Point]) -> EnergyCurve | None:
-    """The course with one more entry, its settled points added to `points`."""
+def _add_entry(curve: EnergyCurve, entry: MeterEntry, points: list[Point]) -> EnergyCurve | None:
+    """The curve with one more entry, its settled points added to `points`."""
     following = curve.add(entry)
     if following is None:
-        following = curve.over_the_dip(entry)
+        following = curve.with_dip_ended(entry)
         if following is None:
             return None
         points[:] = [point for point in points if point < following.before]
@@ -155,31 +161,35 @@ def _step(curve: EnergyCurve, entry: MeterEntry, points: list[Point]) -> EnergyC
     return following
 
 
-def _of_one_kind(entries: Sequence[MeterEntry]) -> list[MeterEntry]:
+def _counting_entries(entries: Sequence[MeterEntry]) -> list[MeterEntry]:
     """The entries cut down to what counts: registers if there are any, at the best location,
     and neutral only where nothing else was ever sent."""
     with_registers = any(entry.registers for entry in entries)
-    marks = [m for e in entries for m in (e.registers if with_registers else e.intervals)]
-    if not marks:
+    energy_values = [m for e in entries for m in (e.registers if with_registers else e.intervals)]
+    if not energy_values:
         return []
-    location = min(mark.location for mark in marks)
-    lines = any(mark.phase != "N" for mark in marks if mark.location == location)
+    location = min(energy_value.location for energy_value in energy_values)
+    lines = any(
+        energy_value.phase != "N"
+        for energy_value in energy_values
+        if energy_value.location == location
+    )
     kept = []
     for entry in entries:
-        heard = tuple(
-            mark
-            for mark in (entry.registers if with_registers else entry.intervals)
-            if mark.location == location and (mark.phase != "N" or not lines)
+        values = tuple(
+            energy_value
+            for energy_value in (entry.registers if with_registers else entry.intervals)
+            if energy_value.location == location and (energy_value.phase != "N" or not lines)
         )
-        if heard and with_registers:
-            kept.append(MeterEntry(entry.at, registers=heard))
-        elif heard:
-            kept.append(MeterEntry(entry.at, intervals=heard))
+        if values and with_registers:
+            kept.append(MeterEntry(entry.at, registers=values))
+        elif values:
+            kept.append(MeterEntry(entry.at, intervals=values))
     return kept
 
 
-def _even(highs: Sequence[Point]) -> bool:
-    """Whether a run of readings climbs on from the point before it as it climbs itself."""
+def _climb_evenly(highs: Sequence[Point]) -> bool:
+    """Whether several readings climb on from the point before it as it climbs itself."""
     if len(highs) <= _ENOUGH_HIGHS:
         return False
     powers = [power_of(two.nwh - one.nwh, two.at - one.at) for one, two in pairwise(highs)]
@@ -190,15 +200,19 @@ def _other_register(
     entries: Sequence[MeterEntry], counting: Sequence[MeterEntry], base: int | None, policy: Policy
 ) -> bool:
     """Whether the session seemed to rest on another register before a reading named it."""
-    if not counting or not counting[0].registers or counting[0].registers[0].location >= UNNAMED:
+    if (
+        not counting
+        or not counting[0].registers
+        or counting[0].registers[0].location >= UNNAMED_PENALTY
+    ):
         return False
     first = counting[0]
-    most = max(mark.nwh for mark in first.registers) + policy.tolerance
-    least = -1 if base is None else base - policy.tolerance
+    highest_value = max(energy_value.nwh for energy_value in first.registers) + policy.tolerance
+    lowest_value = -1 if base is None else base - policy.tolerance
     return any(
-        not least <= mark.nwh <= most
+        not lowest_value <= energy_value.nwh <= highest_value
         for entry in entries
         if entry.at <= first.at
-        for mark in entry.registers
-        if mark.location >= UNNAMED and mark.phase == ""
+        for energy_value in entry.registers
+        if energy_value.location >= UNNAMED_PENALTY and energy_value.phase == ""
     )

@@ -28,14 +28,14 @@ from .session import Session
 from .settlement import Settlement
 
 
-def opened_fact(settlement: Settlement, received_at: datetime) -> TransactionOpened:
+def opened_event(settlement: Settlement, received_at: datetime) -> TransactionOpened:
     opening = settlement.session.opening
     terms = opening.terms
     status_at, status = next(iter(settlement.session.statuses), (None, None))
     if settlement.session.unplugged is not None:
         status_at, status = settlement.session.unplugged, "Available"
     return TransactionOpened(
-        **_about(settlement.session, received_at),
+        **_transaction_fields(settlement.session, received_at),
         timestamp=opening.started_at,
         id_tag=opening.id_tag,
         progress=progress(settlement),
@@ -48,7 +48,7 @@ def opened_fact(settlement: Settlement, received_at: datetime) -> TransactionOpe
     )
 
 
-def progressed_fact(
+def progressed_event(
     settlement: Settlement,
     received_at: datetime,
     *,
@@ -58,19 +58,19 @@ def progressed_fact(
     """with_power: derive the power, where none is sampled.  by_clock: no message came."""
     so_far = progress(settlement, with_power=with_power)
     return TransactionProgressed(
-        **_about(settlement.session, received_at),
+        **_transaction_fields(settlement.session, received_at),
         timestamp=so_far.as_of,
         progress=so_far,
         by_clock=by_clock,
     )
 
 
-def settled_fact(
+def settled_event(
     settlement: Settlement, received_at: datetime, software: str
 ) -> TransactionSettled:
     version = settlement.session.version
     return TransactionSettled(
-        **_about(settlement.session, received_at),
+        **_transaction_fields(settlement.session, received_at),
         timestamp=instant(settlement.end),
         progress=progress(settlement),
         receipt=receipt_of(settlement, version=version, software=software),
@@ -80,7 +80,7 @@ def settled_fact(
 
 def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
     """The session's figures for telemetry.  with_power: derive the power, where none is sampled."""
-    session, pricing, found = settlement.session, settlement.pricing, settlement.bill
+    session, pricing, bill = settlement.session, settlement.pricing, settlement.bill
     curve = session.curve
     opening = session.opening
     nwh = settlement.nwh if session.closed else max(session.published_nwh, settlement.nwh)
@@ -97,38 +97,38 @@ def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
     energy_wh = watt_hours(nwh)
     meter_wh = None if register is None else watt_hours(register)
     as_of = instant(settlement.end)
-    ahead = pricing.ahead()
-    if found is None:
+    upcoming = pricing.upcoming()
+    if bill is None:
         return Progress(
             as_of=as_of,
             energy_wh=energy_wh,
             duration_s=duration,
             charging_s=charging,
             idle_s=idle,
-            idle=ahead.kind == PARKING_TIME,
+            idle=upcoming.kind == PARKING_TIME,
             meter_wh=meter_wh,
             power_w=power,
             flags=settlement.flags,
         )
-    tariff = found.tariff
-    rates = ahead.rates
-    total = found.minor(found.incl)
+    tariff = bill.tariff
+    rates = upcoming.rates
+    total = bill.minor(bill.incl)
     return Progress(
         as_of=as_of,
         energy_wh=energy_wh,
         duration_s=duration,
         charging_s=charging,
         idle_s=idle,
-        idle=ahead.kind == PARKING_TIME,
+        idle=upcoming.kind == PARKING_TIME,
         meter_wh=meter_wh,
         power_w=power,
         currency=tariff.currency,
         cost_total=decimal(total, tariff.digits),
         cost_total_minor=total,
-        cost_energy=found.cost(ENERGY),
-        cost_time=found.cost(TIME),
-        cost_idle=found.cost(PARKING_TIME),
-        cost_fixed=found.cost(FLAT),
+        cost_energy=bill.cost(ENERGY),
+        cost_time=bill.cost(TIME),
+        cost_idle=bill.cost(PARKING_TIME),
+        cost_fixed=bill.cost(FLAT),
         price_kwh=price_now(tariff, rates.energy, ENERGY),
         price_min=price_now(tariff, rates.time, TIME),
         price_idle_min=price_now(tariff, rates.parking, PARKING_TIME),
@@ -136,7 +136,7 @@ def progress(settlement: Settlement, *, with_power: bool = False) -> Progress:
     )
 
 
-def _about(session: Session, received_at: datetime) -> dict[str, Any]:
+def _transaction_fields(session: Session, received_at: datetime) -> dict[str, Any]:
     opening = session.opening
     return {
         "charge_point_id": opening.charge_point_id,

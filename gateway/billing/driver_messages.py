@@ -23,11 +23,11 @@ from ..domain.fleet import MAX_CONNECTORS, Fleet, device_name
 from ..tariffs.policy import Policy
 from ..tariffs.tariff import Terms
 from .ledger import Ledger
-from .price_text import grace_minutes, price_in_words, receipt_in_words, short
+from .price_text import grace_minutes, price_in_words, receipt_in_words, round_half_up
 from .receipt import iso
 
 MAX_DECIMALS = 4  # prices per hour are made of prices per minute, which have six
-_LATE = timedelta(minutes=2)
+_OFFLINE_DELAY = timedelta(minutes=2)
 
 Payload: TypeAlias = dict[str, Any]
 CostEvent: TypeAlias = "TransactionOpened | TransactionProgressed | TransactionSettled"
@@ -63,15 +63,15 @@ class DisplayMessages:
         """By connector that a driver may mean who presents a tag: with a plug in it, or else
         free.
         """
-        known = {
-            connector: about
+        connectors = {
+            connector: state
             for connector in range(1, MAX_CONNECTORS + 1)
-            if (about := self.fleet.state_of(device_name(charge_point_id, connector)))
+            if (state := self.fleet.state_of(device_name(charge_point_id, connector)))
         }
-        plugged = [n for n, about in known.items() if about.get("status") == "Preparing"]
-        free = [n for n, about in known.items() if about.get("tx") is None]
-        meant = (plugged or free) if known else [1]
-        return {n: self.ledger.tariff_book.terms(charge_point_id, n, at) for n in meant}
+        plugged = [n for n, state in connectors.items() if state.get("status") == "Preparing"]
+        free = [n for n, state in connectors.items() if state.get("tx") is None]
+        candidates = (plugged or free) if connectors else [1]
+        return {n: self.ledger.tariff_book.terms_for(charge_point_id, n, at) for n in candidates}
 
 
 def user_price(id_tag: str, offers: Mapping[int, Terms], at: datetime) -> Payload | None:
@@ -84,55 +84,55 @@ def user_price(id_tag: str, offers: Mapping[int, Terms], at: datetime) -> Payloa
     if len(different) == 1:
         text = different.pop()
     else:
-        priced = ((connector, words) for connector, words in texts.items() if words)
-        text = "; ".join(f"connector {connector}: {words}" for connector, words in priced)
+        priced = ((connector, text) for connector, text in texts.items() if text)
+        text = "; ".join(f"connector {connector}: {text}" for connector, text in priced)
     return {"idToken": id_tag, "priceText": text} if text else None
 
 
 def running_cost(
-    fact: TransactionOpened | TransactionProgressed, policy: Policy | None, decimals: int
+    event: TransactionOpened | TransactionProgressed, policy: Policy | None, decimals: int
 ) -> Payload | None:
     """None where the transaction has no price, or no register is known.
 
     policy: the session's; None where it is not known any more.
     """
-    so_far = fact.progress
+    so_far = event.progress
     if so_far.cost_total is None or so_far.meter_wh is None:
         return None
     message: Payload = {
-        "transactionId": fact.transaction_id,
+        "transactionId": event.transaction_id,
         "timestamp": iso(so_far.as_of),
         "meterValue": int(so_far.meter_wh),
-        "cost": short(so_far.cost_total, decimals),
+        "cost": round_half_up(so_far.cost_total, decimals),
         "state": "Idle" if so_far.idle else "Charging",
         "chargingPrice": {  # what the tariff has no price for costs nothing
-            "kWhPrice": short(so_far.price_kwh or Decimal(0), decimals),
-            "hourPrice": short((so_far.price_min or 0) * Decimal(60), decimals),
-            "flatFee": short(so_far.cost_fixed or Decimal(0), decimals),
+            "kWhPrice": round_half_up(so_far.price_kwh or Decimal(0), decimals),
+            "hourPrice": round_half_up((so_far.price_min or 0) * Decimal(60), decimals),
+            "flatFee": round_half_up(so_far.cost_fixed or Decimal(0), decimals),
         },
     }
     if so_far.price_idle_min is not None:
         grace = 0 if policy is None else grace_minutes(policy)
         message["idlePrice"] = {
             **({"graceMinutes": grace} if grace else {}),
-            "hourPrice": short(so_far.price_idle_min * 60, decimals),
+            "hourPrice": round_half_up(so_far.price_idle_min * 60, decimals),
         }
     return message
 
 
-def final_cost(fact: TransactionSettled) -> Payload | None:
+def final_cost(event: TransactionSettled) -> Payload | None:
     """None where the transaction has no price."""
-    cost = fact.progress.cost_total
+    cost = event.progress.cost_total
     if cost is None:
         return None
     return {
-        "transactionId": fact.transaction_id,
+        "transactionId": event.transaction_id,
         "cost": cost,
-        "priceText": receipt_in_words(fact.receipt),
+        "priceText": receipt_in_words(event.receipt),
     }
 
 
-def happened_offline(fact: CostEvent, start_received_at: datetime) -> bool:
+def happened_offline(event: CostEvent, start_received_at: datetime) -> bool:
     """Whether the charge point was offline for all that the event covers.
 
     So it is where start and fact are both stamped more than two minutes before receipt, and
@@ -140,6 +140,9 @@ def happened_offline(fact: CostEvent, start_received_at: datetime) -> bool:
     charge point whose clock is slow would be taken for one that is never online.
     start_received_at: when StartTransaction was received.
     """
-    as_of = fact.progress.as_of
-    late = min(start_received_at - fact.started_at, fact.received_at - as_of)
-    return late > _LATE and (fact.received_at - start_received_at) * 2 <= as_of - fact.started_at
+    as_of = event.progress.as_of
+    late = min(start_received_at - event.started_at, event.received_at - as_of)
+    return (
+        late > _OFFLINE_DELAY
+        and (event.received_at - start_received_at) * 2 <= as_of - event.started_at
+    )

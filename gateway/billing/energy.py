@@ -22,8 +22,8 @@ POWER = "Power.Active.Import"
 CURRENT = "Current.Import"
 
 LOCATIONS = ("Outlet", "Cable", "Body", "Inlet")  # in order of trust; EV is never billed
-UNNAMED = len(LOCATIONS)  # added to the rank of readings that do not name the transaction
-NOWHERE = 2 * UNNAMED
+UNNAMED_PENALTY = len(LOCATIONS)  # added to the rank of readings that do not name the transaction
+NO_LOCATION = 2 * UNNAMED_PENALTY
 _LOCATIONS: Mapping[str | None, int] = {None: 0} | {n: i for i, n in enumerate(LOCATIONS)}
 _CONTEXTS: Mapping[str | None, int] = {
     "Transaction.End": 0,
@@ -56,7 +56,7 @@ _KINDS = {None: 0, REGISTER: 0, INTERVAL: 1, POWER: 2, CURRENT: 3}
 class EnergyValue:
     """One usable energy value: ranks count from 0, the most trusted; phase "" is the total.
 
-    location: the place's rank in LOCATIONS, `UNNAMED` more where the transaction is not named.
+    location: its rank in LOCATIONS, `UNNAMED_PENALTY` more where the transaction is not named.
     """
 
     location: int
@@ -105,7 +105,7 @@ def usable_samples(
     with_current: the current is asked for.  named: the reading names its transaction.
     scale: what registers and intervals are multiplied by; None for 1.
     """
-    rank = 0 if named else UNNAMED
+    rank = 0 if named else UNNAMED_PENALTY
     registers: list[EnergyValue] = []
     intervals: list[EnergyValue] = []
     currents: list[Sample] = []
@@ -139,8 +139,8 @@ def usable_samples(
                     begin = nwh
             else:
                 context = _CONTEXTS.get(sample.context, _OTHER_CONTEXT)
-                mark = EnergyValue(rank + location, phase, context, nwh)
-                (registers if kind == 0 else intervals).append(mark)
+                energy_value = EnergyValue(rank + location, phase, context, nwh)
+                (registers if kind == 0 else intervals).append(energy_value)
     return UsableSamples(
         tuple(registers),
         tuple(intervals),
@@ -152,19 +152,19 @@ def usable_samples(
     )
 
 
-def chosen(marks: Sequence[EnergyValue], location: int) -> dict[str, int]:
+def most_trusted(energy_values: Sequence[EnergyValue], location: int) -> dict[str, int]:
     """nWh by phase at that location, one value each: the most trusted context's, then the lower."""
-    if len(marks) == 1:
-        (mark,) = marks
-        return {mark.phase: mark.nwh} if mark.location == location else {}
+    if len(energy_values) == 1:
+        (energy_value,) = energy_values
+        return {energy_value.phase: energy_value.nwh} if energy_value.location == location else {}
     best: dict[str, EnergyValue] = {}
-    for mark in marks:
-        if mark.location != location:
+    for energy_value in energy_values:
+        if energy_value.location != location:
             continue
-        other = best.get(mark.phase)
-        if other is None or (mark.context, mark.nwh) < (other.context, other.nwh):
-            best[mark.phase] = mark
-    return {phase: mark.nwh for phase, mark in best.items()}
+        other = best.get(energy_value.phase)
+        if other is None or (energy_value.context, energy_value.nwh) < (other.context, other.nwh):
+            best[energy_value.phase] = energy_value
+    return {phase: energy_value.nwh for phase, energy_value in best.items()}
 
 
 def total_current(currents: Currents) -> int | None:

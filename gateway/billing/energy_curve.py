@@ -1,12 +1,18 @@
 """From readings to the curve of a session's energy: which of them count, one after the other.
 
 Rule 1: a reading that names the transaction beats one that does not; then the location decides,
-        and a worse one is never mixed in.
+        and a less trusted one is never mixed in.
 Rule 2: registers before amounts, the total before line phases, these before the neutral.
-Rule 3: what a register's value means beside those before it is the curve's to say (`curve`).
+Rule 3: what a register's value means beside those before it is decided in `curve`.
 
-`EnergyCurve` is the fold over readings in the order of their time.  `add` tells by None that a
-reading overturns what was settled: then `curve_fitting` goes back.
+`EnergyCurve.add` folds readings in the order of their time.  It returns None where a reading
+overturns what was settled: then `curve_fitting` starts anew.
+
+For example, a charge point samples L1, L2 and L3 of the register at the outlet, and the total in
+the body.  The outlet is trusted more, so its three registers are added up, flagged
+`energy_from_phases`, and the body's total counts for nothing.  If a later message brings the total
+at the outlet, that total counts from there on.  If the first messages had only the body's total,
+the first reading at the outlet makes `add` return None: the curve is drawn anew without the body.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from collections.abc import Mapping, Set
 import attrs
 
 from .curve import FROM_NEUTRAL, FROM_PHASES, JUMP, SPIKE, Curve, Point
-from .energy import Currents, EnergyValue, chosen
+from .energy import Currents, EnergyValue, most_trusted
 
 OTHER_REGISTER = "other_register_ignored"
 FROM_INTERVALS = "energy_from_intervals"
@@ -28,7 +34,11 @@ _FROM_NEUTRAL: Set[str] = frozenset({FROM_NEUTRAL})
 
 @attrs.frozen(slots=True)
 class MeterEntry:
-    """What one instant's readings say.  currents: for tariffs that ask."""
+    """What one instant's readings hold.
+
+    at: us.  begin: nWh of a Transaction.Begin register.  currents: only for tariffs with current
+        restrictions.
+    """
 
     at: int
     registers: tuple[EnergyValue, ...] = ()
@@ -53,9 +63,9 @@ class EnergyCurve(Curve):
     """The curve so far, to which readings are added."""
 
     def add(self, entry: MeterEntry) -> EnergyCurve | None:
-        """The course with one more, newer entry; None where the whole has to be traced anew."""
+        """The curve with one more, newer entry; None where the whole has to be drawn anew."""
         if self.base is None and entry.begin is not None:
-            return None if self.newest is not None else self._based(entry.begin).add(entry)
+            return None if self.newest is not None else self._with_base(entry.begin).add(entry)
         if entry.registers:
             if self.intervals:
                 return None
@@ -64,14 +74,14 @@ class EnergyCurve(Curve):
             return self._add_intervals(entry)
         return self
 
-    def over_the_dip(self, entry: MeterEntry) -> EnergyCurve | None:
-        """The course with one more, newer entry that ends a dip of several readings; None where
+    def with_dip_ended(self, entry: MeterEntry) -> EnergyCurve | None:
+        """The curve with one more, newer entry that ends a dip of several readings; None where
         it does not.  Of the points up to `before`, only those before `before` still hold."""
-        value = self.reading(entry)
+        value = self.register_at(entry)
         curve = None if value is None else self.recovered(value, entry.at)
         return None if curve is None else curve.add(entry)
 
-    def reading(self, entry: MeterEntry) -> int | None:
+    def register_at(self, entry: MeterEntry) -> int | None:
         """The register that an entry's marks, all at one location, come to, nWh."""
         if not entry.registers:
             return None
@@ -79,80 +89,87 @@ class EnergyCurve(Curve):
 
     # --- steps ---
 
-    def _based(self, begin: int) -> EnergyCurve:
+    def _with_base(self, begin: int) -> EnergyCurve:
         return self._with(base=begin, zero=begin)
 
     def _register_of(
-        self, marks: tuple[EnergyValue, ...], location: int
+        self, energy_values: tuple[EnergyValue, ...], location: int
     ) -> tuple[int | None, bool, Mapping[str, int] | None, Set[str]]:
-        """The register at an instant, None where only a neutral is heard that does not count;
-        whether it is that of lines; what each phase said last; the flags that it earns."""
-        by_phase = chosen(marks, location)
+        """The register at an instant, nWh; None where only a neutral was sampled, which is ignored.
+
+        With it: whether it is that of lines, the newest register of each phase, and the flags.
+        """
+        by_phase = most_trusted(energy_values, location)
         value = by_phase.get("")
         if value is not None:
             return value, True, self.phases, _NO_FLAGS
-        heard = {phase: nwh for phase, nwh in by_phase.items() if phase != "N"}
-        if heard:
-            phases = {**self.phases, **heard} if self.phases else heard
+        lines = {phase: nwh for phase, nwh in by_phase.items() if phase != "N"}
+        if lines:
+            phases = {**self.phases, **lines} if self.phases else lines
             return sum(phases.values()), True, phases, _FROM_PHASES
         if self.lines:
             return None, True, self.phases, _NO_FLAGS
         return by_phase["N"], False, self.phases, _FROM_NEUTRAL
 
     def _add_registers(self, entry: MeterEntry) -> EnergyCurve | None:
-        marks = entry.registers
-        location = marks[0].location
-        if len(marks) > 1:
-            location = min(mark.location for mark in marks)
+        energy_values = entry.registers
+        location = energy_values[0].location
+        if len(energy_values) > 1:
+            location = min(energy_value.location for energy_value in energy_values)
         if location != self.location:
             if self.newest is not None:
-                # A better place than the one used so far starts the session anew; a worse one
-                # is never mixed in.
+                # A more trusted location than the one so far starts the session anew; a less
+                # trusted one is never mixed in.
                 return None if location < self.location else self
             return self._with(location=location).add(entry)
-        value, lines, phases, more = self._register_of(marks, location)
+        value, lines, phases, more = self._register_of(energy_values, location)
         if value is None:
             return self
         if lines and self.neutral:
             return None
         curve = self
         if self.newest is None:
-            curve = self._first(entry.at, value)
+            curve = self._with_first_register(entry.at, value)
         if (
             curve.relative
             and curve.base is not None
             and (value >= curve.base - self.policy.tolerance or not curve.may_be_relative)
         ):
             return None
-        if curve.fallen is not None and curve.recovered(value, entry.at) is not None:
+        if curve.before_reset is not None and curve.recovered(value, entry.at) is not None:
             return None
         settled: tuple[Point, ...] = ()
-        # A meter that fell silent for a while says 0 more than once: the same word is no news.
+        # A meter that was silent reads 0 more than once: a repeated low reading explains nothing.
         if curve.low is not None and curve.low.nwh != value:
-            curve = curve.decided(value, entry.at)
+            curve = curve.resolved(value, entry.at)
             settled = curve.settled
         zero = curve.zero
-        assert zero is not None  # noqa: S101  for the type checker: `_first_cause` has set it
+        assert zero is not None  # noqa: S101  for the type checker: `_with_first_register` has set it
         before, last, low = curve.before, curve.last, curve.low
-        lows, climbs, ignored, powers = curve.lows, curve.climbs, curve.ignored, curve.powers
-        leap = curve.leap
+        low_count, climbs, ignored_count, powers = (
+            curve.low_count,
+            curve.climbs,
+            curve.ignored_count,
+            curve.powers,
+        )
+        leap_register = curve.leap_register
         gained = value - zero - last.nwh
         if gained < -self.policy.tolerance:
-            low, lows = low or Point(entry.at, value), lows + 1
+            low, low_count = low or Point(entry.at, value), low_count + 1
         elif gained < 0:
-            pass  # as if it had said nothing: it is neither news nor a fault
+            pass  # within the tolerance: neither energy nor a fault
         elif self.policy.plausible(gained, entry.at - last.at):
             powers = curve._powers(before, last)  # noqa: SLF001  itself
             before, last = last, Point(entry.at, last.nwh + gained)
             settled = (*settled, before) if settled else (before,)
             climbs += gained > 0
-            if leap is not None and value >= leap:
-                # It was no spike: the register leapt there and stayed.
-                leap, more = None, {JUMP, *more}
+            if leap_register is not None and value >= leap_register:
+                # It was no spike: the register jumped there and stayed.
+                leap_register, more = None, {JUMP, *more}
         else:
             more = {SPIKE, *more}
-            ignored += 1
-            leap = value
+            ignored_count += 1
+            leap_register = value
         return EnergyCurve(
             policy=self.policy,
             start=self.start,
@@ -163,7 +180,7 @@ class EnergyCurve(Curve):
             settled=settled,
             low=low,
             low_until=entry.at,
-            lows=lows,
+            low_count=low_count,
             newest=entry.at,
             location=location,
             lines=lines,
@@ -171,35 +188,35 @@ class EnergyCurve(Curve):
             intervals=False,
             relative=curve.relative,
             may_be_relative=self.may_be_relative,
-            broken=curve.broken,
+            discontinuous=curve.discontinuous,
             phases=phases,
             flags=curve.flags if more <= curve.flags else curve.flags | more,
-            fallen=curve.fallen,
-            landing=curve.landing,
+            before_reset=curve.before_reset,
+            after_reset=curve.after_reset,
             restarted=curve.restarted,
             climbs=climbs,
             powers=powers,
-            head=curve.head,
-            doubted=self.doubted,
-            heard=curve.heard + 1,
-            ignored=ignored,
+            first_jump=curve.first_jump,
+            first_jump_ignored=self.first_jump_ignored,
+            reading_count=curve.reading_count + 1,
+            ignored_count=ignored_count,
             highest=curve.highest,
-            leap=leap,
+            leap_register=leap_register,
         )
 
     def _add_intervals(self, entry: MeterEntry) -> EnergyCurve | None:
-        location = min(mark.location for mark in entry.intervals)
+        location = min(energy_value.location for energy_value in entry.intervals)
         if location != self.location:
             if self.newest is not None:
                 return None if location < self.location else self
             return self._with(location=location).add(entry)
-        by_phase = chosen(entry.intervals, location)
+        by_phase = most_trusted(entry.intervals, location)
         amount = by_phase.get("")
         flags, lines = self.flags | {FROM_INTERVALS}, True
         if amount is None:
-            heard = [nwh for phase, nwh in by_phase.items() if phase != "N"]
-            if heard:
-                amount = sum(heard)
+            flows = [nwh for phase, nwh in by_phase.items() if phase != "N"]
+            if flows:
+                amount = sum(flows)
                 flags |= {FROM_PHASES}
             elif self.lines:
                 return self

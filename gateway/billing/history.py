@@ -8,7 +8,7 @@ in by a single walk: one walk for each would take seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -27,6 +27,13 @@ class Late(NamedTuple):
     overtaken: bool
 
 
+def entries(history: History) -> Sequence[MeterEntry]:
+    """Oldest first."""
+    found = list(_newest_first(history))
+    found.reverse()
+    return found
+
+
 def with_late(history: History, late: Sequence[Late]) -> tuple[History, bool]:
     """The history with entries at their places, the same object where they say nothing new; and
     whether energy came out of order."""
@@ -42,14 +49,14 @@ def with_late(history: History, late: Sequence[Late]) -> tuple[History, bool]:
             rest = rest[1]
         group = list(same)
         group.reverse()
-        said = [one.entry for one in group]
-        known = None
+        at_instant = [one.entry for one in group]
+        present = None
         if rest is not None and rest[0].at == at:
-            known, rest = rest
-            said.insert(0, known)
-        entry = _joined(said)
-        if entry == known:
-            above.append(known)
+            present, rest = rest
+            at_instant.insert(0, present)
+        entry = _joined(at_instant)
+        if entry == present:
+            above.append(present)
             continue
         above.append(entry)
         changed = True
@@ -73,3 +80,9 @@ def _joined(entries: list[MeterEntry]) -> MeterEntry:
         pairs = [one.joined(other) for one, other in zip(entries[::2], entries[1::2], strict=False)]
         entries = [*pairs, *entries[len(pairs) * 2 :]]
     return entries[0]
+
+
+def _newest_first(history: History) -> Iterator[MeterEntry]:
+    while history is not None:
+        entry, history = history
+        yield entry

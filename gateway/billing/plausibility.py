@@ -1,18 +1,31 @@
 """What a register that behaves oddly can have counted, judged by the session's own power.
 
-The policy's greatest power says what no connector can deliver.  Far less is what this session
-has been seen to deliver, and that decides where a register contradicts itself:
+The policy's greatest power is what no connector can exceed.  Far less is what this session has been
+seen to deliver, and that decides where a register contradicts itself:
 
 Law 1: after a fall the new value is energy only if the session's own power, before or after,
        can have delivered it in the time.  Else the register was set to another value, and it
-       counts on from there: nothing is gained, and a person looks.
+       counts on from there: nothing is gained, and a person reviews it.
 Law 2: what flowed between the last reading before a fall and the fall is never guessed.  Where
        the register stood just below a power of ten or of two, it ran over; where it restarted
        from zero between two readings as far apart as others are, at most a usual interval is
-       lost.  Everywhere else more may be lost than anybody knows, and a person looks.
+       lost.  Everywhere else more may be lost than anybody knows, and a person reviews it.
 Law 3: one interval with far more power than all the others is doubtful, whether the meter jumped
        there or the car did: with half as much again where the others are even, else with twice
        as much, and more than a wall box has.
+
+| the register falls | energy since | flags |
+| --- | --- | --- |
+| to more than half, or more than can flow | none | register_reset, register_backwards |
+| just below a boundary of the counter | the new value | register_reset |
+| to a low value, after a usual interval | the new value | register_reset |
+| to a low value, after a longer one | the new value | register_reset, energy_unseen |
+
+For example, a session that takes 11 kW has a register of 65,530 Wh and, one minute later, of 20 Wh.
+A counter of 16 bits ends at 65,536 Wh, and 6 + 20 Wh can flow in that minute: it ran over.  The
+20 Wh count; the 6 Wh before the fall are more than the tolerance of 1 Wh and are not guessed.  Had
+the register fallen to 30,000 Wh, 11 kW could not have delivered them in a minute: nothing counts,
+and a person reviews it.
 """
 
 from __future__ import annotations
@@ -37,17 +50,17 @@ _BACKWARDS: Set[str] = frozenset({RESET, BACKWARDS})
 class Powers(NamedTuple):
     """What the intervals of a session have in common, in nWh, us and nWh in an hour.
 
-    most, second, least: powers of intervals with energy; least is 0 before there is one.
+    greatest, second, least: powers of intervals with energy; least is 0 before there is one.
     certain: of the greatest, what is left without the policy's slack.
-    lasted: the interval with the greatest.
+    greatest_us: the interval with the greatest.
     longest, next_longest: of all intervals.  number: of them.  moved: of those with energy.
     """
 
-    most: int = 0
+    greatest: int = 0
     second: int = 0
     least: int = 0
     certain: int = 0
-    lasted: int = 0
+    greatest_us: int = 0
     longest: int = 0
     next_longest: int = 0
     number: int = 0
@@ -57,7 +70,7 @@ class Powers(NamedTuple):
         """With one more interval."""
         if us <= 0:
             return self
-        most, second, least, certain, lasted, longest, next_longest, number, moved = self
+        greatest, second, least, certain, greatest_us, longest, next_longest, number, moved = self
         if us > longest:
             longest, next_longest = us, longest
         elif us > next_longest:
@@ -65,14 +78,23 @@ class Powers(NamedTuple):
         if nwh > 0:
             moved += 1
             power = power_of(nwh, us)
-            if power > most:
-                most, second, certain, lasted = power, most, power_of(nwh - slack, us), us
+            if power > greatest:
+                greatest, second = power, greatest
+                certain, greatest_us = power_of(nwh - slack, us), us
             elif power > second:
                 second = power
             if not least or power < least:
                 least = power
         return Powers(
-            most, second, least, certain, lasted, longest, next_longest, number + 1, moved
+            greatest,
+            second,
+            least,
+            certain,
+            greatest_us,
+            longest,
+            next_longest,
+            number + 1,
+            moved,
         )
 
     @property
@@ -81,8 +103,8 @@ class Powers(NamedTuple):
         long, where the meter had the time."""
         if self.number < _ENOUGH or not self.second:
             return False
-        others = self.next_longest if self.lasted == self.longest else self.longest
-        if 2 * self.lasted > 3 * others:
+        others = self.next_longest if self.greatest_us == self.longest else self.longest
+        if 2 * self.greatest_us > 3 * others:
             return False
         if self.moved > 3 and 2 * self.second <= 3 * self.least:
             return 2 * self.certain > 3 * self.second
@@ -105,7 +127,9 @@ def deliverable(nwh: int, us: int, power: int, tolerance: int) -> bool:
     return (nwh - tolerance) * HOUR <= power * us
 
 
-def fallen(register: int, value: int, us: int, *, power: int, usual: int, tolerance: int) -> Fall:
+def judge_fall(
+    register: int, value: int, us: int, *, power: int, usual: int, tolerance: int
+) -> Fall:
     """The fall of a register from one reading to the next, by laws 1 and 2.
 
     us: between the two.  power: the session's own, nWh in an hour.  usual: the longest of the

@@ -31,7 +31,11 @@ def price_in_words(terms: Terms, at: datetime) -> str | None:
     )
     found = [tariff.components[index] for index in rates if index >= 0]
     found.sort(key=lambda component: _ORDER.index(component.dimension))
-    parts = [_component(component, tariff, terms.policy) for component in found if component.shown]
+    parts = [
+        _component(component, tariff, terms.policy)
+        for component in found
+        if component.display_price
+    ]
     taxed = any(component.vat for component in tariff.components)
     if parts and taxed:
         parts[-1] += " (incl. VAT)"
@@ -51,8 +55,9 @@ def receipt_in_words(receipt: Mapping[str, Any]) -> str:
     lines = sorted(receipt["lines"], key=lambda line: _ORDER.index(line["dimension"]))
     parts = [_line(line, tariff) for line in lines if Decimal(line["cost_incl_vat"])]
     hours, minutes = divmod(receipt["duration_s"] // 60, 60)
+    energy_kwh = round_half_up(Decimal(receipt["energy_wh"]) / 1000, 3)
     total = (
-        f"TOTAL {short(Decimal(receipt['energy_wh']) / 1000, 3)} kWh, {hours} h {minutes:02} min,"
+        f"TOTAL {energy_kwh} kWh, {hours} h {minutes:02} min,"
         f" {receipt['total_incl_vat']} {tariff.currency}"
     )
     if any(Decimal(line["vat"] or 0) for line in lines):
@@ -60,7 +65,7 @@ def receipt_in_words(receipt: Mapping[str, Any]) -> str:
     return ", ".join([*parts, total])
 
 
-def short(value: Decimal, digits: int) -> Decimal:
+def round_half_up(value: Decimal, digits: int) -> Decimal:
     """Rounded half up to so many decimals at most."""
     return trimmed(value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
@@ -74,7 +79,7 @@ def grace_minutes(policy: Policy) -> int:
 
 
 def _component(component: Component, tariff: Tariff, policy: Policy) -> str:
-    text = f"{_price(component.shown, tariff)} {_PER[component.dimension]}"
+    text = f"{_price(component.display_price, tariff)} {_PER[component.dimension]}"
     if component.dimension == PARKING_TIME and grace_minutes(policy):
         text += f" after {grace_minutes(policy)} min"
     return text
@@ -82,35 +87,35 @@ def _component(component: Component, tariff: Tariff, policy: Policy) -> str:
 
 def _limits(tariff: Tariff, *, taxed: bool) -> list[str]:
     parts = []
-    for limit, words in ((tariff.least, "at least"), (tariff.greatest, "at most")):
+    for limit, label in ((tariff.min_price, "at least"), (tariff.max_price, "at most")):
         if limit is not None:
             amount = limit.excl if limit.incl is None else limit.incl
             assert amount is not None  # noqa: S101  a limit has one of them
             cost = decimal(rounded(amount, tariff.scale, tariff.digits), tariff.digits)
             untaxed = " before VAT" if taxed and limit.incl is None else ""
-            parts.append(f"{words} {cost} {tariff.currency}{untaxed}")
+            parts.append(f"{label} {cost} {tariff.currency}{untaxed}")
     return parts
 
 
 def _line(line: Mapping[str, Any], tariff: Tariff) -> str:
     dimension, exact = line["dimension"], Decimal(line["cost_incl_vat"])
-    paid = f"{exact.quantize(_unit(tariff), ROUND_HALF_UP)} {tariff.currency}"
+    cost = f"{exact.quantize(_unit(tariff), ROUND_HALF_UP)} {tariff.currency}"
     if dimension == ADJUSTMENT:
-        return f"{paid} to the {'least' if exact > 0 else 'greatest'} price"
+        return f"{cost} to the {'least' if exact > 0 else 'greatest'} price"
     if dimension == FLAT:
-        return f"{paid} per session"
+        return f"{cost} per session"
     amount = Decimal(line["billed_quantity"])
-    price = _price(_shown(line, tariff), tariff)
+    price = _price(_display_price(line, tariff), tariff)
     if dimension == ENERGY:
-        return f"{paid} for {short(amount, 3)} kWh at {price}/kWh"
+        return f"{cost} for {round_half_up(amount, 3)} kWh at {price}/kWh"
     idle = " idle" if dimension == PARKING_TIME else ""
-    return f"{paid} for {short(amount * 60, 1)} min{idle} at {price}/min"
+    return f"{cost} for {round_half_up(amount * 60, 1)} min{idle} at {price}/min"
 
 
-def _shown(line: Mapping[str, Any], tariff: Tariff) -> Decimal:
+def _display_price(line: Mapping[str, Any], tariff: Tariff) -> Decimal:
     """The price of a receipt's line, including VAT; the line has it as the tariff has it."""
     return next(
-        component.shown
+        component.display_price
         for component in tariff.components
         if component.dimension == line["dimension"]
         and str(component.price) == line["unit_price"]
@@ -120,9 +125,11 @@ def _shown(line: Mapping[str, Any], tariff: Tariff) -> Decimal:
 
 def _price(price: Decimal, tariff: Tariff) -> str:
     """With four decimals at most, and as many as the currency has at least."""
-    cut = short(price, 4)
-    least = _unit(tariff)
-    return f"{cut.quantize(least) if cut == cut.quantize(least) else cut} {tariff.currency}"
+    cut = round_half_up(price, 4)
+    minor_unit = _unit(tariff)
+    return (
+        f"{cut.quantize(minor_unit) if cut == cut.quantize(minor_unit) else cut} {tariff.currency}"
+    )
 
 
 def _unit(tariff: Tariff) -> Decimal:

@@ -1,10 +1,27 @@
 """What a curve costs: one function of the data so far, for the running cost and the receipt.
 
-A `Run` walks along the curve and cuts it wherever a price can change: at the local times a
-tariff names, at jumps of the clock, at durations and energies, with the connector's status, and
-at every reading where power or current decide.  Between two readings energy flows evenly (OCPI
-2.2.1, mod_cdrs, ChargingPeriod).  What is walked once need not be walked again: the run at a
-settled point is kept, and a copy of it goes on to wherever the data end.
+`Pricing` goes along the curve and cuts it wherever a price can change: at the local times that a
+tariff names, at jumps of the local clock, at durations and energies, with the connector's status,
+and at every reading where power or current decide.  Between two cuts one set of prices holds, so
+energy and time are only added up, by tariff component.  Between two readings energy flows evenly
+(OCPI 2.2.1 mod_cdrs, ChargingPeriod).  What is priced once need not be priced again: the pricing at
+a settled point is kept, and a copy of it goes on to wherever the data end.
+
+Each stretch of time is of one kind, by the connector's status in the transaction and the policy:
+
+| kind | status | counted as | priced by |
+| --- | --- | --- | --- |
+| TIME | Charging and all others | charging time | TIME |
+| PAUSED | SuspendedEVSE, where power decides what is idle | charging time | TIME |
+| PARKING_TIME | SuspendedEV, Finishing; power below `idle_power_w` | idle time | PARKING_TIME |
+| FREE | Faulted, Unavailable (policy) | nothing | nothing |
+
+The idle fee is the price of PARKING_TIME.  It is counted in `Pricing._count`, from the end of the
+policy's `idle_grace_s` on, anew for each idle period.
+
+For example, energy costs 0.40 a kWh until 17:00 and 0.60 from then on.  The register shows 10 kWh
+at 16:50 and 14 kWh at 17:10.  The stretch is cut at 17:00: 2 kWh flowed on each side, so 12 kWh
+cost 4.80 and 2 kWh cost 1.20.
 """
 
 from __future__ import annotations
@@ -56,19 +73,22 @@ class Period(NamedTuple):
     flat: bool = False
 
 
-class PricingRun:
-    """A walk along the curve, and what it has met so far.
+class Pricing:
+    """A session priced from its start up to a point of its curve.
 
-    at, nwh: where it stands.  charging, idle: us so far.
-    quantities: nWh, us or 1 by component, in the order in which each first applied.
+    at, nwh: that point, in us since 1970 and nWh since the start.  charging, idle: us so far.
+    kind: of the time from `at` on (see the table above).
+    idle_since: us, when the present idle period began; None while it is not idle.
+    quantities: nWh, us or 1 by tariff component, in the order in which each first applied.
     last_*: the component that priced the dimension last, -1 for none.
+    rates: the components that hold from `at` on.  until, until_nwh: up to when and how much energy.
+    power: energy (nWh) and time (us) of the newest interval between two readings.
     """
 
     __slots__ = (
         "at",
         "charging",
         "currents",
-        "enough",
         "extent",
         "idle",
         "idle_since",
@@ -87,6 +107,7 @@ class PricingRun:
         "states",
         "terms",
         "until",
+        "until_nwh",
     )
 
     def __init__(self, terms: Terms, start: int) -> None:
@@ -103,7 +124,7 @@ class PricingRun:
         self.rates = UNPRICED
         self.rates_until: Exact = start
         self.until: Exact = start
-        self.enough = 0
+        self.until_nwh = 0
         self.power: tuple[Exact, Exact] | None = None
         self.states: States = ()
         self.currents: Currents = ()
@@ -112,43 +133,44 @@ class PricingRun:
         self.period: tuple[_Key, Exact, Exact, Exact, Exact] | None = None
         self.extent = _NO_EXTENT
 
-    def copy(self) -> PricingRun:
-        """Another run at the same place; neither knows of the other from here on."""
-        twin = PricingRun.__new__(PricingRun)
-        twin.terms = self.terms
-        twin.start = self.start
-        twin.at = self.at
-        twin.nwh = self.nwh
-        twin.charging = self.charging
-        twin.idle = self.idle
-        twin.idle_since = self.idle_since
-        twin.kind = self.kind
-        twin.quantities = self.quantities.copy()
-        twin.last_energy = self.last_energy
-        twin.last_time = self.last_time
-        twin.last_parking = self.last_parking
-        twin.rates = self.rates
-        twin.rates_until = self.rates_until
-        twin.until = self.until
-        twin.enough = self.enough
-        twin.power = self.power
-        twin.states = self.states
-        twin.currents = self.currents
-        twin.periods = self.periods
-        twin.period = self.period
-        twin.extent = self.extent
-        return twin
+    def copy(self) -> Pricing:
+        """The same pricing, to go on independently."""
+        other = Pricing.__new__(Pricing)
+        other.terms = self.terms
+        other.start = self.start
+        other.at = self.at
+        other.nwh = self.nwh
+        other.charging = self.charging
+        other.idle = self.idle
+        other.idle_since = self.idle_since
+        other.kind = self.kind
+        other.quantities = self.quantities.copy()
+        other.last_energy = self.last_energy
+        other.last_time = self.last_time
+        other.last_parking = self.last_parking
+        other.rates = self.rates
+        other.rates_until = self.rates_until
+        other.until = self.until
+        other.until_nwh = self.until_nwh
+        other.power = self.power
+        other.states = self.states
+        other.currents = self.currents
+        other.periods = self.periods
+        other.period = self.period
+        other.extent = self.extent
+        return other
 
-    def follow(self, states: States, currents: Currents) -> None:
-        """Heed these from here on; they may differ from those so far only after `at`."""
+    def use(self, states: States, currents: Currents) -> None:
+        """Price by these from here on; they may differ from those so far only after `at`."""
         if states is not self.states or currents is not self.currents:
             self.states, self.currents = states, currents
             self.until = self.at
 
     def advance(self, at: int, nwh: int, *, measured: bool = True) -> None:
-        """Walk on to a point of the curve.
+        """Price up to the next point of the curve.
 
-        measured: the energy in between is known; else the power of the stretch before goes on
+        at, nwh: the point, as in `Pricing`.
+        measured: the energy in between is known; else the power of the interval before goes on
             as far as prices depend on it.
         """
         start, base = self.at, self.nwh
@@ -156,26 +178,26 @@ class PricingRun:
         if not time and not energy:
             return
         if measured and time:
-            self._measure(energy, time)
+            self._note_power(energy, time)
         while True:
-            if self.until <= self.at or self.nwh >= self.enough:
-                self._look()
-            if at <= self.until and nwh <= self.enough:
-                self._book(at, nwh)
+            if self.until <= self.at or self.nwh >= self.until_nwh:
+                self._find_prices()
+            if at <= self.until and nwh <= self.until_nwh:
+                self._count(at, nwh)
                 return
-            to: Exact = min(at, self.until)
-            reached: Exact = nwh
-            if to != at:
-                reached = whole(base + ratio(energy * (to - start), time))
-            if reached > self.enough:
-                reached = self.enough
-                to = whole(start + ratio(time * (reached - base), energy))
-            self._book(to, reached)
-            if to == at and reached == nwh:
+            end: Exact = min(at, self.until)
+            end_nwh: Exact = nwh
+            if end != at:
+                end_nwh = whole(base + ratio(energy * (end - start), time))
+            if end_nwh > self.until_nwh:
+                end_nwh = self.until_nwh
+                end = whole(start + ratio(time * (end_nwh - base), energy))
+            self._count(end, end_nwh)
+            if end == at and end_nwh == nwh:
                 return
 
-    def closed_periods(self) -> list[Period]:
-        """All periods up to here, in order."""
+    def charging_periods(self) -> list[Period]:
+        """All periods up to here, in order (OCPI 2.2.1 mod_cdrs, ChargingPeriod)."""
         found = []
         rest: object = self._periods_now()
         while isinstance(rest, tuple):
@@ -183,37 +205,37 @@ class PricingRun:
             rest = rest[1]
         return [p for p in reversed(found) if p.energy or p.charging or p.parking or p.flat]
 
-    def arrive(self) -> None:
-        """End here.  A session that took neither time nor energy met its start at least."""
+    def finish(self) -> None:
+        """End here.  A session without time and energy has the fee per session all the same."""
         if self.period is None:
-            self._look()
+            self._find_prices()
 
-    def ahead(self) -> PricingRun:
-        """What holds from here on, where a price changes at this very instant; only to look at."""
-        if self.until > self.at and self.nwh < self.enough:
+    def upcoming(self) -> Pricing:
+        """The prices from here on, where one changes at this very instant; not to be advanced."""
+        if self.until > self.at and self.nwh < self.until_nwh:
             return self
-        run = self.copy()
-        run._look()  # noqa: SLF001  its twin
-        return run
+        upcoming = self.copy()
+        upcoming._find_prices()  # noqa: SLF001  its copy
+        return upcoming
 
     # --- steps ---
 
-    def _measure(self, energy: Exact, time: Exact) -> None:
+    def _note_power(self, energy: Exact, time: Exact) -> None:
         self.power = (energy, time)
         tariff, policy = self.terms.tariff, self.terms.policy
         if policy.idle_detection == "power" or (tariff is not None and tariff.by_power):
             self.until = self.rates_until = self.at
 
-    def _book(self, to: Exact, reached: Exact) -> None:
-        """Count what lies between here and there, all of one price."""
-        energy, time, rates = reached - self.nwh, to - self.at, self.rates
+    def _count(self, end: Exact, end_nwh: Exact) -> None:
+        """Count energy and time up to a point before which no price changes."""
+        energy, time, rates = end_nwh - self.nwh, end - self.at, self.rates
         quantities = self.quantities
         if energy:
             component = rates.energy
             if component >= 0:
                 quantities[component] = quantities.get(component, 0) + energy
                 self.last_energy = component
-            self.nwh = reached
+            self.nwh = end_nwh
         if time:
             if self.kind == TIME:
                 self.charging += time
@@ -221,13 +243,13 @@ class PricingRun:
                 if component >= 0:
                     quantities[component] = quantities.get(component, 0) + time
                     self.last_time = component
-            elif self.kind == PARKING_TIME:
+            elif self.kind == PARKING_TIME:  # the idle fee is counted here
                 self.idle += time
                 component = rates.parking
                 if component >= 0 and not self.in_grace:
                     quantities[component] = quantities.get(component, 0) + time
                     self.last_parking = component
-            self.at = to
+            self.at = end
 
     @property
     def in_grace(self) -> bool:
@@ -235,8 +257,8 @@ class PricingRun:
         since = self.idle_since
         return since is not None and self.at < since + self.terms.policy.grace
 
-    def _look(self) -> None:
-        """Find out what holds here, and until when nothing of it changes."""
+    def _find_prices(self) -> None:
+        """Find the kind of time and the prices that hold here, and until when they hold."""
         at, terms = self.at, self.terms
         until: Exact = FOREVER
         kind = TIME
@@ -262,7 +284,7 @@ class PricingRun:
         tariff = terms.tariff
         current: int | None = None
         if tariff is None:
-            self.enough = FOREVER
+            self.until_nwh = FOREVER
         else:
             if tariff.by_current:
                 index = bisect_right(self.currents, at, key=itemgetter(0))
@@ -271,8 +293,8 @@ class PricingRun:
                 if index < len(self.currents):
                     until = min(until, self.currents[index][0])
                 self.rates_until = at
-            if at >= self.rates_until or self.nwh >= self.enough:
-                self.rates, self.rates_until, self.enough = tariff.rates(
+            if at >= self.rates_until or self.nwh >= self.until_nwh:
+                self.rates, self.rates_until, self.until_nwh = tariff.rates(
                     at=at,
                     start=self.start,
                     energy=self.nwh,
@@ -290,7 +312,7 @@ class PricingRun:
         if tariff is not None and (tariff.by_power or tariff.by_current):
             brackets = tariff.brackets(self.power, current)
             extent = _extent(tariff, self.power, current)
-        self._turn_period((self.rates, kind, self.in_grace, brackets), extent)
+        self._enter_period((self.rates, kind, self.in_grace, brackets), extent)
 
     def _has_flat(self) -> bool:
         tariff = self.terms.tariff
@@ -304,7 +326,7 @@ class PricingRun:
         energy, time = self.power
         return energy * HOUR < self.terms.policy.idle * time
 
-    def _turn_period(self, key: _Key, extent: Extent) -> None:
+    def _enter_period(self, key: _Key, extent: Extent) -> None:
         if self.period is None or self.period[0] != key:
             self.periods = self._periods_now()
             self.period = (key, self.at, self.nwh, self.charging, self.idle)
@@ -329,7 +351,7 @@ class PricingRun:
 
 
 _Key: TypeAlias = "tuple[Rates, str, bool, tuple[int, int]]"
-"""Prices, kind of time, whether it is a grace, and between which bounds power and current lie."""
+"""Prices, kind of time, whether it is in grace, and the brackets of power and current."""
 
 
 def _extent(tariff: Tariff, power: tuple[Exact, Exact] | None, current: int | None) -> Extent:

@@ -26,7 +26,7 @@ from ..domain.fixed_point import (
 from ..tariffs.dimensions import UNITS
 from .bill import ADJUSTMENT, Bill, Line, decimal_text
 from .pricing import Period
-from .session import Opening, Signed
+from .session import Opening, SignedValue
 from .settlement import NEEDS_REVIEW, Settlement
 
 
@@ -37,7 +37,7 @@ def receipt_id(opening: Opening) -> str:
 
 
 def receipt_of(settlement: Settlement, *, version: int, software: str) -> dict[str, Any]:
-    session, run, bill = settlement.session, settlement.pricing, settlement.bill
+    session, pricing, bill = settlement.session, settlement.pricing, settlement.bill
     opening, stop = session.opening, session.stop
     terms = opening.terms
     tariff = terms.tariff
@@ -59,14 +59,14 @@ def receipt_of(settlement: Settlement, *, version: int, software: str) -> dict[s
         **({} if scale is None else {"energy_scale": str(scale)}),
         "energy_wh": str(watt_hours(settlement.nwh)),
         "duration_s": (settlement.end - opening.start) // SECOND,
-        "charging_s": int(run.charging // SECOND),
-        "idle_s": int(run.idle // SECOND),
+        "charging_s": int(pricing.charging // SECOND),
+        "idle_s": int(pricing.idle // SECOND),
         "currency": None if tariff is None else tariff.currency,
         "tariff_id": None if tariff is None else tariff.id,
         "tariff_sha256": None if tariff is None else tariff.sha256,
         "tariff": None if tariff is None else tariff.snapshot,
         "lines": [] if bill is None else [_line(line, bill) for line in bill.lines()],
-        "periods": [_period(period) for period in run.closed_periods()],
+        "periods": [_period(period) for period in pricing.charging_periods()],
         **_totals(bill),
         "energy_source": settlement.source,
         "flags": list(settlement.flags),
@@ -89,10 +89,10 @@ def _register(nwh: int | None) -> int | str | None:
 
 
 def _line(line: Line, bill: Bill) -> dict[str, Any]:
-    shown: dict[str, Any] = {"dimension": line.dimension}
+    fields: dict[str, Any] = {"dimension": line.dimension}
     component = None if line.component < 0 else bill.tariff.components[line.component]
     return {
-        **shown,
+        **fields,
         "quantity": decimal_text(line.quantity),
         "billed_quantity": decimal_text(line.billed_quantity),
         "unit": "session" if line.dimension == ADJUSTMENT else UNITS[line.dimension],
@@ -111,7 +111,7 @@ def _four(amount: Exact) -> str:
 def _period(period: Period) -> dict[str, Any]:
     """Powers and currents, where the tariff asks for them, are cut to six decimals: so they stay
     between the bounds between which they are."""
-    shown: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "start": iso(instant(period.start)),
         "energy_kwh": decimal_text(ratio(period.energy, KWH)),
         "time_h": decimal_text(ratio(period.charging, HOUR)),
@@ -120,13 +120,13 @@ def _period(period: Period) -> dict[str, Any]:
     powers, currents = period.extent
     if powers is not None:
         least, greatest = (ratio(power * HOUR, KWH) for power in powers)
-        shown |= {"min_power_kw": _cut(least), "max_power_kw": _cut(greatest)}
+        fields |= {"min_power_kw": _cut(least), "max_power_kw": _cut(greatest)}
     if currents is not None:
         least, greatest = (ratio(current, 10**9) for current in currents)
-        shown |= {"min_current_a": _cut(least), "max_current_a": _cut(greatest)}
+        fields |= {"min_current_a": _cut(least), "max_current_a": _cut(greatest)}
     if period.in_grace:
-        shown["in_grace"] = True
-    return shown
+        fields["in_grace"] = True
+    return fields
 
 
 def _cut(value: Exact) -> str:
@@ -144,7 +144,7 @@ def _totals(bill: Bill | None) -> dict[str, str | None]:
     }
 
 
-def _signed(signed: Signed) -> dict[str, Any]:
+def _signed(signed: SignedValue) -> dict[str, Any]:
     sample = signed.sample
     return {
         "context": sample.context,

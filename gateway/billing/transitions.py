@@ -20,15 +20,15 @@ from ..domain.events import (
 )
 from ..domain.fixed_point import SECOND, microseconds, scaled, times
 from ..tariffs.tariff import Terms
+from .readings import with_readings
 from .session import (
-    BEFORE,
     LATE,
+    START_MARGIN,
     TIME_FLAGS,
     Opening,
     Session,
     Stop,
-    opened,
-    with_readings,
+    open_session,
     with_status,
 )
 from .settlement import NEEDS_REVIEW, NO_TARIFF
@@ -39,12 +39,14 @@ STOP_LATE = "stop_late"
 STOP_BEFORE_START = "stop_before_start"
 METER_START_MISSING = "meter_start_missing"
 NO_CONNECTOR = "connector_invalid"
-MISNAMED = frozenset({"transaction_id_mismatch", NEEDS_REVIEW})
+ID_MISMATCH = frozenset({"transaction_id_mismatch", NEEDS_REVIEW})
 """Of a session whose messages named another transaction, or none."""
 
 # A status that arrived before its transaction's start says something about it only if it can
 # hold within a transaction; Finishing is the one before's.
-_TELLING = frozenset({"Charging", "SuspendedEV", "SuspendedEVSE", "Faulted", "Unavailable"})
+_STATUSES_IN_TRANSACTION = frozenset(
+    {"Charging", "SuspendedEV", "SuspendedEVSE", "Faulted", "Unavailable"}
+)
 
 
 class NextStep(Enum):
@@ -57,7 +59,7 @@ class NextStep(Enum):
 
 class Transition(NamedTuple):
     session: Session
-    then: NextStep
+    next_step: NextStep
 
 
 def started(
@@ -95,63 +97,27 @@ def started(
         start=microseconds(started_at),
         meter_start=meter_start,
         terms=terms,
-        meter_gap=_gap(before, meter_start, terms.policy.tolerance),
+        meter_gap=_meter_gap(before, meter_start, terms.policy.tolerance),
         timed=source is not TimeSource.RECEIPT,
-        lagged=source is TimeSource.OWN and event.received_at - started_at > AGREES,
+        reported_late=source is TimeSource.OWN and event.received_at - started_at > AGREES,
         energy_scale=event.energy_scale,
     )
-    session = opened(opening, flags=flags, priced=priced)
-    if status is not None and status[1] in _TELLING:
+    session = open_session(opening, flags=flags, priced=priced)
+    if status is not None and status[1] in _STATUSES_IN_TRANSACTION:
         session = with_status(session, status[1], status[0])
     elif status is not None and status[1] == "Available" and status[0] >= opening.start:
-        session = left_before(session)
+        session = unplugged_at_start(session)
     return session
 
 
-def left_before(session: Session) -> Session:
+def unplugged_at_start(session: Session) -> Session:
     """A session that was reported when its connector was free again: nobody knows since when, so
     no time after its stop is idle."""
     return attrs.evolve(session, unplugged=session.opening.start)
 
 
-def started_again(session: Session) -> Session:
+def start_repeated(session: Session) -> Session:
     return attrs.evolve(session, flags=session.flags | {DUPLICATE_START})
-
-
-def is_of(
-    session: Session, event: MeterSampled | TransactionStopped, named: Session | None
-) -> bool:
-    """Whether a message that names no open transaction is of the one that is open all the same.
-
-    Some charge points write 0 for every transaction (Delta, TKT), or the id of the one before.
-
-    session: the only open one where the message comes from.  named: the closed one that it
-    names; None where it names none of this charge point's.
-    """
-    if isinstance(event, MeterSampled):
-        instants = [at for _, at, _ in event.timed_readings()]
-    else:
-        instants = [event.at]
-    if any(microseconds(at) < session.opening.start - BEFORE for at in instants):
-        return False
-    if named is None:
-        return event.transaction_id in (0, None)
-    if isinstance(event, MeterSampled):
-        return bool(instants)
-    stop, _ = _stop_of(named, event)
-    assert named.stop is not None  # noqa: S101  it is closed
-    if not named.stop.inferred:
-        return not _same_stop(stop, named.stop)
-    if named.key != session.key:
-        return False  # registers of two connectors tell nothing about each other
-    # Its true stop may come after the start that only seemed to end it, but tells no more energy.
-    start = session.opening
-    later = stop.at > start.start + BEFORE
-    tolerance = start.terms.policy.tolerance
-    more = None not in (stop.register, start.meter_start) and (
-        stop.register > start.meter_start + tolerance  # type: ignore[operator]
-    )
-    return later and more
 
 
 def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReading]) -> Transition:
@@ -176,32 +142,34 @@ def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReadi
 
 
 def stopped(session: Session, event: TransactionStopped) -> Transition:
-    stop, flags = _stop_of(session, event)
+    stop, flags = stop_of(session, event)
     if session.stop is not None and not session.stop.provisional:
         # The first one holds.  A retry says the same; people should see one that does not.
-        same = _same_stop(stop, session.stop)
-        quiet = same or not session.closed or session.disputed
+        is_same = is_same_stop(stop, session.stop)
+        says_nothing_new = is_same or not session.closed or session.disputed
         flags = session.flags | {DUPLICATE_STOP}
-        session = attrs.evolve(session, flags=flags, disputed=session.disputed or not same)
-        return Transition(session, NextStep.NOTHING if quiet else NextStep.SETTLE)
+        session = attrs.evolve(session, flags=flags, disputed=session.disputed or not is_same)
+        return Transition(session, NextStep.NOTHING if says_nothing_new else NextStep.SETTLE)
     if session.closed:
         flags |= {STOP_LATE}
     session = with_readings(session, event.timed_readings(), event.received_at, at_stop=True)
-    waits = session.opening.terms.policy.post_stop_parking and not session.closed
-    out = _known_unplugged(session, stop.at) if waits else None
+    idle_counts_on = session.opening.terms.policy.post_stop_parking and not session.closed
+    unplugged_us = _reported_unplugging(session, stop.at) if idle_counts_on else None
     session = attrs.evolve(
         session,
-        stop=attrs.evolve(stop, unplugged=out),
+        stop=attrs.evolve(stop, unplugged=unplugged_us),
         newest=max(session.newest, stop.at),
         flags=session.flags | flags,
     )
-    return Transition(session, NextStep.PROGRESS if waits and out is None else NextStep.SETTLE)
+    return Transition(
+        session, NextStep.PROGRESS if idle_counts_on and unplugged_us is None else NextStep.SETTLE
+    )
 
 
 def status_changed(session: Session, event: ConnectorStatusChanged) -> Transition:
     """A status that is received in the session but stamped before it counts from its receipt."""
-    status, (when, source) = event.status, event.instant()
-    at = microseconds(when)
+    status, (instant, source) = event.status, event.instant()
+    at = microseconds(instant)
     if at < session.opening.start:
         received = microseconds(event.received_at)
         if received > session.opening.start:
@@ -229,11 +197,11 @@ def unplugged(session: Session, at: int) -> Transition:
     return _unplugged_at(session, at)
 
 
-def ended(session: Session, reason: str) -> Session:
+def end_inferred(session: Session, reason: str) -> Session:
     """The session as far as there is evidence of it, its end never having been reported."""
     stop = session.stop
     if stop is None:
-        at = session.curve.decided(None).last.at
+        at = session.curve.resolved(None).last.at
         stop = Stop(at=at, register=None, reason=reason, inferred=True)
         return attrs.evolve(session, stop=stop)
     at = stop.at
@@ -245,7 +213,7 @@ def ended(session: Session, reason: str) -> Session:
 # --- parts ------------------------------------------------------------------------------------
 
 
-def _gap(before: Session | None, meter_start: int | None, tolerance: int) -> int | None:
+def _meter_gap(before: Session | None, meter_start: int | None, tolerance: int) -> int | None:
     """nWh that the register has moved since the session before; None where nobody knows, or where
     the register begins at zero in each session."""
     if before is None or before.stop is None or meter_start is None:
@@ -263,22 +231,22 @@ def _unplugged_at(session: Session, at: int) -> Transition:
     return Transition(attrs.evolve(session, stop=stop), NextStep.SETTLE)
 
 
-def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozenset[str]]:
-    when, source = event.instant()
-    at = microseconds(when)
+def stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozenset[str]]:
+    instant, source = event.instant()
+    at = microseconds(instant)
     flags = _defects(event.defects, "meterStop", "transactionData", "sampledValue")
     if event.timestamp is not None:
         flags -= {"defect_timestamp"}  # it is a reading's time that is missing
     if at < session.opening.start:
         flags |= {STOP_BEFORE_START}
-        if at < session.opening.start - BEFORE:  # no clock is set so far back in a session
+        if at < session.opening.start - START_MARGIN:  # no clock is set so far back in a session
             at, source = microseconds(event.received_at), TimeSource.RECEIPT
         at = max(at, session.opening.start)
     register = _register(event.meter_stop, session.opening.energy_scale)
-    if source is TimeSource.OWN and _too_early(session, register, at, event.received_at):
+    if source is TimeSource.OWN and _is_too_early(session, register, at, event.received_at):
         at, source = microseconds(event.received_at), TimeSource.RECEIPT
     flags |= _time_flags(source)
-    if session.opening.lagged and source is TimeSource.CORRECTED:
+    if session.opening.reported_late and source is TimeSource.CORRECTED:
         # By what its clock is wrong was not known at the start: that may be as wrong as the stop.
         flags |= {NEEDS_REVIEW}
     stop = Stop(
@@ -287,20 +255,20 @@ def _stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozens
         reason=event.reason or ("Remote" if event.remote else "Local"),
         reported_at=None if event.timestamp is None else microseconds(event.timestamp),
         timed=source is not TimeSource.RECEIPT,
-        misnamed=event.transaction_id != session.opening.transaction_id,
+        id_mismatch=event.transaction_id != session.opening.transaction_id,
     )
     return stop, flags
 
 
-def _too_early(session: Session, register: int | None, at: int, received_at: datetime) -> bool:
+def _is_too_early(session: Session, register: int | None, at: int, received_at: datetime) -> bool:
     """Whether a stop at its start, told later, cannot have been so early: its register had not
     the time to get there, but had it until the stop was told."""
     opening, received = session.opening, microseconds(received_at)
-    if register is None or opening.meter_start is None or at > opening.start + BEFORE:
+    if register is None or opening.meter_start is None or at > opening.start + START_MARGIN:
         return False
     metered, policy = register - opening.meter_start, session.metering_policy
     return (
-        received - at > BEFORE
+        received - at > START_MARGIN
         and not policy.plausible(metered, at - opening.start)
         and policy.plausible(metered, received - opening.start)
     )
@@ -312,7 +280,7 @@ def _time_flags(source: TimeSource) -> frozenset[str]:
     return flags | {NEEDS_REVIEW} if source is TimeSource.RECEIPT else flags
 
 
-def _same_stop(one: Stop, other: Stop) -> bool:
+def is_same_stop(one: Stop, other: Stop) -> bool:
     """Whether a repeated StopTransaction says the same: some charge points write the time anew,
     with or without its milliseconds, and leave the reason out."""
     if one.reported_at is None or other.reported_at is None:
@@ -326,7 +294,7 @@ def _register(text: str | None, scale: Decimal | None) -> int | None:
     return None if register is None else times(register, scale)
 
 
-def _known_unplugged(session: Session, stop: int) -> int | None:
+def _reported_unplugging(session: Session, stop: int) -> int | None:
     if session.unplugged is not None:
         return max(stop, session.unplugged)
     if session.statuses and session.statuses[-1][1] == "Available":
@@ -334,6 +302,6 @@ def _known_unplugged(session: Session, stop: int) -> int | None:
     return None
 
 
-def _defects(defects: Iterable[str], *known: str) -> frozenset[str]:
+def _defects(defects: Iterable[str], *other_flags: str) -> frozenset[str]:
     """Flags for the fields that broke the schema, but for those that are judged otherwise."""
-    return frozenset(f"defect_{field}" for field in defects if field not in known)
+    return frozenset(f"defect_{field}" for field in defects if field not in other_flags)

@@ -19,7 +19,7 @@ import attrs
 from ..billing.bill import ADJUSTMENT, decimal_text
 from ..billing.ledger import Ledger
 from ..billing.session import Session
-from ..billing.settlement import Settlement, final, so_far
+from ..billing.settlement import Settlement, settle, settle_so_far
 from ..config.values import ENERGY_SCALE
 from ..domain.charge_point_clock import ChargePointClock
 from ..domain.clock import parse_timestamp
@@ -167,7 +167,7 @@ class _Replayed:
     def receipts(self) -> Iterator[dict[str, Any]]:
         for session in self.stopped():
             try:
-                yield _session(final(session))
+                yield _session(settle(session))
             except Exception as exc:  # noqa: BLE001  one must not hide the others
                 transaction_id = session.opening.transaction_id
                 self.errors.append(f"transaction {transaction_id} cannot be priced: {exc!r}")
@@ -259,7 +259,7 @@ def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
                 continue  # a gateway refuses it
             payload = reading.payload
         event = event_of(frame[2], payload, charge_point_id=CHARGE_POINT, received_at=at)
-        clock.heard(at)
+        clock.note_message(at)
         if event is not None:
             event = clock.judged(event)
         if isinstance(event, TransactionStarted):
@@ -300,7 +300,7 @@ def _live(at: datetime, ledger: _Replayed) -> dict[str, Any]:
     session = ledger.newest()
     if session is None:
         return {"at": at.isoformat()}
-    settlement = final(session) if session.closed else so_far(session)
+    settlement = settle(session) if session.closed else settle_so_far(session)
     return {
         "at": at.isoformat(),
         "energy_wh": str(watt_hours(settlement.nwh)),

@@ -10,7 +10,7 @@ from ..accountant import END, first_entries, restore_entries
 from ..billing.ledger import Ledger
 from ..billing.receipt import receipt_of
 from ..billing.session import Session
-from ..billing.settlement import so_far
+from ..billing.settlement import settle_so_far
 from ..bus import Entry
 from ..config.model import Config
 from ..config.tariffs import load_tariff_book
@@ -60,6 +60,6 @@ def open_sessions(config: Config, fault: Callable[[str], None]) -> Sequence[Rece
 
 def _receipt_so_far(session: Session) -> Receipt:
     """What the receipt would say if the session ended with its newest data."""
-    receipt = receipt_of(so_far(session), version=session.version, software=__version__)
+    receipt = receipt_of(settle_so_far(session), version=session.version, software=__version__)
     del receipt["stopped_at"]
     return receipt

@@ -16,7 +16,7 @@ AHEAD = timedelta(seconds=60)
 the latest one until that future comes, and time that has not happened must not be billed."""
 
 AGREES = timedelta(seconds=60)
-"""A stamp this near to its receipt is that of a clock that is right."""
+"""A timestamp this near to its receipt is that of a clock that is right."""
 
 
 class TimeSource(Enum):
@@ -24,7 +24,7 @@ class TimeSource(Enum):
 
     OWN = "own"  # the charge point's timestamp
     CORRECTED = "corrected"  # that and the steady offset of its clock
-    RECEIPT = "receipt"  # the time at which we heard of it
+    RECEIPT = "receipt"  # the time at which the message was received
 
 
 class Instant(NamedTuple):
@@ -49,9 +49,9 @@ def instant_of(
     timestamp: datetime | None,
     received_at: datetime,
     judgement: ClockJudgement | None = None,
-    place: int = 0,
+    index: int = 0,
 ) -> Instant:
-    """When it happened, by the charge point's word as far as that can be believed.
+    """When it happened, by the charge point's timestamp as far as that can be believed.
 
     judgement: of `charge_point_clock`; None where each timestamp may count from `EARLIEST` to
         `AHEAD` after its receipt, as in events of old journals.
@@ -59,9 +59,9 @@ def instant_of(
     if timestamp is None:
         return Instant(received_at, TimeSource.RECEIPT)
     if judgement is not None:
-        if place in judgement.untimed:
+        if index in judgement.untimed:
             return Instant(received_at, TimeSource.RECEIPT)
-        if place in judgement.corrected:
+        if index in judgement.corrected:
             offset = timedelta(microseconds=judgement.offset_us)
             return Instant(timestamp + offset, TimeSource.CORRECTED)
         return Instant(timestamp, TimeSource.OWN)

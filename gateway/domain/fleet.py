@@ -42,14 +42,14 @@ def patches(event: Event) -> tuple[Patch, ...]:
     """What an event changes about devices; a device of a first patch is new.
 
     Charge point: connected (bool), reason, remote_address, security_profile, charger (JSON of
-    BootNotification), status, error_code, away (see `ChargePointConnected`), gone_ms (of the last
-    that was heard of it), serial, box_serial (see `is_another`).
+    BootNotification), status, error_code, away (see `ChargePointConnected`), gone_ms (of its last
+    frame), serial, box_serial (see `is_another`).
     Connector: connected (its charge point is), status, error_code, since_ms, status_source
     ("reported" or "inferred"), tx (the id of its open transaction or None), tx_tag, tx_tag_status
     (what its start was answered), tx_start_ms, tx_ms (when `tx` was last published),
     tx_energy_scale (a transaction's id and what its registers are multiplied by, where not by 1),
     last_tx (the newest that began here), stopped_tx and stopped_ms (the newest whose stop was
-    told, and since when nothing flows), stop_tx (the id that an operator wants stopped), and
+    reported, and since when nothing flows), stop_tx (the id that an operator wants stopped), and
     `known_key` of each telemetry key that was published of it.
     """
     name = event.charge_point_id
@@ -92,7 +92,7 @@ def patches(event: Event) -> tuple[Patch, ...]:
                 "since_ms": max(milliseconds(event.at), event.status_ms),
                 "status_source": "reported",
             }
-            # Who speaks is there: so a connector that is new is known to be, too.
+            # A connector that reports a status is connected, also where it is new.
             return _of_connector(
                 name, connector, found | ({"connected": True} if connector else {})
             )
@@ -112,7 +112,7 @@ def patches(event: Event) -> tuple[Patch, ...]:
             over = {"tx": None, "tx_tag": None, "tx_tag_status": None}
             return _of_connector(name, connector, over | {"tx_ms": milliseconds(event.at)})
         case events.TransactionStarted(connector_id=connector) if connector:
-            # Before the accountant has opened it: who starts may want to stop at once.
+            # Before the accountant has opened it: a driver who starts may want to stop at once.
             meter_start = None if event.meter_start is None else scaled(event.meter_start, 9)
             begun: dict[str, Any] = {
                 "tx": event.transaction_id,
@@ -304,8 +304,8 @@ class Fleet:
             state = self.state_of(device_name(charge_point_id, connector))
             tx = state.get("tx")
             if tx is not None and (connector_id or tx == transaction_id):
-                told = state.get("tx_energy_scale")
-                return Decimal(told[1]) if told and told[0] == tx else None
+                scale = state.get("tx_energy_scale")
+                return Decimal(scale[1]) if scale and scale[0] == tx else None
         return configured
 
     def open_transaction(self, charge_point_id: str, connector_id: int) -> int | None:

@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from . import fields as parts
+from . import fields
 from .dimensions import FREE, PARKING_TIME, TIME
 from .fields import Fault, Faults, Node
 from .ocpi_tariff import tariff_of
 from .policy import POLICY_FIELDS, Policy
 from .tariff import Assignment, Tariff, TariffBook, Terms
-from .warnings import judge
+from .warnings import check_tariff
 
 __all__ = ["Fault", "read_tariffs", "repeated_keys", "terms_of"]
 
@@ -35,7 +35,9 @@ def read_tariffs(
     With a fatal fault the book is empty.
     """
     faults = Faults()
-    tariff_book = _book(document, default_time_zone, zones or {}, max_power_kw or {}, faults)
+    tariff_book = _tariff_book_of(
+        document, default_time_zone, zones or {}, max_power_kw or {}, faults
+    )
     if any(fault.fatal for fault in faults.found):
         tariff_book = TariffBook.empty()
     return tariff_book, tuple(faults.found)
@@ -48,7 +50,7 @@ def repeated_keys(text: str) -> tuple[Fault, ...]:
     Raises ValueError, RecursionError where the text cannot be read.
     """
     faults = Faults()
-    _judge_keys(json.loads(text, object_pairs_hook=_Members), faults)
+    _check_keys(json.loads(text, object_pairs_hook=_ObjectMembers), faults)
     return tuple(faults.found)
 
 
@@ -75,29 +77,29 @@ def terms_of(
     return found
 
 
-class _Members(list[tuple[str, Any]]):
+class _ObjectMembers(list[tuple[str, Any]]):
     """A JSON object as it stands in the text, with all of its members."""
 
 
-def _judge_keys(value: object, faults: Faults) -> None:
-    if isinstance(value, _Members):
+def _check_keys(value: object, faults: Faults) -> None:
+    if isinstance(value, _ObjectMembers):
         seen: set[str] = set()
         for name, member in value:
             with faults.at(name):
                 if name in seen:
                     faults.error("is there twice in one object")
                 seen.add(name)
-                _judge_keys(member, faults)
+                _check_keys(member, faults)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             with faults.at(index):
-                _judge_keys(item, faults)
+                _check_keys(item, faults)
 
 
 # --- the file ---------------------------------------------------------------------------------
 
 
-def _book(
+def _tariff_book_of(
     document: object,
     default_time_zone: str | None,
     zones: Mapping[str, str],
@@ -105,7 +107,7 @@ def _book(
     faults: Faults,
 ) -> TariffBook:
     if not isinstance(document, dict):
-        faults.error(f"must be an object, not {parts.quoted(document)}")
+        faults.error(f"must be an object, not {fields.quoted(document)}")
         return TariffBook.empty()
     node = Node(document, faults)
     for name in document.keys() - {"tariffs", "assign", "time_zone", "policy"}:
@@ -114,7 +116,7 @@ def _book(
     tariffs: dict[str, Tariff] = {}
     faulty: set[str] = set()  # the ids of those that are reported already
     with faults.at("tariffs"):
-        for index, item in parts.read_objects(document.get("tariffs", []), faults):
+        for index, item in fields.read_objects(document.get("tariffs", []), faults):
             with faults.at(index):
                 tariff = tariff_of(item, faults)
                 if tariff is None:
@@ -123,7 +125,7 @@ def _book(
                     faults.error(f'the id "{tariff.id}" is another tariff\'s')
                 else:
                     tariffs[tariff.id] = tariff
-                    judge(tariff, faults)
+                    check_tariff(tariff, faults)
     if document.get("policy") is not None and not isinstance(document["policy"], dict):
         with faults.at("policy"):
             faults.error("must be an object")
@@ -157,10 +159,10 @@ def _assignments(
         return (Assignment(default=True, tariffs=tuple(tariffs.values())),) if tariffs else ()
     found: list[tuple[int, Assignment]] = []
     with faults.at("assign"):
-        for index, item in parts.read_objects(value, faults):
+        for index, item in fields.read_objects(value, faults):
             with faults.at(index):
                 assignment = _assignment(Node(item, faults), tariffs, faulty)
-                _judge_overlap(assignment, found, faults)
+                _check_overlap(assignment, found, faults)
                 found.append((index, assignment))
     assigned = {tariff.id for _, assignment in found for tariff in assignment.tariffs}
     for name in tariffs.keys() - assigned:
@@ -169,7 +171,7 @@ def _assignments(
     return tuple(assignment for _, assignment in found)
 
 
-def _judge_overlap(
+def _check_overlap(
     assignment: Assignment, earlier: Iterable[tuple[int, Assignment]], faults: Faults
 ) -> None:
     """Two defaults for one connector contradict each other; else the first is meant to hold."""
@@ -188,8 +190,8 @@ def _assignment(node: Node, tariffs: Mapping[str, Tariff], faulty: Set[str]) -> 
     for name in node.value.keys() - {"charge_point", "connector", "default", "tariffs"}:
         with faults.at(name):
             faults.error("is not known here")
-    charge_point = node.get("charge_point", parts.read_text)
-    default = bool(node.get("default", parts.read_flag))
+    charge_point = node.get("charge_point", fields.read_text)
+    default = bool(node.get("default", fields.read_flag))
     if charge_point is None and not default:
         faults.error("names neither a charge_point nor is the default")
     chosen = []
@@ -204,22 +206,22 @@ def _assignment(node: Node, tariffs: Mapping[str, Tariff], faulty: Set[str]) -> 
                 if tariff is not None:
                     chosen.append(tariff)
                 elif not isinstance(name, str) or name not in faulty:
-                    faults.error(f"there is no tariff {parts.quoted(name)}")
+                    faults.error(f"there is no tariff {fields.quoted(name)}")
     return Assignment(
         charge_point=charge_point or "*",
-        connector_id=node.get("connector", parts.read_whole_number),
+        connector_id=node.get("connector", fields.read_whole_number),
         default=default,
         tariffs=tuple(chosen),
     )
 
 
-_dimension_or_free = parts.read_choice(TIME, PARKING_TIME, FREE)
+_dimension_or_free = fields.read_choice(TIME, PARKING_TIME, FREE)
 _POLICY = {
     "suspended_evse": _dimension_or_free,
     "faulted": _dimension_or_free,
-    "idle_detection": parts.read_choice("status", "power"),
-    "post_stop_parking": parts.read_flag,
-    "rounding": parts.read_choice("HALF_UP", "HALF_EVEN"),
+    "idle_detection": fields.read_choice("status", "power"),
+    "post_stop_parking": fields.read_flag,
+    "rounding": fields.read_choice("HALF_UP", "HALF_EVEN"),
 }
 
 
@@ -228,7 +230,7 @@ def _policy(value: Mapping[str, Any], faults: Faults) -> Policy:
     for name in value.keys() - set(POLICY_FIELDS):
         with faults.at(name):
             faults.error(f"is not known; there are {', '.join(POLICY_FIELDS)}")
-    read = {name: node.get(name, _POLICY.get(name, parts.read_number)) for name in POLICY_FIELDS}
+    read = {name: node.get(name, _POLICY.get(name, fields.read_number)) for name in POLICY_FIELDS}
     if read["max_power_kw"] == 0:
         with faults.at("max_power_kw"):
             faults.error("must be above 0: no energy would ever be believed")
@@ -241,5 +243,5 @@ def _time_zone(value: Any, faults: Faults) -> str | None:
             return ZoneInfo(value).key
         except (ValueError, OSError, KeyError):  # no path, a folder, not found
             pass
-    faults.error(f"must be a time zone like Europe/Amsterdam, not {parts.quoted(value)}")
+    faults.error(f"must be a time zone like Europe/Amsterdam, not {fields.quoted(value)}")
     return None

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..domain.fixed_point import plain
-from . import fields as parts
+from . import fields
 from .currencies import MINOR_DIGITS
 from .dimensions import DAY, PARKING_TIME, SIZES, STEPS, TIME
 from .fields import Faults, Node
@@ -23,54 +23,58 @@ from .tariff import Component, Element, Limit, Tariff
 def tariff_of(value: Mapping[str, Any], faults: Faults) -> Tariff | None:
     """None where a fault is fatal."""
     node = Node(value, faults)
-    _strangers(value, _TARIFF, faults, misspelled=True)
+    _warn_of_unknown_members(value, _TARIFF, faults, misspelled=True)
     before = len(faults.found)
-    name = node.get("id", parts.read_text, required=True)
+    name = node.get("id", fields.read_text, required=True)
     currency = node.get("currency", _currency, required=True)
-    including = node.get("tax_included", parts.read_choice("YES", "NO", "N/A")) == "YES"
-    raw: list[_RawComponent] = []
+    including = node.get("tax_included", fields.read_choice("YES", "NO", "N/A")) == "YES"
+    components: list[_ComponentFields] = []
     elements: list[Element] = []
     with faults.at("elements"):
         if value.get("elements") is None or value.get("elements") == []:
             faults.error("is missing: a tariff without elements prices no session")
         else:
-            for index, item in parts.read_objects(value["elements"], faults):
+            for index, item in fields.read_objects(value["elements"], faults):
                 with faults.at(index):
-                    _element(Node(item, faults), raw, elements)
-    least, greatest = (node.get(key, _limit) for key in ("min_price", "max_price"))
-    _judge_limits(least, greatest, faults)
-    start, end = (node.get(key, parts.read_instant) for key in ("start_date_time", "end_date_time"))
+                    _read_element(Node(item, faults), components, elements)
+    min_price, max_price = (node.get(key, _limit) for key in ("min_price", "max_price"))
+    _check_limits(min_price, max_price, faults)
+    start, end = (
+        node.get(key, fields.read_instant) for key in ("start_date_time", "end_date_time")
+    )
     if start is not None and end is not None and start >= end:
         faults.warn("is valid at no time: start_date_time is not before end_date_time")
     if name is None or currency is None or any(f.fatal for f in faults.found[before:]):
         return None
-    scale = _scale(raw, including, (least, greatest))
-    held = [element.restrictions for element in elements]
+    scale = _scale(components, including, (min_price, max_price))
+    restrictions = [element.restrictions for element in elements]
     return Tariff(
         id=name,
         currency=currency,
         digits=MINOR_DIGITS[currency],
         scale=scale,
-        components=tuple(_component(item, including, scale) for item in raw),
+        components=tuple(_component(item, including, scale) for item in components),
         elements=tuple(elements),
-        least=_scaled_limit(least, scale),
-        greatest=_scaled_limit(greatest, scale),
+        min_price=_scaled_limit(min_price, scale),
+        max_price=_scaled_limit(max_price, scale),
         valid_from=start,
         valid_to=end,
         snapshot=dict(value),
         sha256=hashlib.sha256(canonical(value).encode()).hexdigest(),
-        by_power=any(r.from_power is not None or r.to_power is not None for r in held),
-        by_current=any(r.from_current is not None or r.to_current is not None for r in held),
+        by_power=any(r.from_power is not None or r.to_power is not None for r in restrictions),
+        by_current=any(
+            r.from_current is not None or r.to_current is not None for r in restrictions
+        ),
         by_calendar=any(
             bound is not None
-            for r in held
+            for r in restrictions
             for bound in (r.from_time, r.to_time, r.from_date, r.to_date, r.days)
         ),
-        times=tuple(t for t in _bounds(held, "time") if 0 < t < DAY),
-        durations=_bounds(held, "duration"),
-        energies=_bounds(held, "energy"),
-        powers=_bounds(held, "power"),
-        currents=_bounds(held, "current"),
+        times=tuple(t for t in _bounds(restrictions, "time") if 0 < t < DAY),
+        durations=_bounds(restrictions, "duration"),
+        energies=_bounds(restrictions, "energy"),
+        powers=_bounds(restrictions, "power"),
+        currents=_bounds(restrictions, "current"),
     )
 
 
@@ -95,12 +99,12 @@ def canonical(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _bounds(held: Iterable[Restrictions], what: str) -> tuple[Any, ...]:
-    found = {getattr(r, f"{side}_{what}") for r in held for side in ("from", "to")}
+def _bounds(restrictions: Iterable[Restrictions], what: str) -> tuple[Any, ...]:
+    found = {getattr(r, f"{side}_{what}") for r in restrictions for side in ("from", "to")}
     return tuple(sorted(found - {None}))
 
 
-class _RawComponent:
+class _ComponentFields:
     """A price component as it stands in the file."""
 
     def __init__(self, dimension: str, price: Decimal, vat: Decimal | None, step: int) -> None:
@@ -113,42 +117,43 @@ class _RawComponent:
         return (price / tax, price) if including else (price, price * tax)
 
 
-def _element(node: Node, raw: list[_RawComponent], elements: list[Element]) -> None:
+def _read_element(node: Node, components: list[_ComponentFields], elements: list[Element]) -> None:
+    """Add an element and its components; an element of the tariff has them by index."""
     faults = node.faults
-    _strangers(node.value, _ELEMENT, faults)
-    held = node.get("restrictions", parts.read_restrictions)
-    skipped = held is None and node.value.get("restrictions") is not None
-    components: dict[str, int] = {}
+    _warn_of_unknown_members(node.value, _ELEMENT, faults)
+    restrictions = node.get("restrictions", fields.read_restrictions)
+    skipped = restrictions is None and node.value.get("restrictions") is not None
+    indexes: dict[str, int] = {}
     with faults.at("price_components"):
         if not node.value.get("price_components"):
             faults.error("is missing: the element has no price")
             return
-        for index, item in parts.read_objects(node.value["price_components"], faults):
+        for index, item in fields.read_objects(node.value["price_components"], faults):
             with faults.at(index):
-                component = _raw_component(Node(item, faults))
+                component = _read_component(Node(item, faults))
                 if component is None or skipped:
                     continue
-                if component.dimension in components:
+                if component.dimension in indexes:
                     faults.error(f"a second {component.dimension} in one element")
                     continue
-                components[component.dimension] = len(raw)
-                raw.append(component)
-    if components:
-        elements.append(Element(components=components, restrictions=held or Restrictions()))
+                indexes[component.dimension] = len(components)
+                components.append(component)
+    if indexes:
+        elements.append(Element(components=indexes, restrictions=restrictions or Restrictions()))
 
 
-def _raw_component(node: Node) -> _RawComponent | None:
-    _strangers(node.value, _COMPONENT, node.faults)
-    dimension = node.get("type", parts.read_dimension, required=True)
-    price = node.get("price", parts.read_number, required=True)
-    vat = node.get("vat", parts.read_number)
-    step = node.get("step_size", parts.read_whole_number)
+def _read_component(node: Node) -> _ComponentFields | None:
+    _warn_of_unknown_members(node.value, _COMPONENT, node.faults)
+    dimension = node.get("type", fields.read_dimension, required=True)
+    price = node.get("price", fields.read_number, required=True)
+    vat = node.get("vat", fields.read_number)
+    step = node.get("step_size", fields.read_whole_number)
     if dimension is None or price is None:
         return None
-    return _RawComponent(dimension, price, vat, 1 if step is None else step)
+    return _ComponentFields(dimension, price, vat, 1 if step is None else step)
 
 
-def _strangers(
+def _warn_of_unknown_members(
     value: Mapping[str, Any], known: Sequence[str], faults: Faults, *, misspelled: bool = False
 ) -> None:
     """Warn of members that OCPI does not know: a price or a restriction may be meant by them.
@@ -163,26 +168,26 @@ def _strangers(
                 faults.warn(f"is not known to OCPI: ignored{hint}")
 
 
-def _component(raw: _RawComponent, including: bool, scale: int) -> Component:
-    excl, incl = raw.exact(including=including)
-    dimension = raw.dimension
+def _component(components: _ComponentFields, including: bool, scale: int) -> Component:
+    excl, incl = components.exact(including=including)
+    dimension = components.dimension
     per = 60 if dimension in (TIME, PARKING_TIME) else 1
     return Component(
         dimension=dimension,
-        price=raw.price,
-        vat=raw.vat,
-        step_size=raw.step_size,
-        step=raw.step_size * STEPS[dimension],
+        price=components.price,
+        vat=components.vat,
+        step_size=components.step_size,
+        step=components.step_size * STEPS[dimension],
         excl=int(excl * scale),
         incl=int(incl * scale),
-        shown=plain(incl * SIZES[dimension] / per, 6),
+        display_price=plain(incl * SIZES[dimension] / per, 6),
     )
 
 
 def _currency(value: Any, faults: Faults) -> str | None:
     if isinstance(value, str) and value in MINOR_DIGITS:
         return value
-    faults.error(f"must be a currency of ISO 4217 like EUR, not {parts.quoted(value)}")
+    faults.error(f"must be a currency of ISO 4217 like EUR, not {fields.quoted(value)}")
     return None
 
 
@@ -192,11 +197,11 @@ _RawLimit = tuple[Decimal | None, Decimal | None]
 def _limit(value: Any, faults: Faults) -> _RawLimit | None:
     """OCPI 2.2.1's Price or 2.3.0's PriceLimit; a bare number is the amount excluding VAT."""
     if not isinstance(value, dict):
-        found = parts.read_number(value, faults)
+        found = fields.read_number(value, faults)
         return None if found is None else (found, None)
     node = Node(value, faults)
     amounts = [
-        node.get(old if value.get(old) is not None else new, parts.read_number)
+        node.get(old if value.get(old) is not None else new, fields.read_number)
         for old, new in (("excl_vat", "before_taxes"), ("incl_vat", "after_taxes"))
     ]
     if not value.keys() & {"excl_vat", "before_taxes", "incl_vat", "after_taxes"}:
@@ -206,8 +211,8 @@ def _limit(value: Any, faults: Faults) -> _RawLimit | None:
     return amounts[0], amounts[1]
 
 
-def _judge_limits(least: _RawLimit | None, greatest: _RawLimit | None, faults: Faults) -> None:
-    for low, high in zip(least or (), greatest or (), strict=False):
+def _check_limits(min_price: _RawLimit | None, max_price: _RawLimit | None, faults: Faults) -> None:
+    for low, high in zip(min_price or (), max_price or (), strict=False):
         if low is not None and high is not None and low > high:
             with faults.at("min_price"):
                 faults.error("is greater than max_price")
@@ -215,10 +220,10 @@ def _judge_limits(least: _RawLimit | None, greatest: _RawLimit | None, faults: F
 
 
 def _scale(
-    raw: Iterable[_RawComponent], including: bool, limits: Iterable[_RawLimit | None]
+    components: Iterable[_ComponentFields], including: bool, limits: Iterable[_RawLimit | None]
 ) -> int:
     """The least number that makes every price and limit a whole number when multiplied by it."""
-    exact = [price for item in raw for price in item.exact(including=including)]
+    exact = [price for item in components for price in item.exact(including=including)]
     exact += [Fraction(a) for limit in limits for a in limit or () if a is not None]
     return math.lcm(*(price.denominator for price in exact))
 

@@ -1,6 +1,6 @@
 """What a session costs per kWh, hour and start, and when: an OCPI tariff made ready to apply.
 
-The rules are those of OCPI 2.2.1 (mod_tariffs); `tariff_file` reads and judges the JSON.
+The rules are those of OCPI 2.2.1 (mod_tariffs); `file` reads and checks the JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Component:
     price: per unit of the dimension, as in the file.  vat: percent.
     excl, incl: the price of one nWh, one us or one session, in 1/scale of the currency unit.
     step: nWh or us; 0 where the volume is not stepped.
-    shown: the price including VAT, per kWh, per minute or per session.
+    display_price: the price including VAT, per kWh, per minute or per session.
     """
 
     dimension: str
@@ -38,7 +38,7 @@ class Component:
     step: int
     excl: int
     incl: int
-    shown: Decimal
+    display_price: Decimal
 
 
 @attrs.frozen(kw_only=True)
@@ -82,8 +82,8 @@ class Tariff:
     scale: int
     components: tuple[Component, ...]
     elements: tuple[Element, ...]
-    least: Limit | None
-    greatest: Limit | None
+    min_price: Limit | None
+    max_price: Limit | None
     valid_from: datetime | None
     valid_to: datetime | None
     snapshot: dict[str, Any]
@@ -118,9 +118,10 @@ class Tariff:
         current: int | None,
         zone: ZoneInfo,
     ) -> tuple[Rates, Exact, int]:
-        """What prices the instant `at`, until when, and until how much energy.
+        """The components that price the instant `at`, until when, and until how much energy.
 
-        For each dimension the first element counts that holds and has it.
+        For each dimension the first element counts that holds and has it (OCPI 2.2.1 mod_tariffs,
+        TariffElement).
         """
         until: Exact = FOREVER
         date = time = 0
@@ -131,10 +132,10 @@ class Tariff:
             if duration < bound:
                 until = min(until, start + bound)
                 break
-        enough = FOREVER
+        until_nwh = FOREVER
         for bound in self.energies:
             if energy < bound:
-                enough = bound
+                until_nwh = bound
                 break
         found: dict[str, int] = {}
         for element in self.elements:
@@ -151,7 +152,7 @@ class Tariff:
                     break
         get = found.get
         rates = Rates(get(FLAT, -1), get(ENERGY, -1), get(TIME, -1), get(PARKING_TIME, -1))
-        return rates, until, enough
+        return rates, until, until_nwh
 
     def brackets(self, power: tuple[Exact, Exact] | None, current: int | None) -> tuple[int, int]:
         """How many of the tariff's bounds power and current reach, by which one tells all elements
@@ -238,7 +239,7 @@ class Assignment:
 
 @attrs.frozen(kw_only=True, eq=False)
 class TariffBook:
-    """Who pays by which tariff."""
+    """The tariffs of a tariff file, and the connectors that each is assigned to."""
 
     assignments: tuple[Assignment, ...] = ()
     policy: Policy = attrs.field(factory=Policy)
@@ -251,8 +252,12 @@ class TariffBook:
         """No prices: energy only."""
         return cls()
 
-    def terms(self, charge_point_id: str, connector_id: int, at: datetime) -> Terms:
-        """at: the session's start, which decides about the price of all of it."""
+    def terms_for(self, charge_point_id: str, connector_id: int, at: datetime) -> Terms:
+        """Choose the tariff, policy and time zone for a session that starts at `at`.
+
+        The first tariff counts that is assigned to the connector, prices sessions and is valid at
+        the start (OCPI 2.2.1 mod_tariffs, start_date_time); it holds until the receipt.
+        """
         time_zone = self.zones.get(charge_point_id, self.time_zone)
         policy = self.policy
         power = self.max_power_kw.get(charge_point_id)

@@ -1,6 +1,6 @@
-"""What an operator should look at in a tariff that can be applied as it is, and what must not be.
+"""Warnings about a tariff that can be applied as it is, but is probably not what is meant.
 
-This judges files.  A session that began with a tariff keeps it, whatever is found here.
+This checks files.  A session that began with a tariff keeps it, whatever is found here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GREATEST_AC_KW = 22
 _NAMED = 5  # as many as a line can hold
 
 
-def judge(tariff: Tariff, faults: Faults) -> None:
+def check_tariff(tariff: Tariff, faults: Faults) -> None:
     """Add what is wrong with one tariff of a file at the place where `faults` stands."""
     if len(tariff.elements) > _MAX_ELEMENTS:
         with faults.at("elements"):
@@ -69,7 +69,9 @@ def _amounts(tariff: Tariff, faults: Faults) -> None:
 def _component(component: Mapping[str, Any], currency: str, faults: Faults) -> None:
     price, vat, step = (decimal_of(component.get(name)) for name in ("price", "vat", "step_size"))
     dimension = component["type"]
-    if price is not None and price > _most(currency) * (1 if dimension == ENERGY else _MAX_HOURS):
+    if price is not None and price > _greatest_price_per_kwh(currency) * (
+        1 if dimension == ENERGY else _MAX_HOURS
+    ):
         with faults.at("price"):
             faults.warn(
                 f"is {price:f} {currency} per {UNITS[dimension]}: is that meant? Prices are in"
@@ -88,15 +90,15 @@ def _component(component: Mapping[str, Any], currency: str, faults: Faults) -> N
             faults.warn("is 0, which OCPI does not have: the quantity is billed as it is")
 
 
-def _most(currency: str) -> int:
-    """A price per kWh that nobody asks for, by what a unit of the currency is worth."""
+def _greatest_price_per_kwh(currency: str) -> int:
+    """Above it a price per kWh is taken for a mistake, by what a unit of the currency is worth."""
     if currency in _GREAT_UNITS:
         return 10
     return 100_000 if currency in _SMALL_UNITS or MINOR_DIGITS[currency] == 0 else 100
 
 
 def _limits(tariff: Tariff, faults: Faults) -> None:
-    for name, limit in (("min_price", tariff.least), ("max_price", tariff.greatest)):
+    for name, limit in (("min_price", tariff.min_price), ("max_price", tariff.max_price)):
         with faults.at(name):
             if limit is None:
                 continue
@@ -105,7 +107,7 @@ def _limits(tariff: Tariff, faults: Faults) -> None:
             if name == "max_price" and 0 in limit:
                 faults.warn("is 0: no session costs anything")
             if name == "min_price" and max(filter(None, limit), default=0) > (
-                tariff.scale * _most(tariff.currency) * _MAX_HOURS
+                tariff.scale * _greatest_price_per_kwh(tariff.currency) * _MAX_HOURS
             ):
                 faults.warn("is more than any session costs: is that meant?")
 

@@ -15,6 +15,7 @@ from gateway.domain.events import (
     DataTransferred,
     Event,
     MeterSampled,
+    TransactionClosed,
     TransactionProgressed,
     TransactionSettled,
     TransactionStarted,
@@ -60,6 +61,12 @@ def tariff_book(*tariffs: dict[str, Any], zone: str = ZONE, **policy: Any) -> Ta
     found, faults = read_tariffs({"tariffs": list(tariffs), "policy": policy, "time_zone": zone})
     assert not [fault for fault in faults if fault.fatal], faults
     return found
+
+
+PARKING = tariff_book(
+    tariff(element(component("ENERGY", "0.30"), component("PARKING_TIME", "6"))),
+    post_stop_parking=True,
+)
 
 
 class ChargePoint:
@@ -155,3 +162,23 @@ def receipt(prices: TariffBook, *events: Event) -> dict[str, Any]:
 def progress(facts: Iterable[Event]) -> TransactionProgressed:
     """The newest word on a session that is open."""
     return [fact for fact in facts if isinstance(fact, TransactionProgressed)][-1]
+
+
+def given_up(transaction_id: int, received_at: datetime) -> TransactionClosed:
+    """An operator closes a transaction that nothing stops any more."""
+    return TransactionClosed(
+        charge_point_id=CP.name,
+        received_at=received_at,
+        transaction_id=transaction_id,
+        connector_id=1,
+        reason="Operator",
+    )
+
+
+def kinds(facts: Iterable[Event]) -> list[type[Event]]:
+    return [type(fact) for fact in facts]
+
+
+def ticked(ledger: Ledger, minute: int) -> tuple[Event, ...]:
+    """What a look at the clock tells, of all transactions that nothing was told of for long."""
+    return tuple(fact for one in ledger.due(at(minute)) for fact in ledger.tick(one, at(minute)))

@@ -33,7 +33,7 @@ NOW = START
 
 
 def words(*tariffs, when=NOW, **policy):
-    return price_in_words(tariff_book(*tariffs, **policy).terms("CP-1", 1, when), when)
+    return price_in_words(tariff_book(*tariffs, **policy).terms_for("CP-1", 1, when), when)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_idle_minutes_that_are_free_are_told():
 
 
 def test_nothing_is_told_of_a_price_where_there_is_none():
-    free = TariffBook.empty().terms("CP-1", 1, NOW)
-    priced = tariff_book(PER_KWH).terms("CP-1", 2, NOW)
+    free = TariffBook.empty().terms_for("CP-1", 1, NOW)
+    priced = tariff_book(PER_KWH).terms_for("CP-1", 2, NOW)
     assert user_price("TAG", {1: free}, NOW) is None
     assert user_price("TAG", {}, NOW) is None
     assert user_price("TAG", {1: free, 2: priced}, NOW) == {
@@ -94,7 +94,7 @@ def test_nothing_is_told_of_a_price_where_there_is_none():
 
 
 def test_one_price_for_all_connectors_is_told_once():
-    priced = tariff_book(PER_KWH).terms("CP-1", 1, NOW)
+    priced = tariff_book(PER_KWH).terms_for("CP-1", 1, NOW)
     told = user_price("TAG", {1: priced, 2: priced}, NOW)
     assert told == {"idToken": "TAG", "priceText": "0.30 EUR per kWh"}
 

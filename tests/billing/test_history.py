@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.billing.energy import EnergyValue
 from gateway.billing.energy_curve import MeterEntry
-from gateway.billing.history import History, Late, with_late
-from gateway.billing.session import entries
+from gateway.billing.history import History, Late, entries, with_late
 from gateway.domain.event_values import Reading, Sample
 
 from .builders import CP, PER_KWH, at, receipt, tariff_book

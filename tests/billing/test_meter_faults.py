@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.billing.ledger import Ledger
 from gateway.billing.plausibility import boundaries
-from gateway.billing.session import refitted
+from gateway.billing.refitting import refitted
 from gateway.domain.event_values import Reading, Sample
 from gateway.domain.events import TransactionProgressed
 

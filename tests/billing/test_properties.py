@@ -350,7 +350,7 @@ def test_sessions_side_by_side_do_not_know_of_each_other(turns):
 @pytest.mark.parametrize("prices", BOOKS)
 def test_a_long_session_is_not_priced_anew_with_each_message(prices, monkeypatch):
     """By counting: no message may look at more than a few earlier ones."""
-    from gateway.billing import session
+    from gateway.billing import refitting
 
     ledger = Ledger(prices)
     ledger.post(CP.start("0"))
@@ -360,7 +360,7 @@ def test_a_long_session_is_not_priced_anew_with_each_message(prices, monkeypatch
     def forbidden(*args):
         raise AssertionError("the whole history was read again")
 
-    monkeypatch.setattr(session, "entries", forbidden)
+    monkeypatch.setattr(refitting, "entries", forbidden)
     for minute in range(200, 220):
         ledger.post(meter_with_current(minute))
 

@@ -174,14 +174,14 @@ def test_an_example_that_cannot_be_replayed_hides_none_of_the_others(run):
 
 
 def test_a_session_that_cannot_be_priced_hides_none_of_the_others(run, monkeypatch):
-    priced = replaying.final
+    priced = replaying.settle
 
-    def final(session):
+    def settle(session):
         if session.opening.meter_start == 7 * 10**9:
             raise IndexError("a bug of ours")
         return priced(session)
 
-    monkeypatch.setattr(replaying, "final", final)
+    monkeypatch.setattr(replaying, "settle", settle)
     doubled = example("MTR-01")
     again = json.loads(json.dumps(doubled["events"], default=float))
     for item in again:

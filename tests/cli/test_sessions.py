@@ -179,9 +179,9 @@ def test_an_open_session_that_cannot_be_priced_hides_none_of_the_others(
                 await journal.append(begun)
 
     trio.run(begin)
-    priced, restore = sessions.so_far, sessions.Ledger.restore
+    priced, restore = sessions.settle_so_far, sessions.Ledger.restore
 
-    def so_far(session):
+    def settle_so_far(session):
         if session.opening.charge_point_id == "CP-2":
             raise IndexError("a bug of ours")
         return priced(session)
@@ -191,7 +191,7 @@ def test_an_open_session_that_cannot_be_priced_hides_none_of_the_others(
         if event.charge_point_id == "CP-3":
             raise ValueError("another one")
 
-    monkeypatch.setattr(sessions, "so_far", so_far)
+    monkeypatch.setattr(sessions, "settle_so_far", settle_so_far)
     monkeypatch.setattr(sessions.Ledger, "restore", restored)
     status = main(["sessions", "--config", config, "--open", "--json"])
     told = capsys.readouterr()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.billing.receipt import receipt_of
-from gateway.billing.settlement import final
+from gateway.billing.settlement import settle
 from gateway.cli import replay
 from gateway.domain.event_values import Sample
 from gateway.export.party import Location, Party
@@ -86,5 +86,5 @@ def worked_examples() -> Iterator[tuple[str, dict[str, Any]]]:
                 ledger.take(event)
             for session in ledger.stopped():
                 name = f"{example['id']}-{session.opening.transaction_id}"
-                found = receipt_of(final(session), version=1, software="test")
+                found = receipt_of(settle(session), version=1, software="test")
                 yield name, stored(found)

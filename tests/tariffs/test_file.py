@@ -50,7 +50,7 @@ def test_a_pasted_ocpi_object_is_read_as_it_is():
     )
     tariff_book, faults = read_tariffs(document, default_time_zone=ZONE)
     assert faults == ()
-    terms = tariff_book.terms("CP-1", 1, START)
+    terms = tariff_book.terms_for("CP-1", 1, START)
     assert terms.tariff is not None
     assert terms.tariff.snapshot == document["tariffs"][0]
     assert terms.time_zone == ZONE
@@ -225,7 +225,7 @@ def test_a_warning_leaves_the_tariff_in_force(document, what):
 
 def test_an_empty_list_of_days_is_every_day():
     tariff_book, _ = read_tariffs(with_restriction(day_of_week=[]))
-    assert tariff_book.terms("CP-1", 1, START).tariff.elements[0].restrictions.days is None
+    assert tariff_book.terms_for("CP-1", 1, START).tariff.elements[0].restrictions.days is None
 
 
 def test_elements_for_reservations_price_no_session():
@@ -236,7 +236,7 @@ def test_elements_for_reservations_price_no_session():
         )
     )
     tariff_book, _ = read_tariffs(document)
-    found = tariff_book.terms("CP-1", 1, START).tariff
+    found = tariff_book.terms_for("CP-1", 1, START).tariff
     assert [component.price for component in found.components] == [1]
 
 
@@ -254,7 +254,7 @@ def test_the_first_assignment_that_covers_a_connector_holds():
     assert not [fault for fault in faults if fault.fatal]
 
     def tariff_of(charge_point_id, connector_id):
-        return tariff_book.terms(charge_point_id, connector_id, START).tariff.id
+        return tariff_book.terms_for(charge_point_id, connector_id, START).tariff.id
 
     assert tariff_of("CP-1", 1) == "B"
     assert tariff_of("CP-1", 2) == tariff_of("CP-7", 2) == "A"
@@ -274,7 +274,7 @@ def test_a_default_may_be_for_some_connectors_only():
     tariff_book, faults = read_tariffs(document)
     assert not faults
     found = {
-        (name, n): tariff_book.terms(name, n, START).tariff
+        (name, n): tariff_book.terms_for(name, n, START).tariff
         for name in ("CP-1", "X")
         for n in (1, 2, 3)
     }
@@ -286,13 +286,13 @@ def test_a_default_may_be_for_some_connectors_only():
 
 def test_no_assignment_that_covers_means_no_price_but_says_so():
     tariff_book, _ = read_tariffs(file(PER_KWH, assign=[{"charge_point": "X", "tariffs": ["T"]}]))
-    terms = tariff_book.terms("CP-1", 1, START)
+    terms = tariff_book.terms_for("CP-1", 1, START)
     assert terms.tariff is None
     assert terms.unpriced
 
 
 def test_the_empty_book_prices_nothing_and_expects_nothing():
-    terms = TariffBook.empty().terms("CP-1", 1, START)
+    terms = TariffBook.empty().terms_for("CP-1", 1, START)
     assert terms.tariff is None
     assert not terms.unpriced
 
@@ -301,23 +301,23 @@ def test_a_charge_points_own_time_zone_comes_first():
     tariff_book, _ = read_tariffs(
         file(PER_KWH), default_time_zone="Europe/Rome", zones={"CP-1": "Asia/Tokyo"}
     )
-    assert tariff_book.terms("CP-1", 1, START).time_zone == "Asia/Tokyo"
-    assert tariff_book.terms("CP-2", 1, START).time_zone == "Europe/Rome"
+    assert tariff_book.terms_for("CP-1", 1, START).time_zone == "Asia/Tokyo"
+    assert tariff_book.terms_for("CP-2", 1, START).time_zone == "Europe/Rome"
     tariff_book, _ = read_tariffs(file(PER_KWH))
-    assert tariff_book.terms("CP-2", 1, START).time_zone == ZONE
+    assert tariff_book.terms_for("CP-2", 1, START).time_zone == ZONE
     found = faults_of(file(PER_KWH), zones={"CP-1": "Nowhere"}, default_time_zone="Else/Where")
     assert set(found) == {'zones["CP-1"]', "time_zone"}
 
 
 def test_a_charge_points_own_greatest_power_comes_first():
     tariff_book, _ = read_tariffs(file(PER_KWH), max_power_kw={"CP-1": Decimal(22)})
-    assert tariff_book.terms("CP-1", 1, START).policy.max_power_kw == 22
-    assert tariff_book.terms("CP-2", 1, START).policy.max_power_kw == 500
+    assert tariff_book.terms_for("CP-1", 1, START).policy.max_power_kw == 22
+    assert tariff_book.terms_for("CP-2", 1, START).policy.max_power_kw == 500
 
 
 def test_a_snapshot_prices_like_the_file():
     tariff_book, _ = read_tariffs(file(LIVE, policy={"idle_grace_s": 60}))
-    terms = tariff_book.terms("CP-1", 1, START)
+    terms = tariff_book.terms_for("CP-1", 1, START)
     again = terms_of(terms.tariff.snapshot, terms.policy_snapshot(), terms.time_zone)
     assert again.policy == terms.policy
     assert again.tariff.components == terms.tariff.components
@@ -334,7 +334,7 @@ def test_numbers_read_as_floats_are_taken_as_they_are_written():
     tariff_book, _ = read_tariffs(
         json.loads('{"tariffs": [' + json.dumps(float_tariff()) + "]}"), default_time_zone=ZONE
     )
-    assert tariff_book.terms("CP-1", 1, START).tariff.components[0].price == Decimal("0.1")
+    assert tariff_book.terms_for("CP-1", 1, START).tariff.components[0].price == Decimal("0.1")
 
 
 def float_tariff():
