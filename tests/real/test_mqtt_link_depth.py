@@ -12,7 +12,7 @@ import gateway
 from gateway.northbound.batching import TELEMETRY_TOPIC
 from gateway.simulation.thingsboard import Act, Fault
 
-from .test_mqtt_link import firmware, open_thingsboard, open_publisher_alone, wait_until
+from .test_mqtt_link import firmware, open_publisher_alone, open_thingsboard, wait_until
 
 pytestmark = [pytest.mark.real_time, pytest.mark.waits]
 
