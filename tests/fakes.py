@@ -287,7 +287,7 @@ class FakeThingsBoard:
                     await self._changed.wait()
 
     def about(self, topic: str) -> list[Any]:
-        return [body for heard, body in self.published if heard == topic]
+        return [body for other, body in self.published if other == topic]
 
     def rows(self, device: str) -> list[tuple[int, dict[str, Any]]]:
         """(ts, values) in the order told."""

@@ -145,8 +145,8 @@ def feed_frame(text: str) -> None:
 def _check_refusal(error: FrameError) -> None:
     if error.unique_id is None:
         return
-    told = json.loads(encode_error(error.unique_id, error.code, error.why))
-    kind, unique_id, code, why, details = told
+    answer = json.loads(encode_error(error.unique_id, error.code, error.why))
+    kind, unique_id, code, why, details = answer
     assert (kind, details) == (4, {})
     assert _same(unique_id, error.unique_id)
     assert code in CODES
@@ -163,9 +163,9 @@ def feed_rpc(payload: bytes) -> None:
         return
     assert order.key == order.key
     command_of(order)
-    told = json.loads(response_message(order, Failed("NotConnected", "x")).payload)
-    assert (told["device"], told["id"]) == (order.device, order.id)
+    answer = json.loads(response_message(order, Failed("NotConnected", "x")).payload)
+    assert (answer["device"], answer["id"]) == (order.device, order.id)
 
 
-def _same(told: Any, given: Any) -> bool:
-    return bool(told == given or str(told) == str(given) or isinstance(told, float))
+def _same(shown: Any, given: Any) -> bool:
+    return bool(shown == given or str(shown) == str(given) or isinstance(shown, float))

@@ -59,26 +59,26 @@ def test_reread_misses_nothing_and_repeats_nothing(publishers, pace, delays, cap
             await bus.publish(boot(f"{name}-{n}"), left())
             await trio.sleep(pause)
 
-    async def subscriber(subscription, heard):
+    async def subscriber(subscription, received):
         rhythm = cycle(pace)
         async for entry in subscription:
-            heard.append(entry)
+            received.append(entry)
             await trio.sleep(next(rhythm))
 
     async def main():
         bus = EventBus(SlowJournal(delays), Fleet())
         await bus.publish(*map(boot, range(before)))
-        heard = []
+        received = []
         async with trio.open_nursery() as listening:
             with bus.subscribe(
                 ChargePointBooted, overflow=Overflow.REREAD, capacity=capacity
             ) as subscription:
-                listening.start_soon(subscriber, subscription, heard)
+                listening.start_soon(subscriber, subscription, received)
                 async with trio.open_nursery() as publishing:
                     for name, pauses in enumerate(publishers):
                         publishing.start_soon(publish, bus, name, pauses)
         everything = await bus.journal.read(after=0, limit=10_000)
-        assert heard == [e for e in everything if isinstance(e.event, ChargePointBooted)]
+        assert received == [e for e in everything if isinstance(e.event, ChargePointBooted)]
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

@@ -202,8 +202,8 @@ async def test_drivers_refused_again_and_again_are_told_once_and_so_is_the_next_
         await charger.ask("Authorize", idTag="twin")
         await charger.ask("Authorize", idTag="twin")
         await gateway.settled()
-    told = [event["type"] for event in gateway.thingsboard.values("CP-1", "security_event")]
-    assert told == ["IdTagsRefused", "IdTagAccepted"]
+    published = [event["type"] for event in gateway.thingsboard.values("CP-1", "security_event")]
+    assert published == ["IdTagsRefused", "IdTagAccepted"]
 
 
 async def test_unknown_tags_are_accepted_unless_they_are_refused(gateway):

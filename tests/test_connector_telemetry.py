@@ -229,9 +229,9 @@ async def test_a_stop_that_is_repeated_says_nothing_of_what_flows_since(gateway)
         assert await flows(gateway) == {"power_w": 55, "current_a": 0.3}
 
 
-@pytest.mark.parametrize(("told", "lost"), [(True, False), (False, False), (True, True)])
+@pytest.mark.parametrize(("arrived", "lost"), [(True, False), (False, False), (True, True)])
 async def test_a_stop_of_the_transaction_before_says_nothing_of_the_one_that_runs(
-    gateway, told, lost
+    gateway, arrived, lost
 ):
     """It is repeated, or it is told only now: the start after it has ended its session already.
 
@@ -243,7 +243,7 @@ async def test_a_stop_of_the_transaction_before_says_nothing_of_the_one_that_run
             "transactionId": 0 if lost else before, "meterStop": 3_000, "timestamp": stamp(5),
         }  # fmt: skip
         await trio.sleep(5)
-        if told:
+        if arrived:
             await charger.ask("StopTransaction", **stop)
         await trio.sleep(90 if lost else 5)  # 90: more than two clocks may differ by
         tx = await charger.start(3_000)
@@ -294,14 +294,14 @@ async def test_a_lost_transaction_id_stops_the_only_session_there_is(gateway):
         assert NOTHING.items() <= row.items()
 
 
-@pytest.mark.parametrize(("watts", "told"), [("-7000", -7000), ("-0", 0), ("-0.0", 0)])
-async def test_power_into_the_grid_and_negative_zeros_are_told(gateway, watts, told):
+@pytest.mark.parametrize(("watts", "shown"), [("-7000", -7000), ("-0", 0), ("-0.0", 0)])
+async def test_power_into_the_grid_and_negative_zeros_are_told(gateway, watts, shown):
     async with gateway.charger("CP-1") as charger:
         tx = await charger.start(1_000)
         await meter(charger, power("1"), tx)
         await trio.sleep(1)
         await meter(charger, power(watts), tx)
-        assert await flows(gateway) == {"power_w": told}
+        assert await flows(gateway) == {"power_w": shown}
         assert str(gateway.thingsboard.latest(DEVICE)["power_w"]).strip("-") in (
             "7000.0",
             "0.0",

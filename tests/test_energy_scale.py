@@ -86,11 +86,15 @@ async def test_kwh_that_are_called_wh_are_billed_and_told_as_what_they_are():
     assert (live["power_w"], live["current_a"]) == (11_000, 16)
     assert (live["tx_energy_wh"], live["cost_total"]) == (5500, 1.65)
     (settled,) = gateway.events(TransactionSettled)
-    told = settled.receipt
-    assert (told["energy_wh"], told["total_incl_vat"], told["energy_scale"]) == (
+    priced = settled.receipt
+    assert (priced["energy_wh"], priced["total_incl_vat"], priced["energy_scale"]) == (
         "10000", "3.00", "1000",
     )  # fmt: skip
-    assert (told["meter_start_wh"], told["meter_stop_wh"], told["flags"]) == (100_000, 110_000, [])
+    assert (priced["meter_start_wh"], priced["meter_stop_wh"], priced["flags"]) == (
+        100_000,
+        110_000,
+        [],
+    )
     assert gateway.thingsboard.latest("CP/1")["meter_wh"] == 110_000
     assert gateway.thingsboard.latest("CP-2/1")["meter_wh"] == other
     # The journal has what the charge point wrote.
@@ -205,9 +209,9 @@ def test_a_scaled_register_costs_what_it_would_cost_if_it_were_written_so(values
 def test_phases_transaction_data_and_the_register_at_begin_are_scaled_too():
     begin = Sample("100", context="Transaction.Begin")
     lines = [Sample(str(n), phase=f"L{n}", unit="kWh") for n in (1, 2, 3)]
-    told = receipt_of("0.5", CP.start(None), CP.meter(1, begin), CP.meter(60, *lines),
+    priced = receipt_of("0.5", CP.start(None), CP.meter(1, begin), CP.meter(60, *lines),
                       CP.stop(120, None))  # fmt: skip
-    assert (told["energy_wh"], told["energy_scale"]) == ("2950", "0.5")
+    assert (priced["energy_wh"], priced["energy_scale"]) == ("2950", "0.5")
 
 
 def test_the_gap_to_the_session_before_is_scaled():

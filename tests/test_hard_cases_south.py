@@ -34,11 +34,11 @@ async def answers(gateway: Gateway, *texts: str | bytes) -> list[Any]:
     async with opened(gateway, "CP-1") as peer:
         for text in (*texts, LAST):
             await peer.send(frame(TEXT, text.encode() if isinstance(text, str) else text))
-        heard = []
+        responses = []
         while (message := await peer.message())[1] != "last":
-            heard.append(message)
+            responses.append(message)
         assert message[0] == 3
-        return heard
+        return responses
 
 
 SILENT = {
@@ -190,8 +190,8 @@ async def test_the_message_id_comes_back_as_it_went(gateway, unique_id, action, 
 
 async def test_the_same_message_id_may_come_again(gateway):
     """HC-43."""
-    heard = await answers(gateway, *['[2,"m","Heartbeat",{}]'] * 2, '[2,"m","Nope",{}]')
-    assert [answer[:2] for answer in heard] == [[3, "m"], [3, "m"], [4, "m"]]
+    responses = await answers(gateway, *['[2,"m","Heartbeat",{}]'] * 2, '[2,"m","Nope",{}]')
+    assert [answer[:2] for answer in responses] == [[3, "m"], [3, "m"], [4, "m"]]
 
 
 async def test_the_last_of_equal_keys_counts_for_judging_and_for_keeping(gateway):
@@ -214,15 +214,15 @@ async def test_a_strict_gateway_refuses_what_a_lenient_one_reads_but_no_transact
     async with open_gateway(
         settings=AppSettings(southbound=SouthboundSettings(lenient=False))
     ) as gateway:
-        heard = await answers(
+        responses = await answers(
             gateway,
             SERVED["HC-37 text as number"],
             SERVED["HC-39 more"],
             SERVED["Start of nothing"],
             SERVED["MeterValues of nothing"],
         )
-    assert [answer[0] for answer in heard] == [4, 4, 3, 3]
-    assert heard[0][2] == heard[1][2] == "FormationViolation"
+    assert [answer[0] for answer in responses] == [4, 4, 3, 3]
+    assert responses[0][2] == responses[1][2] == "FormationViolation"
 
 
 async def test_an_error_text_is_short_whatever_was_said(gateway):

@@ -106,8 +106,8 @@ async def test_messages_of_no_transaction_are_kept_with_all_that_they_say(gatewa
         mine = await start(charger)
         await meter(charger, clock(-1.5), "99000", transactionId=tx)
         data = [{"timestamp": clock(-1), "sampledValue": [{"value": "12", "context": "Other"}]}]
-        told = await stop(charger, tx, 900, clock(-1), idTag="TAG-001", transactionData=data)
-        assert told == {"idTagInfo": {"status": "Accepted"}}
+        answer = await stop(charger, tx, 900, clock(-1), idTag="TAG-001", transactionData=data)
+        assert answer == {"idTagInfo": {"status": "Accepted"}}
         await gateway.settled()
         assert open_now(gateway) == [mine]
         await stop(charger, mine, 1_777, clock(0))
@@ -182,8 +182,8 @@ async def test_a_tag_may_charge_in_two_places_unless_that_is_refused(gateway):
     async with gateway.charger("CP-1") as one, gateway.charger("CP-2") as two:
         for charger, connector in ((one, 1), (one, 2), (two, 1)):
             payload = {"meterStart": 0, "timestamp": clock(-1), "idTag": "T"}
-            told = await charger.ask("StartTransaction", connectorId=connector, **payload)
-            assert told["idTagInfo"] == {"status": "Accepted"}
+            answer = await charger.ask("StartTransaction", connectorId=connector, **payload)
+            assert answer["idTagInfo"] == {"status": "Accepted"}
 
 
 async def test_where_a_tag_may_charge_once_its_second_start_is_told_so():
@@ -199,8 +199,8 @@ async def test_where_a_tag_may_charge_once_its_second_start_is_told_so():
 
         async def begin(charger, tag, connector=1):
             payload = {"connectorId": connector, "idTag": tag, "meterStart": 0}
-            told = await charger.ask("StartTransaction", timestamp=clock(-1), **payload)
-            return told["transactionId"], told["idTagInfo"]["status"]
+            answer = await charger.ask("StartTransaction", timestamp=clock(-1), **payload)
+            return answer["transactionId"], answer["idTagInfo"]["status"]
 
         first, status = await begin(one, "MUM")
         assert status == "Accepted"
@@ -441,13 +441,13 @@ async def test_a_start_that_the_charge_point_knows_nothing_of_is_shown_and_given
         await charger.status("Available")
         await gateway.settled()
         assert gateway.thingsboard.latest("CP-1/1")["tx_flags"] == ["unconfirmed"]
-        heard = await start(charger, timestamp=stamp(), connectorId=2)
-        await meter(charger, stamp(), "877", connector=2, transactionId=heard)
+        confirmed = await start(charger, timestamp=stamp(), connectorId=2)
+        await meter(charger, stamp(), "877", connector=2, transactionId=confirmed)
         for _ in range(3 * 12):
             await charger.ask("Heartbeat")
             await trio.sleep(300)
         await gateway.settled()
-        assert open_now(gateway) == [heard]
+        assert open_now(gateway) == [confirmed]
         assert receipts(gateway) == [(tx, 1, "0", "Stale")]
         await stop(charger, tx, 1_777, stamp())
         await gateway.settled()

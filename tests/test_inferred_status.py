@@ -24,7 +24,7 @@ def stamp(seconds: float = 0) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def told(gateway: Gateway, device: str = DEVICE) -> dict[str, Any]:
+def shown(gateway: Gateway, device: str = DEVICE) -> dict[str, Any]:
     known = gateway.thingsboard.latest(device)
     return {key: known.get(key) for key in ("connected", "status", "status_source")}
 
@@ -49,19 +49,19 @@ async def test_connector_1_of_one_that_reports_no_status_follows_its_transaction
         await trio.sleep(5)
         assert gateway.thingsboard.rows(DEVICE) == []
         await trio.sleep(20)
-        assert told(gateway) == inferred("Available")
+        assert shown(gateway) == inferred("Available")
         assert gateway.thingsboard.rows(DEVICE)[0][0] == since
         tx = await charger.start(0)
         await gateway.settled()
-        assert told(gateway) == inferred("Charging")
+        assert shown(gateway) == inferred("Charging")
         await trio.sleep(60)
         await charger.stop(tx, 500)
         await gateway.settled()
-        assert told(gateway) == inferred("Available")
+        assert shown(gateway) == inferred("Available")
         await charger.stop(tx, 500)
         nursery.cancel_scope.cancel()
     await gateway.settled()
-    assert told(gateway) == inferred("Available", connected=False)
+    assert shown(gateway) == inferred("Available", connected=False)
     assert gateway.thingsboard.values(DEVICE, "status").count("Charging") == 1
 
 
@@ -71,16 +71,16 @@ async def test_a_transaction_before_that_is_charging_at_once_and_closed_it_is_fr
         tx = (await charger.ask("StartTransaction", **start))["transactionId"]
         await charger.ask("StartTransaction", **start)
         await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Charging")
+        assert shown(gateway, "CP-1/2") == inferred("Charging")
         await trio.sleep(60)
         assert gateway.thingsboard.rows(DEVICE) == []  # it has connectors, and tells of them
         await gateway.thingsboard.rpc("CP-1/2", "closeSession")
         await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Available")
+        assert shown(gateway, "CP-1/2") == inferred("Available")
         await charger.ask("StartTransaction", **start)  # a retry begins nothing
         await charger.stop(tx, 500)
         await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Available")
+        assert shown(gateway, "CP-1/2") == inferred("Available")
 
 
 async def test_what_is_reported_is_never_inferred(gateway):
@@ -91,7 +91,7 @@ async def test_what_is_reported_is_never_inferred(gateway):
         await trio.sleep(60)
         await charger.stop(tx, 9)
         await gateway.settled()
-        assert told(gateway, "CP-1/2") == inferred("Preparing") | {"status_source": "reported"}
+        assert shown(gateway, "CP-1/2") == inferred("Preparing") | {"status_source": "reported"}
         assert gateway.thingsboard.values("CP-1/2", "status_source") == ["reported"]
         assert gateway.thingsboard.rows(DEVICE) == []
 
@@ -100,14 +100,14 @@ async def test_a_report_takes_the_place_of_what_was_inferred_though_its_clock_is
     async with gateway.charger("CP-1") as charger:
         await trio.sleep(30)
         await gateway.settled()
-        assert told(gateway) == inferred("Available")
+        assert shown(gateway) == inferred("Available")
         slow = {"connectorId": 1, "errorCode": "NoError", "timestamp": stamp(-600)}
         await charger.ask("StatusNotification", status="Preparing", **slow)
         await gateway.settled()
-        assert told(gateway) == inferred("Preparing") | {"status_source": "reported"}
+        assert shown(gateway) == inferred("Preparing") | {"status_source": "reported"}
         await charger.start(0)
         await gateway.settled()
-        assert told(gateway)["status"] == "Preparing"
+        assert shown(gateway)["status"] == "Preparing"
 
 
 async def test_a_status_that_is_inferred_outlives_a_restart():
@@ -119,7 +119,7 @@ async def test_a_status_that_is_inferred_outlives_a_restart():
         await trio.sleep(60)
         await charger.stop(tx, 9)
         await after.settled()
-        assert told(after) == inferred("Available")
+        assert shown(after) == inferred("Available")
 
 
 async def test_a_command_reaches_connector_1_before_anything_is_known_of_it(gateway):
@@ -135,4 +135,4 @@ async def test_a_command_reaches_connector_1_before_anything_is_known_of_it(gate
         answer = await gateway.thingsboard.rpc(DEVICE, "remoteStart", {"idTag": "T"})
         assert answer == {"status": "Accepted", "transactionId": 1}
         await gateway.settled()
-        assert told(gateway) == inferred("Charging")
+        assert shown(gateway) == inferred("Charging")

@@ -47,11 +47,11 @@ def test_every_key_of_the_policy_changes_what_a_session_costs(name):
     prices = ROUNDED if name == "rounding" else PRICES
     beside = BESIDE.get(name, {})
 
-    def told(**policy):
+    def receipt_with(**policy):
         after = [CP.stop(60, register), CP.status(90, "Available")]
         return receipt(tariff_book(prices, **beside, **policy), CP.start("0"), *events, *after)
 
-    plain, changed = told(), told(**{name: value})
+    plain, changed = receipt_with(), receipt_with(**{name: value})
     if name == "max_session_h":  # a person looks at what a longer session costs
         assert (plain["needs_review"], changed["needs_review"]) == (False, True)
     else:
@@ -103,7 +103,7 @@ def test_every_key_of_a_charge_point_changes_what_its_sessions_cost(name, tmp_pa
 
 def test_without_tariffs_they_decide_about_energy_all_the_same(tmp_path):
     text = '[charge_points."CP-1"]\ntime_zone = "Asia/Tokyo"\nmax_power_kw = 3.7\n'
-    told = priced(tmp_path, text, CP.start("1000"), CP.meter(30, "2000"), CP.stop(60, "11000"))
-    assert (told["energy_wh"], told["time_zone"]) == ("1000", "Asia/Tokyo")
-    assert told["flags"] == ["meter_stop_implausible", "needs_review"]
-    assert Decimal(told["energy_wh"]) == 1000
+    settled = priced(tmp_path, text, CP.start("1000"), CP.meter(30, "2000"), CP.stop(60, "11000"))
+    assert (settled["energy_wh"], settled["time_zone"]) == ("1000", "Asia/Tokyo")
+    assert settled["flags"] == ["meter_stop_implausible", "needs_review"]
+    assert Decimal(settled["energy_wh"]) == 1000

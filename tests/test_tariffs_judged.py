@@ -50,15 +50,15 @@ def test_a_tariff_for_reservations_alone_prices_no_session(limits):
     assert isinstance(progressed, TransactionProgressed)
     assert progressed.progress.cost_total is None
     assert isinstance(settled, TransactionSettled)
-    told = settled.receipt
-    assert (told["energy_wh"], told["total_incl_vat"], told["tariff"]) == ("5000", None, None)
-    assert told["flags"] == ["needs_review", "no_tariff"]
+    priced = settled.receipt
+    assert (priced["energy_wh"], priced["total_incl_vat"], priced["tariff"]) == ("5000", None, None)
+    assert priced["flags"] == ["needs_review", "no_tariff"]
 
 
 def test_the_next_tariff_of_the_list_that_prices_sessions_is_theirs():
     prices = tariff_book(tariff(RESERVED, min_price=1) | {"id": "R"}, PER_KWH)
-    told = receipt(prices, CP.start("1000"), CP.stop(60, "6000"))
-    assert (told["tariff_id"], told["total_incl_vat"], told["flags"]) == ("T", "1.50", [])
+    priced = receipt(prices, CP.start("1000"), CP.stop(60, "6000"))
+    assert (priced["tariff_id"], priced["total_incl_vat"], priced["flags"]) == ("T", "1.50", [])
 
 
 def test_a_session_that_an_older_version_opened_with_it_is_restored_without_a_price():
@@ -314,10 +314,10 @@ def test_whatever_stands_in_a_tariff_it_is_refused_or_prices_a_session(given, pa
     }
     prices, faults = read_tariffs(document)
     terms = prices.terms_for("CP-1", 1, START)
-    told = receipt(prices, CP.start("1000"), CP.meter(30, "3000"), CP.stop(60, "6000"))
+    priced = receipt(prices, CP.start("1000"), CP.meter(30, "3000"), CP.stop(60, "6000"))
     if any(fault.fatal for fault in faults):
         assert not prices.assignments
     elif terms.tariff is None:
-        assert told["flags"] == ["needs_review", "no_tariff"]
+        assert priced["flags"] == ["needs_review", "no_tariff"]
     else:
-        assert Decimal(told["total_excl_vat"]) >= 0
+        assert Decimal(priced["total_excl_vat"]) >= 0

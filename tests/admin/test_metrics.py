@@ -31,12 +31,12 @@ from .test_server import value_of
 ALERTS = Path(__file__).parents[2] / "deploy" / "alerts.yml"
 
 
-def told(gateway):
+def metrics_of(gateway):
     return list(text_string_to_metric_families(render(gateway.running).decode()))
 
 
 def value(gateway, name, **labels):
-    return value_of(told(gateway), name, **labels)
+    return value_of(metrics_of(gateway), name, **labels)
 
 
 # --- charge points -----------------------------------------------------------------------------
@@ -253,15 +253,15 @@ async def test_an_alert_says_what_is_wrong_and_what_to_do_about_a_metric_that_ex
     assert all(
         expression.count(left) == expression.count(right) for left, right in ("()", "{}", "[]")
     )
-    families = told(gateway)
+    families = metrics_of(gateway)
     samples = {sample.name for family in families for sample in family.samples}
     empty = {family.name + "_total" for family in families if not family.samples}
     named = set(re.findall(r"ocpp_gateway_\w+", f"{expression} {rule['annotations']['action']}"))
     assert named <= samples | empty
     assert named or expression.startswith("up{")
-    for label, words in re.findall(r'(\w+)=~"([\w|]+)"', expression):
+    for label, alternatives in re.findall(r'(\w+)=~"([\w|]+)"', expression):
         if label == "reason":
-            assert set(words.split("|")) <= set(REFUSAL_REASONS)
+            assert set(alternatives.split("|")) <= set(REFUSAL_REASONS)
 
 
 def test_no_two_alerts_have_the_same_name():

@@ -60,17 +60,17 @@ async def test_ready_also_while_thingsboard_is_away(gateway):
         await charger.boot()
         await gateway.settled()
         status, kind, body = respond("GET", "/readyz", gateway.running)
-        told = json.loads(body)
+        answer = json.loads(body)
         assert (status, kind) == (200, "application/json")
-        assert (told["ready"], told["mqtt"], told["charge_points"]) == (True, "connected", 1)
+        assert (answer["ready"], answer["mqtt"], answer["charge_points"]) == (True, "connected", 1)
         gateway.thingsboard.up = False
         await charger.status("Available")
         await gateway.settled()
         status, _, body = respond("GET", "/readyz", gateway.running)
-        told = json.loads(body)
-        assert (status, told["ready"]) == (200, True)
-        assert told["mqtt"] == "behind: gone"
-        assert told["behind_entries"] > 0
+        answer = json.loads(body)
+        assert (status, answer["ready"]) == (200, True)
+        assert answer["mqtt"] == "behind: gone"
+        assert answer["behind_entries"] > 0
         gateway.thingsboard.up = True
 
 
@@ -233,76 +233,78 @@ async def watching(port, target="/trace"):
 
 @pytest.mark.real_time
 async def test_who_looks_on_sees_a_charge_point_come_speak_and_go(gateway):
-    async with open_admin(gateway.running) as port, watching(port) as eyes:
-        assert eyes.status == 200
+    async with open_admin(gateway.running) as port, watching(port) as viewer:
+        assert viewer.status == 200
         async with gateway.charger("CP-1") as charger:
             await charger.ask("Heartbeat")
             await charger.send("no JSON")
-        told = [await eyes.line() for _ in range(5)]
-    assert {item["charge_point"] for item in told} == {"CP-1"}
-    assert all(datetime.fromisoformat(item["at"]).utcoffset() is not None for item in told)
-    assert [item.get("way") or item["event"] for item in told] == [
+        lines = [await viewer.line() for _ in range(5)]
+    assert {item["charge_point"] for item in lines} == {"CP-1"}
+    assert all(datetime.fromisoformat(item["at"]).utcoffset() is not None for item in lines)
+    assert [item.get("way") or item["event"] for item in lines] == [
         "connected", "in", "out", "in", "disconnected",
     ]  # fmt: skip
-    assert json.loads(told[1]["frame"])[2] == "Heartbeat"
-    assert told[3]["reason"].startswith("FormationViolation")
-    assert "memory" in told[0]["reason"]
+    assert json.loads(lines[1]["frame"])[2] == "Heartbeat"
+    assert lines[3]["reason"].startswith("FormationViolation")
+    assert "memory" in lines[0]["reason"]
 
 
 @pytest.mark.real_time
 @pytest.mark.parametrize(
-    ("query", "heard"),
+    ("query", "expected"),
     [("charge_point=CP-1", ["CP-1"]), ("charge_point=CP-1&charge_point=X%202", ["CP-1", "X 2"]),
      ("charge_point=CP-*", ["CP-1", "CP-9"]), ("charge_point=Y&charge_point=*", None)],
 )  # fmt: skip
-async def test_who_looks_on_may_say_at_whom(gateway, query, heard):
+async def test_who_looks_on_may_say_at_whom(gateway, query, expected):
     everybody = ["CP-1", "X 2", "CP-9"]
-    async with open_admin(gateway.running) as port, watching(port, f"/trace?{query}") as eyes:
+    async with open_admin(gateway.running) as port, watching(port, f"/trace?{query}") as viewer:
         for name in everybody:
             async with gateway.charger(name, path="/ocpp/" + name.replace(" ", "%20")):
                 pass
-        seen = [(await eyes.line())["charge_point"] for _ in heard or everybody for _ in (1, 2)]
-    assert list(dict.fromkeys(seen)) == (heard or everybody)
+        seen = [
+            (await viewer.line())["charge_point"] for _ in expected or everybody for _ in (1, 2)
+        ]
+    assert list(dict.fromkeys(seen)) == (expected or everybody)
 
 
 @pytest.mark.real_time
 async def test_handshakes_that_are_refused_are_seen_also_of_nobody(gateway):
-    async with open_admin(gateway.running) as port, watching(port) as eyes:
+    async with open_admin(gateway.running) as port, watching(port) as viewer:
         async with dial(gateway) as peer:
             assert (await peer.upgrade("/")).status == 404
-        told = await eyes.line()
-    assert (told["event"], told["charge_point"]) == ("refused", "")
-    assert told["reason"].startswith("404 no charge point id")
+        line = await viewer.line()
+    assert (line["event"], line["charge_point"]) == ("refused", "")
+    assert line["reason"].startswith("404 no charge point id")
 
 
 @pytest.mark.real_time
 async def test_only_so_many_look_on_and_none_is_left_behind(gateway):
-    async with open_admin(gateway.running) as port, AsyncExitStack() as all_eyes:
+    async with open_admin(gateway.running) as port, AsyncExitStack() as viewers:
         for _ in range(MAX_SUBSCRIPTIONS):
-            eyes = await all_eyes.enter_async_context(watching(port))
-            assert eyes.status == 200
+            viewer = await viewers.enter_async_context(watching(port))
+            assert viewer.status == 200
         async with watching(port) as one_too_many:
             assert one_too_many.status == 503
         assert (await get(port, "/trace"))[0] == 503
         assert await get(port, "/healthz") == (200, b"ok\n")
-        await all_eyes.aclose()
+        await viewers.aclose()
         with trio.fail_after(10):
             while gateway.running.frame_tap.is_watched:  # noqa: ASYNC110  that a socket was closed tells nobody
                 await trio.sleep(0.01)
-        async with watching(port) as eyes:
-            assert eyes.status == 200
+        async with watching(port) as viewer:
+            assert viewer.status == 200
 
 
 @pytest.mark.real_time
 async def test_who_looks_on_does_not_make_room_for_other_visitors(gateway):
     async with open_admin(gateway.running) as port, AsyncExitStack() as visits:
-        eyes = await visits.enter_async_context(watching(port))
+        viewer = await visits.enter_async_context(watching(port))
         for _ in range(60):
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             await visits.enter_async_context(stream)
             await stream.send_all(b"GET /hea")
         async with gateway.charger("CP-1"):
-            assert (await eyes.line())["event"] == "connected"
+            assert (await viewer.line())["event"] == "connected"
 
 
 @pytest.mark.real_time
@@ -322,10 +324,10 @@ async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypa
 @pytest.mark.real_time
 async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
     monkeypatch.setattr("gateway.admin.trace._MAX_SILENCE", 0.1)
-    async with open_admin(gateway.running) as port, watching(port) as eyes:
+    async with open_admin(gateway.running) as port, watching(port) as viewer:
         with trio.fail_after(10):
-            assert (await eyes._event()).data == b"\n"
-            assert (await eyes._event()).data == b"\n"
+            assert (await viewer._event()).data == b"\n"
+            assert (await viewer._event()).data == b"\n"
 
 
 @pytest.mark.real_time

@@ -92,16 +92,16 @@ def closed(folder: Path, port: int, pace: Pace) -> None:
             remark(f"round {turn + 1}: {name} {result['requests_per_s']:.0f} requests/s")
     for name, all_of in results.items():
         if all_of:
-            tell_closed(name, all_of)
+            print_closed_loop(name, all_of)
         else:
             skipped(f"{name}.requests_per_s", why[name])
-    tell_ratio("ratio.to_websockets_ocpp_aiomqtt", results, CHARGE_POINT, why, 4.0)
-    tell_ratio("ratio.to_ocpp_rpc", results, OCPP_RPC, why, 0.6)
-    tell_ratio("share.of_trio_websocket_echo", results, ECHO, why, None)
-    tell_commits(results[GATEWAY], why.get(GATEWAY))
+    print_ratio("ratio.to_websockets_ocpp_aiomqtt", results, CHARGE_POINT, why, 4.0)
+    print_ratio("ratio.to_ocpp_rpc", results, OCPP_RPC, why, 0.6)
+    print_ratio("share.of_trio_websocket_echo", results, ECHO, why, None)
+    print_commits(results[GATEWAY], why.get(GATEWAY))
 
 
-def tell_closed(name: str, results: list[dict]) -> None:
+def print_closed_loop(name: str, results: list[dict]) -> None:
     mix = "session mix, closed loop, 100 chargers"
     rate = median(results, "requests_per_s")
     rounds = [result["requests_per_s"] for result in results]
@@ -118,10 +118,10 @@ def tell_closed(name: str, results: list[dict]) -> None:
         load_us_per_request=median(results, "load_us_per_request"),
     )
     if name != ECHO:
-        tell_arrival(name, results)
+        print_arrival(name, results)
 
 
-def tell_arrival(name: str, results: list[dict], prefix: str = "") -> None:
+def print_arrival(name: str, results: list[dict], prefix: str = "") -> None:
     events, arrived = (sum(result[key] for result in results) for key in ("events", "arrived"))
     share = round(arrived / events, 5) if events else 0.0
     kinds = {
@@ -150,7 +150,7 @@ def tell_arrival(name: str, results: list[dict], prefix: str = "") -> None:
     )
 
 
-def tell_ratio(
+def print_ratio(
     name: str, results: dict[str, list[dict]], peer: str, why: dict, target: float | None
 ) -> None:
     for one in (GATEWAY, peer):
@@ -174,7 +174,7 @@ def tell_ratio(
     )
 
 
-def tell_commits(results: list[dict], why: Skipped | None) -> None:
+def print_commits(results: list[dict], why: Skipped | None) -> None:
     name = "gateway.journal_rows_per_commit"
     rows = [value for result in results if (value := rows_per_commit(result["metrics"]))]
     if rows:
@@ -199,7 +199,7 @@ def nodered(folder: Path, port: int, pace: Pace) -> None:
     wrong = errors_of(results) + not_arrived(results)
     stated = f"over the {NODE_RED_REQUESTS_PER_S} requests/s stated for the Node-RED prototype"
     figure("ratio.to_node_red", ratio, "1", stated, **at_least(2.5, ratio, wrong))
-    tell_arrival(GATEWAY, results, "meter_values.")
+    print_arrival(GATEWAY, results, "meter_values.")
 
 
 def connections(folder: Path, port: int, pace: Pace) -> None:
@@ -262,7 +262,7 @@ def starts(folder: Path, port: int, pace: Pace) -> None:
     figure("open_loop.p50_ms", result["p50_ms"], "ms", every)
     figure("open_loop.p99_ms", result["p99_ms"], "ms", every)
     figure("open_loop.cpu_share", result["cpu_share"], "1", every)
-    tell_arrival(GATEWAY, [result], "open_loop.")
+    print_arrival(GATEWAY, [result], "open_loop.")
 
 
 def north(folder: Path, port: int, pace: Pace) -> None:
@@ -274,7 +274,7 @@ def north(folder: Path, port: int, pace: Pace) -> None:
     figure("north.achieved_requests_per_s", result["requests_per_s"], "1/s", what)
     figure("north.p99_ms", result["p99_ms"], "ms", what)
     figure("north.cpu_share", result["cpu_share"], "1", what)
-    tell_arrival(GATEWAY, [result], "north.")
+    print_arrival(GATEWAY, [result], "north.")
 
 
 def outage(folder: Path, _port: int, pace: Pace) -> None:
@@ -316,13 +316,13 @@ def micro(folder: Path, _port: int, pace: Pace) -> None:
     command = [sys.executable, "-m", "tests.bench.micro", "--seconds", str(pace.window / 2)]
     log = folder / "micro.log"
     with processes.running(command, processes.SERVER_CORE, log) as process:
-        said, _ = process.communicate(timeout=120)
-    for line in said.decode().splitlines():
+        output, _ = process.communicate(timeout=120)
+    for line in output.decode().splitlines():
         print(line, flush=True)
     if process.returncode:
         why = log.read_text(errors="replace").strip()[-300:]
         for name in PARTS["micro"][1]:
-            if name not in said.decode():
+            if name not in output.decode():
                 skipped(name, why)
 
 

@@ -96,18 +96,18 @@ def pricing(name: str, document: dict[str, Any], seconds: float, target: float |
     document = json.loads(json.dumps(document), parse_float=Decimal)
     tariff_book, faults = read_tariffs(document, default_time_zone="Europe/Amsterdam")
     assert not [fault for fault in faults if fault.fatal], faults
-    told = events(earlier=500, timed=100)
+    recorded = events(earlier=500, timed=100)
     early, late = [], []
     end = time.perf_counter() + seconds
     while len(late) < REPEATS or time.perf_counter() < end:
         ledger = Ledger(tariff_book)
-        ledger.post(told[0])
-        early.append(post_us(ledger, told[1:101]))
-        for event in told[101:501]:
+        ledger.post(recorded[0])
+        early.append(post_us(ledger, recorded[1:101]))
+        for event in recorded[101:501]:
             ledger.post(event)
-        late.append(post_us(ledger, told[501:]))
+        late.append(post_us(ledger, recorded[501:]))
     ledger = Ledger(tariff_book)
-    costs = [fact.progress.cost_total for event in told for fact in ledger.post(event)]
+    costs = [fact.progress.cost_total for event in recorded for fact in ledger.post(event)]
     assert costs[-1] > costs[0] > 0, (costs[0], costs[-1])
     elements = len(document["tariffs"][0]["elements"])
     what = "account for and price one MeterValues of an open transaction, 500 samples earlier"
@@ -125,7 +125,7 @@ def events(*, earlier: int, timed: int) -> list[Event]:
     begun = datetime(2026, 1, 5, 8, tzinfo=UTC)
     about: dict[str, Any] = {"charge_point_id": CHARGE_POINT, "connector_id": 1}
     about["transaction_id"] = 1
-    told: list[Event] = [
+    recorded: list[Event] = [
         TransactionStarted(
             **about, received_at=begun, timestamp=begun, id_tag="TAG00001", meter_start="0"
         )
@@ -141,18 +141,18 @@ def events(*, earlier: int, timed: int) -> list[Event]:
             unit="Wh",
         )
         reading = Reading(at, (register, *samples[1:]))
-        told.append(MeterSampled(**about, received_at=at, timestamp=at, readings=(reading,)))
-    return told
+        recorded.append(MeterSampled(**about, received_at=at, timestamp=at, readings=(reading,)))
+    return recorded
 
 
-def post_us(ledger: Any, told: list[Event]) -> float:
+def post_us(ledger: Any, recorded: list[Event]) -> float:
     gc.disable()
     began = time.perf_counter()
-    for event in told:
+    for event in recorded:
         ledger.post(event)
     took = time.perf_counter() - began
     gc.enable()
-    return round(took / len(told) * 1e6, 2)
+    return round(took / len(recorded) * 1e6, 2)
 
 
 def main() -> None:

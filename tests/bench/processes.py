@@ -80,20 +80,20 @@ def ready(process: subprocess.Popen, log: Path, timeout: float = 20.0) -> dict[s
 
     Raises Skipped, with the end of its log, where none comes.
     """
-    said, deadline = b"", time.monotonic() + timeout
+    output, deadline = b"", time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0:
         if not select.select([process.stdout], [], [], left)[0]:
             break
         data = os.read(process.stdout.fileno(), 4096)
         if not data:
             break
-        said += data
-        if found := re.search(rb"^ready (.*)\n", said, re.MULTILINE):
+        output += data
+        if found := re.search(rb"^ready (.*)\n", output, re.MULTILINE):
             return dict(part.split("=", 1) for part in found[1].decode().split())
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1)
     complaint = log.read_text(errors="replace").strip()[-300:]
-    raise Skipped(f"{log.stem} does not start: {complaint or said.decode(errors='replace')}")
+    raise Skipped(f"{log.stem} does not start: {complaint or output.decode(errors='replace')}")
 
 
 # --- the broker -------------------------------------------------------------------------------
@@ -180,12 +180,12 @@ def gateway(folder: Path, mqtt_port: int) -> Iterator[Server]:
         )
         command = [sys.executable, "-m", "gateway", "run", "--config", str(config)]
         with running(command, SERVER_CORE, log := home / "gateway.log") as process:
-            told = ready(process, log)
+            ready_line = ready(process, log)
             yield Server(
                 "gateway",
                 process,
-                ws(told["ocpp"]),
-                admin=told.get("admin", ""),
+                ws(ready_line["ocpp"]),
+                admin=ready_line.get("admin", ""),
                 store=home / "gateway.db",
             )
 
@@ -271,12 +271,12 @@ def load(server: Server, folder: Path, *arguments: object, timeout: float = 180.
     log = folder / "load.log"
     with running(command, LOAD_CORE, log) as process:
         try:
-            said, _ = process.communicate(timeout=timeout)
+            output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise Skipped(f"{server.name}: the load did not end in {timeout:.0f} s") from error
-    if not said.strip():
+    if not output.strip():
         raise Skipped(f"the load failed: {log.read_text(errors='replace')[-300:]}")
-    result = json.loads(said)
+    result = json.loads(output)
     if result["errors"]:
         print(
             f"{server.name}: {result['errors']} errors, first: {result['first_error']}",

@@ -41,16 +41,16 @@ def run(name: str, folder: Path, port: int, north_limit: float, *arguments: obje
     with SERVERS[name](folder, port) as server, contextlib.ExitStack() as later:
         if name == ECHO:
             return processes.load(server, folder, *arguments)
-        heard = sink.Sink(port)
-        later.callback(heard.close)
+        broker = sink.Sink(port)
+        later.callback(broker.close)
         result = processes.load(server, folder, "--prefix", PREFIX, "--record", record, *arguments)
-        quiet = heard.wait_quiet(1.0, north_limit)
+        quiet = broker.wait_quiet(1.0, north_limit)
         result["metrics"] = metrics(server)
     if name == GATEWAY:
-        came = sink.at_thingsboard(heard, record, PREFIX)
+        came = sink.at_thingsboard(broker, record, PREFIX)
         result["north"] = came.took
     else:
-        came = sink.at_topics(heard)
+        came = sink.at_topics(broker)
     by_kind = {kind: [sent, came.counts.get(kind, 0)] for kind, sent in result["sent"].items()}
     result["by_kind"] = by_kind
     result["events"] = sum(sent for sent, _ in by_kind.values())
@@ -87,9 +87,9 @@ def rows_per_commit(sums: dict[str, float]) -> float | None:
                     return value
         return None
 
-    said = first(r"rows_per_commit(_mean|_avg)?$")
-    if said is not None:
-        return said
+    metric = first(r"rows_per_commit(_mean|_avg)?$")
+    if metric is not None:
+        return metric
     total, count = (first(rf"rows_per_commit_{part}$") for part in ("sum", "count"))
     rows = total or first(r"journal_(rows|entries|appended|events)\w*_total$", r"journal_rows")
     commits = count or first(r"journal_\w*commits(_total)?$", r"commits_total$")

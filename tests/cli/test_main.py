@@ -144,8 +144,8 @@ def test_check_looks_at_the_party_of_cdrs_too(tmp_path, capsys, party, what):
     path = tmp_path / "gateway.toml"
     path.write_text(f"[party]\n{party}\n")
     assert main(["check", "--config", str(path)]) == 2
-    assert f"{path}: party: " in (said := capsys.readouterr().err)
-    assert what in said
+    assert f"{path}: party: " in (error := capsys.readouterr().err)
+    assert what in error
 
 
 def test_check_without_a_file_judges_the_environment(monkeypatch, capsys):
@@ -235,8 +235,8 @@ def test_a_store_that_is_none_is_1_and_one_line(site, capsys):
     site.store.write_bytes(b"no database" * 1_000)
     assert main(["sessions", "--config", str(site.config), "--json"]) == 1
     advice = "restore a backup, or move the file away to begin anew"
-    told = capsys.readouterr().err
-    assert told == f"ocpp-gateway: {site.store}: file is not a database; {advice}\n"
+    error = capsys.readouterr().err
+    assert error == f"ocpp-gateway: {site.store}: file is not a database; {advice}\n"
 
 
 @pytest.mark.real_time
@@ -274,10 +274,10 @@ async def test_sessions_are_told_beside_a_gateway_that_runs_and_after_it(site):
             assert (still["energy_wh"], still["duration_s"]) == ("4000", 1800)
             assert (still["total_incl_vat"], still["version"]) == ("2.42", 0)
             assert (still["stop_reason"], still["meter_stop_wh"]) == (None, None)
-            for which, words in (((), "1.82 EUR"), (("--open",), "2.42 EUR")):
+            for which, cost in (((), "1.82 EUR"), (("--open",), "2.42 EUR")):
                 status, out, err = await command_beside("sessions", *config, *which)
                 assert (status, err, len(out.splitlines())) == (0, "", 1)
-                assert words in out
+                assert cost in out
                 assert "CP-1/1" in out
             if program.process.returncode is None:  # once more without a gateway
                 assert await program.stop() == 0

@@ -166,11 +166,11 @@ def test_an_example_that_cannot_be_replayed_hides_none_of_the_others(run):
     assert ["error" in one for one in found] == [False, True, True, True, False, False, False]
     (session,) = found[4]["sessions"]
     assert (session["total_incl_vat"], session["flags"]) == (None, ["needs_review", "no_tariff"])
-    told = [line.partition(": ")[2] for line in err.splitlines()]
-    assert told[0].startswith("ODD: tariffs[0].currency: is missing")
-    assert told[1] == "vectors[2]: an example must be an object"
-    assert told[2] == "vectors[3]: events must be a list"
-    assert "BAD: expected must be an object" in told
+    printed = [line.partition(": ")[2] for line in err.splitlines()]
+    assert printed[0].startswith("ODD: tariffs[0].currency: is missing")
+    assert printed[1] == "vectors[2]: an example must be an object"
+    assert printed[2] == "vectors[3]: events must be a list"
+    assert "BAD: expected must be an object" in printed
 
 
 def test_a_session_that_cannot_be_priced_hides_none_of_the_others(run, monkeypatch):

@@ -75,12 +75,12 @@ def test_cdrs_are_made_with_the_party_of_the_configuration(store, capsys):
     unpriced = {key: value for key, value in unpriced.items() if not key.startswith("total")}
     config = store(named(plain_receipt(), "A"), unpriced, more=PARTY)
     assert main(["sessions", "--config", config, "--format", "ocpi-cdr"]) == 0
-    told = capsys.readouterr()
-    (line,) = told.out.splitlines()
+    printed = capsys.readouterr()
+    (line,) = printed.out.splitlines()
     cdr = json.loads(line, parse_float=Decimal)
     assert (cdr["country_code"], cdr["party_id"], cdr["id"]) == ("NL", "ABC", "A")
     assert list(faults("CDR", cdr)) == []
-    assert told.err == "B: no CDR, for it has no price\n"
+    assert printed.err == "B: no CDR, for it has no price\n"
 
 
 def test_cdrs_without_a_party_say_what_to_configure(store, capsys):
@@ -114,13 +114,13 @@ def test_each_version_of_a_receipt_is_a_cdr_that_can_be_taken_back(store, capsys
     first = named(plain_receipt(), "A")
     second = named(plain_receipt("no VAT"), "A") | {"version": 2}
     config = store(first, second, more=PARTY)
-    told = {}
+    cdrs = {}
     for name in ("A", "A-v2"):
         status, out, _ = credit_of(config, name, capsys)
         assert status == 0
         back = json.loads(out, parse_float=Decimal)
-        told[name] = back["credit_reference_id"], back["total_cost"]["excl_vat"]
-    assert told == {"A": ("A", Decimal("-9.31")), "A-v2": ("A-v2", Decimal("-4.2"))}
+        cdrs[name] = back["credit_reference_id"], back["total_cost"]["excl_vat"]
+    assert cdrs == {"A": ("A", Decimal("-9.31")), "A-v2": ("A-v2", Decimal("-4.2"))}
 
 
 def test_a_receipt_whose_first_version_is_gone_is_taken_back_as_it_is(store, capsys):
@@ -161,10 +161,10 @@ def test_a_receipt_that_cannot_be_shown_hides_none_of_the_others(form, store, ca
 
         monkeypatch.setattr(listing, "dump_object", dump)
     assert main(["sessions", "--config", config, "--format", form]) == 1
-    told = capsys.readouterr()
-    assert len(told.out.splitlines()) == (3 if form == "csv" else 2)
-    assert told.err.startswith("B: ")
-    assert len(told.err.splitlines()) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == (3 if form == "csv" else 2)
+    assert printed.err.startswith("B: ")
+    assert len(printed.err.splitlines()) == 1
 
 
 def test_an_open_session_that_cannot_be_priced_hides_none_of_the_others(
@@ -194,12 +194,12 @@ def test_an_open_session_that_cannot_be_priced_hides_none_of_the_others(
     monkeypatch.setattr(sessions, "settle_so_far", settle_so_far)
     monkeypatch.setattr(sessions.Ledger, "restore", restored)
     status = main(["sessions", "--config", config, "--open", "--json"])
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert status == 1
-    shown = [json.loads(line)["charge_point"] for line in told.out.splitlines()]
+    shown = [json.loads(line)["charge_point"] for line in printed.out.splitlines()]
     assert shown == ["CP-1", "CP-3"]
-    assert "CP-2/1: transaction 2 cannot be priced: IndexError" in told.err
-    assert "CP-3: entry 3 cannot be accounted for: ValueError" in told.err
+    assert "CP-2/1: transaction 2 cannot be priced: IndexError" in printed.err
+    assert "CP-3: entry 3 cannot be accounted for: ValueError" in printed.err
 
 
 def test_signed_values_are_handed_over_session_by_session(store, capsys):

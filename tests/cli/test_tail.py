@@ -51,9 +51,9 @@ async def test_a_charge_point_is_seen_on_a_terminal_and_by_programs(site, tmp_pa
         shown = await for_eyes.line(lambda line: "BootNotification" in line)
         assert "  CP-1  in   [2," in shown
         await for_eyes.line(lambda line: "CP-1  --   connected: from 127.0.0.1:" in line)
-        told = json.loads(await for_programs.line(lambda line: "BootNotification" in line))
-        assert (told["charge_point"], told["way"]) == ("CP-1", "in")
-        assert json.loads(told["frame"])[2] == "BootNotification"
+        frame = json.loads(await for_programs.line(lambda line: "BootNotification" in line))
+        assert (frame["charge_point"], frame["way"]) == ("CP-1", "in")
+        assert json.loads(frame["frame"])[2] == "BootNotification"
         await for_programs.line(lambda line: '"OTHER"' in line and "Boot" in line)
         assert not any("OTHER" in line for line in for_eyes.lines)
         for_programs.process.send_signal(signal.SIGINT)
@@ -90,14 +90,14 @@ async def test_why_the_gateway_shows_nothing_is_said(gateway, monkeypatch):
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost"])
 async def test_a_gateway_that_listens_everywhere_is_reached(gateway, host):
     async with open_admin(gateway.running) as port:
-        shown, told = trio.open_memory_channel(10)
+        shown, lines = trio.open_memory_channel(10)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tail, Address(host, port), ["A B", "CP-1"], shown.send_nowait)
             with trio.fail_after(10):
                 while not gateway.running.frame_tap.is_watched:  # noqa: ASYNC110  another task's socket
                     await trio.sleep(0.01)
                 async with gateway.charger("CP-1"):
-                    assert (await told.receive())["event"] == "connected"
+                    assert (await lines.receive())["event"] == "connected"
             nursery.cancel_scope.cancel()
 
 
@@ -116,7 +116,7 @@ async def test_who_answers_something_else_is_no_gateway():
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("record", "line"),
     [
         ({"way": "in", "frame": "[2]"}, "in   [2]"),
         ({"way": "out", "frame": "[3]", "missed": 4}, "(4 missed)  out  [3]"),
@@ -126,7 +126,7 @@ async def test_who_answers_something_else_is_no_gateway():
         ({"way": "in", "frame": "\x1b[2J\u202e\n"}, r"in   \x1b[2J\u202e\n"),
     ],
 )  # fmt: skip
-def test_a_line_for_people_is_one_line_that_no_terminal_obeys(told, line):
+def test_a_line_for_people_is_one_line_that_no_terminal_obeys(record, line):
     """HC-140"""
     about = {"at": "2026-01-01T00:00:00.000Z", "charge_point": "CP-1"}
-    assert as_text(about | told) == f"2026-01-01T00:00:00.000Z  CP-1  {line}"
+    assert as_text(about | record) == f"2026-01-01T00:00:00.000Z  CP-1  {line}"

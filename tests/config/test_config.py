@@ -232,12 +232,12 @@ def test_a_password_hash_may_lie_in_a_file(write):
 def test_what_is_no_secret_has_no_file_of_its_own(write):
     path = write('[ocpp]\nlisten_file = "x"')
     assert faults_of(path)[0].startswith(f"{path}: ocpp.listen_file: no such key")
-    (told,) = [
+    (found,) = [
         line
         for line in warnings_of(None, {"OCPP_GATEWAY_OCPP_LISTEN_FILE": "x"})
         if "_FILE" in line
     ]
-    assert told.startswith("environment: OCPP_GATEWAY_OCPP_LISTEN_FILE: no such key; did you mean")
+    assert found.startswith("environment: OCPP_GATEWAY_OCPP_LISTEN_FILE: no such key; did you mean")
 
 
 def test_no_secret_is_ever_shown(write):
@@ -258,6 +258,6 @@ def test_no_secret_is_ever_shown(write):
         [charge_points."CP-1"]
         password_hash = "S3CRET"
     """)
-    told = faults_of(wrong)
-    assert len(told) == 3
-    assert "S3CRET" not in "".join(told)
+    found = faults_of(wrong)
+    assert len(found) == 3
+    assert "S3CRET" not in "".join(found)

@@ -38,14 +38,14 @@ def test_faults_of_tariffs_are_told_with_their_place_beside_those_of_the_file(wr
         tariffs = "tariffs.json"
     """)
     assert main(["check", "--config", str(path)]) == 2
-    told = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     for place in (
         f"{path}: ocpp.heartbeat_interval_s: ",
         f"{file}: tariffs[0].elements[0].price_components[0].type: ",
         f"{file}: assign[0].tariffs[0]: ",
         f"{file}: policy.idle_grace_s: ",
     ):
-        assert [line for line in told if line.startswith(place)], (place, told)
+        assert [line for line in printed if line.startswith(place)], (place, printed)
 
 
 @pytest.mark.parametrize("text", ["{", "[1,", "\x00", '{"tariffs": NaN}'])
@@ -90,16 +90,16 @@ def test_the_example_configuration_and_its_tariffs_are_fine(capsys):
 
 def test_the_example_has_every_key_and_tells_the_defaults():
     text = (DEPLOY / "gateway.example.toml").read_text()
-    table, told = "", {}
+    table, documented = "", {}
     for line in text.splitlines():
         if found := re.match(r"\[(\w+)", line):
             table = found[1]
         elif found := re.match(r'#?(\w+) = ("[^"]*"|\[\]|[^\s#]+)', line):
-            told.setdefault(table, {})[found[1]] = found[2], line
+            documented.setdefault(table, {})[found[1]] = found[2], line
     for name, kind in {**_SECTIONS, **_TABLES}.items():
         fields = {field.name: field for field in attrs.fields(kind)}
-        assert set(told[name]) == set(fields)
-        for key, (value, line) in told[name].items():
+        assert set(documented[name]) == set(fields)
+        for key, (value, line) in documented[name].items():
             default, read = fields[key].default, fields[key].metadata["read"]
             if default is None:
                 assert re.search(r"#.*\bnone\b|#.*\bthat of\b|#.*\bthe tariff file's\b", line), line

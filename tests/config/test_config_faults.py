@@ -29,8 +29,8 @@ def test_every_fault_is_told_at_once_with_its_file_and_key(write):
         [id_tags."TOO-LONG-FOR-AN-ID-TAG"]
         status = "accepted"
     """)
-    told = faults_of(path, {"OCPP_GATEWAY_THINGSBOARD_PORT": "0"})
-    assert told == [
+    found = faults_of(path, {"OCPP_GATEWAY_THINGSBOARD_PORT": "0"})
+    assert found == [
         f"{path}: thingsbord: no such table; did you mean thingsboard?",
         f'{path}: ocpp.listen: must be "host:port", like "0.0.0.0:9000" or "[::]:9000"',
         f"{path}: ocpp.heartbeat_interval_s: must lie between 1 and 86400",
@@ -50,30 +50,30 @@ def test_every_fault_is_told_at_once_with_its_file_and_key(write):
 
 @pytest.mark.parametrize("number", ["inf", "-inf", "nan", "true", '"x"', "[]", "1e400", "-1"])
 def test_what_is_no_number_is_told_and_not_raised(number, write):
-    told = faults_of(write(f"[ocpp]\nheartbeat_interval_s = {number}\ngrace_s = {number}"))
-    assert len(told) == 2
-    assert all("must " in line for line in told)
+    found = faults_of(write(f"[ocpp]\nheartbeat_interval_s = {number}\ngrace_s = {number}"))
+    assert len(found) == 2
+    assert all("must " in line for line in found)
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1e3", "nan", "٣", "1_000", "0x10", " 5"])
 def test_a_variable_that_is_no_number_is_told_by_its_name(number):
-    (told,) = faults_of(None, {"OCPP_GATEWAY_OCPP_HEARTBEAT_INTERVAL_S": number})
-    assert told.startswith("environment: OCPP_GATEWAY_OCPP_HEARTBEAT_INTERVAL_S: must ")
+    (found,) = faults_of(None, {"OCPP_GATEWAY_OCPP_HEARTBEAT_INTERVAL_S": number})
+    assert found.startswith("environment: OCPP_GATEWAY_OCPP_HEARTBEAT_INTERVAL_S: must ")
 
 
 @pytest.mark.parametrize("flag", ["True", "yes", "1", "", "TRUE"])
 def test_booleans_of_the_environment_are_true_or_false(flag):
-    (told,) = faults_of(None, {"OCPP_GATEWAY_OCPP_LENIENT": flag})
-    assert told.endswith("must be true or false")
+    (found,) = faults_of(None, {"OCPP_GATEWAY_OCPP_LENIENT": flag})
+    assert found.endswith("must be true or false")
 
 
 def test_an_unknown_variable_is_a_warning_for_others_may_make_some():
-    told = warnings_of(None, {"OCPP_GATEWAY_SERVICE_PORT": "tcp://10.0.0.1:80", "PATH": "/bin"})
+    found = warnings_of(None, {"OCPP_GATEWAY_SERVICE_PORT": "tcp://10.0.0.1:80", "PATH": "/bin"})
     assert any(
-        line.startswith("environment: OCPP_GATEWAY_SERVICE_PORT: no such key") for line in told
+        line.startswith("environment: OCPP_GATEWAY_SERVICE_PORT: no such key") for line in found
     )
-    told = warnings_of(None, {"OCPP_GATEWAY_OCPP_LISTN": "x:1"})
-    assert told[0].endswith("no such key; did you mean OCPP_GATEWAY_OCPP_LISTEN?")
+    found = warnings_of(None, {"OCPP_GATEWAY_OCPP_LISTN": "x:1"})
+    assert found[0].endswith("no such key; did you mean OCPP_GATEWAY_OCPP_LISTEN?")
 
 
 def test_a_table_that_is_none_and_names_that_hold_none_are_told(write):
@@ -89,8 +89,8 @@ def test_a_missing_file_a_folder_and_what_is_no_toml_are_told(tmp_path, write):
     missing = tmp_path / "none.toml"
     assert faults_of(missing) == [f"{missing}: there is no such file"]
     assert faults_of(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
-    (told,) = faults_of(write("[ocpp\n"))
-    assert re.search(r"gateway\.toml: not TOML: .*line 1", told)
+    (found,) = faults_of(write("[ocpp\n"))
+    assert re.search(r"gateway\.toml: not TOML: .*line 1", found)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe[ocpp]")
     assert "cannot be read" in faults_of(binary)[0]
@@ -102,9 +102,9 @@ def test_a_missing_file_a_folder_and_what_is_no_toml_are_told(tmp_path, write):
     "url", ["postgresql://user:password@host/db", "postgres://host/db"], ids=["long", "short"]
 )
 def test_postgres_is_refused_by_its_name(url, write):
-    (told,) = faults_of(write(f'[storage]\nurl = "{url}"'))
-    assert "storage.url: PostgreSQL comes with a later version" in told
-    assert "password" not in told
+    (found,) = faults_of(write(f'[storage]\nurl = "{url}"'))
+    assert "storage.url: PostgreSQL comes with a later version" in found
+    assert "password" not in found
 
 
 @pytest.mark.parametrize(
@@ -171,34 +171,34 @@ def test_certificates_that_are_none_are_told(write, certificates):
         tls = true
         ca_cert = "missing.pem"
     """)
-    told = faults_of(path)
-    assert [line.split(": ")[1] for line in told] == [
+    found = faults_of(path)
+    assert [line.split(": ")[1] for line in found] == [
         "thingsboard.ca_cert",
         "ocpp.tls_cert",
         "ocpp.client_ca",
     ]
-    assert told[0].endswith(f"there is no file {certificates}/missing.pem")
-    assert all("junk.pem" in line for line in told[1:])
+    assert found[0].endswith(f"there is no file {certificates}/missing.pem")
+    assert all("junk.pem" in line for line in found[1:])
 
 
 def test_a_key_of_another_certificate_is_told(write, certificates):
     trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(certificates / "other.pem")
     path = write('[ocpp]\ntls_cert = "cert.pem"\ntls_key = "other.pem"')
-    (told,) = faults_of(path)
-    assert "key values mismatch" in told
+    (found,) = faults_of(path)
+    assert "key values mismatch" in found
 
 
 def test_the_prototypes_switch_without_a_tag_to_start_with_is_a_warning(write):
     thingsboard = '[thingsboard]\naccess_token = "T"\ncompat = "node-red"\n'
-    (told,) = warnings_of(write(thingsboard))
-    assert told.split(": ")[1] == "commands.default_id_tag"
+    (found,) = warnings_of(write(thingsboard))
+    assert found.split(": ")[1] == "commands.default_id_tag"
     assert warnings_of(write(thingsboard + '[commands]\ndefault_id_tag = "12345678"')) == []
 
 
 def test_what_works_but_ought_not_to_is_a_warning(write, certificates):
     path = write('[thingsboard]\nca_cert = "ca.pem"\nprotocol = "3.1.1"')
-    told = warnings_of(path)
-    assert [line.split(": ")[1] for line in told] == [
+    found = warnings_of(path)
+    assert [line.split(": ")[1] for line in found] == [
         "thingsboard.ca_cert",
         "thingsboard.access_token",
         "thingsboard.protocol",

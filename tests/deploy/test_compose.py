@@ -133,10 +133,10 @@ def test_the_gateways_configuration_is_right(tmp_path):
 
 
 def test_the_install_step_speaks_to_thingsboard_as_the_tenant_with_a_password_from_a_file():
-    asked = parsed(services()["install"]["command"])
-    assert asked.url == "http://thingsboard:8080"
-    assert asked.password_file == "/run/secrets/tenant_password"
-    assert asked.password is None
+    request = parsed(services()["install"]["command"])
+    assert request.url == "http://thingsboard:8080"
+    assert request.password_file == "/run/secrets/tenant_password"
+    assert request.password is None
 
 
 def test_the_gateway_serves_also_when_the_install_step_has_failed():
@@ -203,9 +203,9 @@ def stand_in(folder, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
-@pytest.mark.parametrize(("told", "there"), [("t", True), ("f", False)])
-def test_the_probe_finds_out_whether_thingsboard_is_in_the_database(tmp_path, told, there):
-    stand_in(tmp_path, "psql", f'test "$PGPASSWORD" = from-a-file && echo {told}')
+@pytest.mark.parametrize(("answer", "there"), [("t", True), ("f", False)])
+def test_the_probe_finds_out_whether_thingsboard_is_in_the_database(tmp_path, answer, there):
+    stand_in(tmp_path, "psql", f'test "$PGPASSWORD" = from-a-file && echo {answer}')
     (tmp_path / "installed").touch()  # from an earlier time, and another database
     assert bash(placed(script("probe"), tmp_path), tmp_path).returncode == 0
     assert (tmp_path / "installed").exists() is there
@@ -252,9 +252,9 @@ def answering(*lines: bytes):
         def serve() -> None:
             visitor, _ = server.accept()
             with visitor:
-                asked = b""  # bash sends it line by line
-                while not asked.endswith(b"\r\n\r\n") and (part := visitor.recv(1_000)):
-                    asked += part
+                request = b""  # bash sends it line by line
+                while not request.endswith(b"\r\n\r\n") and (part := visitor.recv(1_000)):
+                    request += part
                 visitor.sendall(b"".join(lines))
 
         thread = threading.Thread(target=serve)
@@ -275,6 +275,6 @@ def test_thingsboards_health_check_asks_for_its_first_page(tmp_path, lines, well
     check = services()["thingsboard"]["healthcheck"]["test"]
     assert check[:3] == ["CMD", "bash", "-c"]
     with answering(*lines) as port:
-        asked = check[3].replace("/127.0.0.1/8080", f"/127.0.0.1/{port}")
-        ended = subprocess.run(["bash", "-c", asked], check=False, timeout=20)
+        request = check[3].replace("/127.0.0.1/8080", f"/127.0.0.1/{port}")
+        ended = subprocess.run(["bash", "-c", request], check=False, timeout=20)
     assert (ended.returncode == 0) is well

@@ -133,10 +133,10 @@ def test_ports_have_one_name_and_one_number():
 
 def test_probes_ask_what_the_admin_port_answers():
     """Alive while it turns; ready while it can take and keep what chargers say."""
-    asked = {kind: CONTAINER[kind]["httpGet"] for kind in
+    probes = {kind: CONTAINER[kind]["httpGet"] for kind in
              ("startupProbe", "livenessProbe", "readinessProbe")}  # fmt: skip
-    assert [one["path"] for one in asked.values()] == ["/healthz", "/healthz", "/readyz"]
-    assert {one["port"] for one in asked.values()} == {"admin"}
+    assert [one["path"] for one in probes.values()] == ["/healthz", "/healthz", "/readyz"]
+    assert {one["port"] for one in probes.values()} == {"admin"}
 
 
 def test_it_is_given_time_to_leave():

@@ -27,21 +27,21 @@ def price(cdr: Mapping[str, Any], zone: str) -> tuple[Fraction, Fraction]:
     if not relevant:
         return Fraction(0), Fraction(0)
     for period in cdr["charging_periods"]:
-        told = {d["type"]: Fraction(d["volume"]) for d in period["dimensions"]}
-        assert len(told) == len(period["dimensions"])
+        volumes = {d["type"]: Fraction(d["volume"]) for d in period["dimensions"]}
+        assert len(volumes) == len(period["dimensions"])
         if "tariff_id" in period:
             assert period["tariff_id"] == tariff["id"]
             now = moment(period["start_date_time"])
             at = (now.astimezone(local), now - start, energy)
-            least, greatest = (holding(tariff, told, side, *at) for side in ("MIN", "MAX"))
+            least, greatest = (holding(tariff, volumes, side, *at) for side in ("MIN", "MAX"))
             assert least == greatest, "the period lies on both sides of a bound"
             for dimension in ("FLAT", *VOLUMES):
-                volume = Fraction(1) if dimension == "FLAT" else told.get(dimension, Fraction(0))
+                volume = Fraction(1) if dimension == "FLAT" else volumes.get(dimension, Fraction(0))
                 component = reference_pricer.first(least, dimension)
                 due = volume and (dimension != "FLAT" or "FLAT" not in used)
                 if component is not None and due:
                     used.setdefault(dimension, []).append((component, seconds(dimension, volume)))
-        energy += told.get("ENERGY", 0)
+        energy += volumes.get("ENERGY", 0)
     reference_pricer.step(used, "ENERGY", 1000)
     reference_pricer.step(used, "PARKING_TIME" if "PARKING_TIME" in used else "TIME", 3600)
     excl = incl = Fraction(0)
@@ -59,14 +59,14 @@ def seconds(dimension: str, volume: Fraction) -> Fraction:
 
 def holding(
     tariff: Mapping[str, Any],
-    told: Mapping[str, Fraction],
+    volumes: Mapping[str, Fraction],
     side: str,
     local: datetime,
     lasted: timedelta,
     energy: Fraction,
 ) -> list[Mapping[str, Any]]:
     """The elements that hold.  What is not told lies in no range."""
-    power, current = told.get(f"{side}_POWER"), told.get(f"{side}_CURRENT")
+    power, current = volumes.get(f"{side}_POWER"), volumes.get(f"{side}_CURRENT")
     found = []
     for element in tariff["elements"]:
         limits = element.get("restrictions", {})

@@ -13,8 +13,8 @@ from .corpus import PARTY, stored
 
 def tariff_told(snapshot):
     of = stored(receipt(tariff_book(snapshot), CP.start("0"), CP.stop(60, "9000")))
-    (told,) = valid(cdr(of, party=PARTY))["tariffs"]
-    return told
+    (exported,) = valid(cdr(of, party=PARTY))["tariffs"]
+    return exported
 
 
 def test_a_plain_tariff_gets_an_owner_and_a_date():
@@ -65,7 +65,7 @@ def test_an_ocpi_tariff_stays_what_it_is():
 
 def test_what_the_gateway_reads_more_generously_is_put_right():
     """0.30 EUR with 21 % VAT inside are 0.2479 without."""
-    told = tariff_told(
+    exported = tariff_told(
         {
             "id": "\u540d" * 40,
             "currency": "EUR",
@@ -93,10 +93,10 @@ def test_what_the_gateway_reads_more_generously_is_put_right():
             ],
         }
     )
-    assert told == {
+    assert exported == {
         "country_code": "NL",
         "party_id": "TST",
-        "id": told["id"],
+        "id": exported["id"],
         "currency": "EUR",
         "min_price": {"excl_vat": Decimal("0.5")},
         "max_price": {"excl_vat": 10, "incl_vat": Decimal("12.1")},
@@ -113,7 +113,7 @@ def test_what_the_gateway_reads_more_generously_is_put_right():
 
 
 def test_a_limit_with_vat_alone_has_the_same_without_where_there_is_no_vat():
-    told = tariff_told(
+    exported = tariff_told(
         tariff(element(component("ENERGY", "0.3")), min_price={"incl_vat": Decimal(2)})
     )
-    assert told["min_price"] == {"excl_vat": 2, "incl_vat": 2}
+    assert exported["min_price"] == {"excl_vat": 2, "incl_vat": 2}

@@ -27,7 +27,7 @@ EXAMPLES = [
 def assert_recomputed(of, prices_with_vat_inside=False):
     made = valid(cdr(of, party=PARTY))
     adds_up(made, of)
-    told = partner.price(made, of["time_zone"] or "UTC")
+    recomputed = partner.price(made, of["time_zone"] or "UTC")
     (prices,) = made["tariffs"]
     components = [c for e in prices["elements"] for c in e["price_components"]]
     dearest = max(Fraction(c["price"]) * (1 + Fraction(c.get("vat", 0)) / 100) for c in components)
@@ -38,7 +38,7 @@ def assert_recomputed(of, prices_with_vat_inside=False):
         + dearest * (2 * STEP * len(made["charging_periods"]) + Fraction(2, 1000))
         + volumes * STEP * prices_with_vat_inside
     )
-    for mine, side in zip(told, ("excl_vat", "incl_vat"), strict=True):
+    for mine, side in zip(recomputed, ("excl_vat", "incl_vat"), strict=True):
         assert abs(mine - Fraction(made["total_cost"][side])) <= within
     return made
 
@@ -152,8 +152,8 @@ def test_periods_of_a_tariff_by_current_tell_it_and_none_where_it_was_not_sample
 
     events = [current(10, "10"), current(20, "12.5"), current(30, "16"), current(40, "32")]
     of = stored(receipt(tariff_book(prices), CP.start("1000"), *events, CP.stop(60, "5000")))
-    told = [(p.get("MIN_CURRENT"), p.get("MAX_CURRENT")) for p in periods(assert_recomputed(of))]
-    assert told == [(None, None), (10, Decimal("12.5")), (16, 32)]
+    limits = [(p.get("MIN_CURRENT"), p.get("MAX_CURRENT")) for p in periods(assert_recomputed(of))]
+    assert limits == [(None, None), (10, Decimal("12.5")), (16, 32)]
     assert not any("MIN_POWER" in period for period in periods(assert_recomputed(of)))
 
 

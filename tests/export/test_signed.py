@@ -153,7 +153,7 @@ def test_all_values_are_there_in_their_order_and_context():
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "exported"),
     [
         ("", None),
         ("oca:base16:asn1:" + KEY, ("hex", KEY)),
@@ -164,8 +164,8 @@ def test_all_values_are_there_in_their_order_and_context():
         ("no key at all!", None),
     ],
 )
-def test_a_key_is_told_as_it_came(key, told):
-    assert only(wrapped(b64(OCMF), "OCMF", key))[3] == told
+def test_a_key_is_told_as_it_came(key, exported):
+    assert only(wrapped(b64(OCMF), "OCMF", key))[3] == exported
 
 
 def test_a_key_that_is_no_text_is_none():

@@ -238,20 +238,20 @@ async def test_accounts_are_read_by_charge_point_and_hold_what_matters(journal):
 
 
 async def test_what_is_durable_is_heard_in_order_before_anybody_goes_on(journal):
-    heard = []
-    journal.on_durable = heard.extend
+    received = []
+    journal.on_durable = received.extend
 
     async def append(name):
         (entry,) = await journal.append(*boots(name))
-        assert entry in heard
+        assert entry in received
 
     async with trio.open_nursery() as nursery:
         for n in range(50):
             nursery.start_soon(append, f"CP-{n}")
     journal.append_soon(*boots("soon"))
     await journal.append(*boots("last"))
-    assert [entry.seq for entry in heard] == list(range(1, 53))
-    assert heard == list(await journal.read(after=0, limit=100))
+    assert [entry.seq for entry in received] == list(range(1, 53))
+    assert received == list(await journal.read(after=0, limit=100))
 
 
 async def test_an_event_that_cannot_be_written_fails_its_own_sender_only(journal):
@@ -273,14 +273,14 @@ async def trimmed(journal, before=LATER, readers=("a", "b"), most=100):
     return gone, [entry.seq for entry in await journal.read(after=0, limit=100)]
 
 
-async def told(journal, **places):
+async def save_checkpoints(journal, **places):
     for reader, seq in places.items():
         await journal.append(checkpoint=Checkpoint(reader, seq))
 
 
 async def test_what_is_old_goes_the_oldest_first_and_the_newest_stays(journal):
     await journal.append(*boots(*"abcdef"))
-    await told(journal, a=6, b=6)
+    await save_checkpoints(journal, a=6, b=6)
     assert await trimmed(journal, most=2) == (2, [3, 4, 5, 6])
     assert await trimmed(journal) == (3, [6])
     assert await trimmed(journal) == (0, [6])
@@ -291,7 +291,7 @@ async def test_what_is_old_goes_the_oldest_first_and_the_newest_stays(journal):
 async def test_what_is_young_stays(journal):
     young = attrs.evolve(boots("b")[0], received_at=EPOCH + timedelta(days=2))
     await journal.append(*boots("a"), young, young)
-    await told(journal, a=3, b=3)
+    await save_checkpoints(journal, a=3, b=3)
     assert await trimmed(journal, before=EPOCH) == (0, [1, 2, 3])
     assert await trimmed(journal, most=1) == (1, [2, 3])
     assert await trimmed(journal) == (0, [2, 3])
@@ -300,7 +300,7 @@ async def test_what_is_young_stays(journal):
 async def test_what_a_reader_has_not_dealt_with_stays(journal):
     await journal.append(*boots(*"abcdef"))
     assert (await trimmed(journal))[0] == 0
-    await told(journal, a=5)
+    await save_checkpoints(journal, a=5)
     assert (await trimmed(journal))[0] == 0
     await journal.append(checkpoint=Checkpoint("b", 2, ahead=((4, 6),)))
     assert await trimmed(journal) == (2, [3, 4, 5, 6])
@@ -309,10 +309,10 @@ async def test_what_a_reader_has_not_dealt_with_stays(journal):
 async def test_what_an_open_transaction_rests_on_stays(journal):
     """A restart reads it again from its start."""
     await journal.append(*boots("a"), start(), *boots(*"bcd"))
-    await told(journal, a=5, b=5)
+    await save_checkpoints(journal, a=5, b=5)
     assert await trimmed(journal) == (1, [2, 3, 4, 5])
     await journal.append(settled(1, "r"), *boots("e"))
-    await told(journal, a=7, b=7)
+    await save_checkpoints(journal, a=7, b=7)
     assert await trimmed(journal) == (5, [7])
     assert await journal.transaction(1) is None
 
@@ -320,7 +320,7 @@ async def test_what_an_open_transaction_rests_on_stays(journal):
 async def test_a_receipt_goes_with_its_transaction_but_not_before_its_own_time(journal):
     new = settled(2, "new", published_ms=int(LATER.timestamp() * 1000) + 1)
     await journal.append(start(), start(connector_id=2), settled(1, "old"), new, *boots(*"ab"))
-    await told(journal, a=6, b=6)
+    await save_checkpoints(journal, a=6, b=6)
     await journal.trim(LATER, ("a", "b"), 3)
     assert [receipt["receipt_id"] for receipt in await journal.receipts()] == ["new"]
     await journal.trim(LATER, ("a", "b"), 3)
@@ -330,7 +330,7 @@ async def test_a_receipt_goes_with_its_transaction_but_not_before_its_own_time(j
 
 async def test_ids_go_on_after_a_trim(journal):
     await journal.append(start(), settled(1, "r"), *boots("a"))
-    await told(journal, a=3, b=3)
+    await save_checkpoints(journal, a=3, b=3)
     assert (await trimmed(journal))[0] == 2
     (again,) = await journal.append(start())
     assert (again.event.transaction_id, again.event.repeated) == (2, False)

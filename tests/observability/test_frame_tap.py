@@ -24,11 +24,11 @@ def traced(gateway, name="CP-1"):
 
 
 def frames(gateway, way, name="CP-1"):
-    return [told["frame"] for told in traced(gateway, name) if told.get("way") == way]
+    return [record["frame"] for record in traced(gateway, name) if record.get("way") == way]
 
 
 def happened(gateway, name="CP-1"):
-    return [told["event"] for told in traced(gateway, name) if "event" in told]
+    return [record["event"] for record in traced(gateway, name) if "event" in record]
 
 
 async def a_while(gateway):
@@ -74,15 +74,15 @@ async def test_what_is_not_taken_is_told_with_the_reason(gateway):
         await charger.send([2, "2", "Heartbeat", {"beyond": 1}])
         await charger.answer_to("2")
         await a_while(gateway)
-    told = [(item["frame"], item.get("reason", "")) for item in traced(gateway)
+    traces = [(item["frame"], item.get("reason", "")) for item in traced(gateway)
             if item.get("way") == "in"]  # fmt: skip
-    assert [frame for frame, _ in told] == [
+    assert [frame for frame, _ in traces] == [
         "no JSON",
         '[2, "1", "Explode", {}]',
         '[3, "unasked", {}]',
         '[2, "2", "Heartbeat", {"beyond": 1}]',
     ]
-    reasons = [reason for _, reason in told]
+    reasons = [reason for _, reason in traces]
     assert reasons[0].startswith("FormationViolation: not JSON")
     assert reasons[1].startswith("NotImplemented")
     assert reasons[2].startswith("UnaskedAnswer")
@@ -97,9 +97,9 @@ async def test_each_frame_has_an_instant_of_its_own_and_they_ascend(gateway):
         for _ in range(50):  # virtual time stands still meanwhile
             await charger.ask("Heartbeat")
         await a_while(gateway)
-        told = [ts for ts, values in gateway.thingsboard.rows("CP-1") if "trace" in values]
-    assert len(told) == 100
-    assert all(earlier < later for earlier, later in pairwise(told))
+        instants = [ts for ts, values in gateway.thingsboard.rows("CP-1") if "trace" in values]
+    assert len(instants) == 100
+    assert all(earlier < later for earlier, later in pairwise(instants))
 
 
 @pytest.mark.parametrize("params", [{"minutes": 0}, False])
@@ -177,10 +177,10 @@ async def test_a_refused_handshake_is_told_with_the_reason():
         async with dial(gateway) as peer:
             assert (await peer.upgrade("/ocpp/CP-1?token=0123456789")).status == 400
         await a_while(gateway)
-        (told,) = traced(gateway)
-    assert told["event"] == "refused"
-    assert told["reason"].startswith("400 this is a central system for ocpp1.6")
-    assert told["reason"].endswith(", from memory, path /ocpp/CP-1?token=***")
+        (record,) = traced(gateway)
+    assert record["event"] == "refused"
+    assert record["reason"].startswith("400 this is a central system for ocpp1.6")
+    assert record["reason"].endswith(", from memory, path /ocpp/CP-1?token=***")
 
 
 async def test_secrets_are_not_told(gateway):
@@ -199,10 +199,10 @@ async def test_secrets_are_not_told(gateway):
                                            {"key": "Other", "value": "shown"}]}]
         )  # fmt: skip
         await a_while(gateway)
-    told = json.dumps(traced(gateway))
-    assert "0123456789abcdef" not in told
-    assert "AuthorizationKey" in told
-    assert "shown" in told
+    text = json.dumps(traced(gateway))
+    assert "0123456789abcdef" not in text
+    assert "AuthorizationKey" in text
+    assert "shown" in text
 
 
 async def test_a_long_frame_is_cut_and_control_characters_are_escaped(gateway):
@@ -212,9 +212,9 @@ async def test_a_long_frame_is_cut_and_control_characters_are_escaped(gateway):
         await charger.send("\x00\x1b[2J\n" + "x" * 100_000)
         await charger.ask("Heartbeat")
         await a_while(gateway)
-    told = next(item for item in traced(gateway) if item.get("way") == "in")
-    assert told["frame"].startswith(r"\x00\x1b[2J\nxxx")
-    assert (len(told["frame"]), told["cut_from"]) == (4_096, 100_006)
+    record = next(item for item in traced(gateway) if item.get("way") == "in")
+    assert record["frame"].startswith(r"\x00\x1b[2J\nxxx")
+    assert (len(record["frame"]), record["cut_from"]) == (4_096, 100_006)
 
 
 async def test_a_flood_fills_neither_store_nor_memory_and_what_is_missed_is_counted():
@@ -235,9 +235,9 @@ async def test_a_flood_fills_neither_store_nor_memory_and_what_is_missed_is_coun
         await charger.ask("Heartbeat")
         await a_while(gateway)
         assert len(gateway.events(Event)) == before
-        told = traced(gateway)
-    assert len(told) <= 500 + 2 * 100 + 2
-    assert len(told) + sum(item.get("missed", 0) for item in told) == 6_002
+        traces = traced(gateway)
+    assert len(traces) <= 500 + 2 * 100 + 2
+    assert len(traces) + sum(item.get("missed", 0) for item in traces) == 6_002
 
 
 async def test_large_frames_are_kept_up_to_a_bound(gateway):
@@ -348,8 +348,8 @@ async def test_a_password_that_a_charge_point_tells_is_not_told_on(gateway, read
             unique_id, _, _ = await charger.next_call()
             await charger.reply(unique_id, configurationKey=keys)
     (answer,) = answers
-    told = answer if readonly is False else answer["error"]["details"]
-    assert told["configurationKey"] == [keys[0] | {"value": "***"}, keys[1]]
+    details = answer if readonly is False else answer["error"]["details"]
+    assert details["configurationKey"] == [keys[0] | {"value": "***"}, keys[1]]
     assert "0123456789abcdef" not in json.dumps(gateway.thingsboard.published)
 
 

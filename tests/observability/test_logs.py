@@ -47,9 +47,9 @@ def one(lines):
 def test_where_nobody_watches_a_line_is_one_json_object(lines):
     written = lines(io.StringIO())
     structlog.get_logger().warning("link lost", why="no route", pause_s=1.5)
-    told = one(written)
-    assert told.pop("timestamp").endswith("Z")
-    assert told == {"event": "link lost", "level": "warning", "why": "no route", "pause_s": 1.5}
+    logged = one(written)
+    assert logged.pop("timestamp").endswith("Z")
+    assert logged == {"event": "link lost", "level": "warning", "why": "no route", "pause_s": 1.5}
 
 
 def test_less_than_was_asked_for_is_not_written(lines):
@@ -88,8 +88,8 @@ def test_what_a_peer_sent_stays_in_its_line_and_is_cut(lines, stderr):
     structlog.get_logger().warning("handshake refused", path=evil, evil={evil: [evil]})
     (line,) = written()
     assert len(line) < 5_000
-    for told in ("\x1b[2J", "\x1b]", "\x07", "\x9b", "\u202e", "\u2028"):
-        assert told not in line
+    for control in ("\x1b[2J", "\x1b]", "\x07", "\x9b", "\u202e", "\u2028"):
+        assert control not in line
     assert "[error]" in line
 
 
@@ -119,8 +119,8 @@ anything = st.recursive(
 @given(st.dictionaries(st.text(max_size=9), anything, max_size=3))
 def test_whatever_is_logged_can_be_written(values):
     event = {f"k{key}": value for key, value in values.items()} | {"event": "x"}
-    told = hide_and_cut(None, "info", event)
-    assert "\n" not in json.dumps(told)
+    logged = hide_and_cut(None, "info", event)
+    assert "\n" not in json.dumps(logged)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_whatever_is_logged_can_be_written(values):
 def test_what_libraries_warn_of_is_in_our_log(lines, level, written_as):
     written = lines(io.StringIO())
     logging.getLogger("asyncio").log(level, "%s was never\nretrieved", "Task")
-    told = one(written)
-    assert (told["event"], told["level"]) == ("a library complains", written_as)
-    assert told["library"] == "asyncio"
-    assert told["said"] == r"Task was never\nretrieved"
+    logged = one(written)
+    assert (logged["event"], logged["level"]) == ("a library complains", written_as)
+    assert logged["library"] == "asyncio"
+    assert logged["said"] == r"Task was never\nretrieved"
 
 
 def test_what_libraries_chat_about_is_not(lines):
@@ -163,9 +163,9 @@ async def test_a_gateway_writes_json_alone_and_none_of_its_credentials(tmp_path)
         assert (await http(site.ocpp, upgrade.encode()))[0] == 401
         assert await served.stop() == 0
     written = served.complaint()
-    told = [json.loads(line) for line in written.splitlines()]
+    logged = [json.loads(line) for line in written.splitlines()]
     assert {"ready", "link lost", "handshake refused", "stopping", "stopped"} <= {
-        item["event"] for item in told
+        item["event"] for item in logged
     }
     for secret in ("0123456789TOKEN", "wrong horse", "Q1AtMTp3cm9uZyBob3JzZQ", HASH[-20:]):
         assert secret not in written

@@ -377,12 +377,12 @@ def handler(thingsboard: FakeRestApi) -> type[BaseHTTPRequestHandler]:
             status, answer = thingsboard.answer(
                 self.command, self.path, dict(self.headers), content
             )
-            told = b"" if answer is None else json.dumps(answer).encode()
+            body = b"" if answer is None else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(told)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(told)
+            self.wfile.write(body)
 
         do_GET = do_POST = do_DELETE = _do  # noqa: N815  as http.server wants it
 

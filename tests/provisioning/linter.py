@@ -56,7 +56,7 @@ class Linter:
         for name, state in self.states.items():
             if not state["root"] and not self.opened_for[name]:
                 yield f"{name}: nothing opens it"
-            yield from (f"{name}: {said}" for said in self._of_state(name, state))
+            yield from (f"{name}: {complaint}" for complaint in self._of_state(name, state))
         used = json.dumps(self.widgets)
         for kind in ("aliases", "filters"):
             yield from (
@@ -90,7 +90,7 @@ class Linter:
         for ident in placed.keys() & self.widgets.keys():
             widget = self.widgets[ident]
             title = widget["config"]["title"]
-            yield from (f"{title}: {said}" for said in self._of_widget(name, widget))
+            yield from (f"{title}: {complaint}" for complaint in self._of_widget(name, widget))
 
     def _of_widget(self, state: str, widget: dict[str, Any]) -> Iterator[str]:
         yield from self._of_type(widget)
@@ -175,9 +175,9 @@ class Linter:
             if name not in known:
                 yield f"no {kind} is told of {name!r} ({key['type']})"
             elif key.get("aggregationType") or key.get("usePostProcessing"):
-                told = TELEMETRY[kind][name].kind
-                if told not in ("int", "number"):
-                    yield f"reckons with {name!r}, which is {told}"
+                defined = TELEMETRY[kind][name].kind
+                if defined not in ("int", "number"):
+                    yield f"reckons with {name!r}, which is {defined}"
 
     @staticmethod
     def _of_functions(key: dict[str, Any], labels: list[str]) -> Iterator[str]:
@@ -197,9 +197,9 @@ class Linter:
         if settings.get("defaultColumnVisibility") != "visible":
             return
         tables = {"timeseries": TELEMETRY, "attribute": ATTRIBUTES}.get(key["type"], {})
-        told = [tables[kind][key["name"]].kind for kind in kinds if key["name"] in tables[kind]]
+        defined = [tables[kind][key["name"]].kind for kind in kinds if key["name"] in tables[kind]]
         harmless = re.search("charCodeAt|ctx.date", settings["cellContentFunction"])
-        if {"text", "json"} & set(told) and not harmless:
+        if {"text", "json"} & set(defined) and not harmless:
             yield f"{key['label']!r} shows text as it was written"
 
     # --- what it orders --------------------------------------------------------------------------

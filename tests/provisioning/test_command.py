@@ -34,8 +34,8 @@ def command(url, capsys, monkeypatch):
 
     def run(action, *arguments):
         status = main(["thingsboard", action, f"--url={url}", f"--username={USER}", *arguments])
-        told = capsys.readouterr()
-        return status, told.out.splitlines(), told.err
+        printed = capsys.readouterr()
+        return status, printed.out.splitlines(), printed.err
 
     return run
 

@@ -338,10 +338,10 @@ def test_chargers_and_their_profile_stay_and_go_back_to_the_root_chain(thingsboa
     run(install, thingsboard)
     thingsboard.add("/api/device", {"name": "CP-1", "type": "EV charger"})
     steps = run(uninstall, thingsboard)
-    told = {step.what: step for step in steps}
-    assert told["device profile 'EV charger'"].outcome == "left"
-    assert "delete those first" in told["device profile 'EV charger'"].detail
-    assert told["rule chain 'OCPP gateway'"].outcome == "removed"
+    reported = {step.what: step for step in steps}
+    assert reported["device profile 'EV charger'"].outcome == "left"
+    assert "delete those first" in reported["device profile 'EV charger'"].detail
+    assert reported["rule chain 'OCPP gateway'"].outcome == "removed"
     assert thingsboard.names("DEVICE") == ["CP-1"]
     assert thingsboard.one("DEVICE_PROFILE", "EV charger")["defaultRuleChainId"] is None
     run(install, thingsboard)
@@ -363,7 +363,7 @@ def test_a_rule_chain_that_somebody_else_uses_is_left(thingsboard):
 
 
 @pytest.mark.parametrize(
-    ("version", "told"),
+    ("version", "reported"),
     [
         ("3.9", "must stay false"),
         ("3.9.1", "must stay false"),
@@ -376,11 +376,11 @@ def test_a_rule_chain_that_somebody_else_uses_is_left(thingsboard):
         ("unknown", "does not say which it is"),
     ],
 )
-def test_the_version_decides_whether_batches_may_be_sent(version, told):
+def test_the_version_decides_whether_batches_may_be_sent(version, reported):
     thingsboard = FakeRestApi(version=version)
     first = next(iter(run(check, thingsboard)))
     assert first.what == f"ThingsBoard {version}"
-    assert told in first.detail
+    assert reported in first.detail
 
 
 @pytest.mark.parametrize("action", [install, check, uninstall])
@@ -392,8 +392,8 @@ def test_a_thingsboard_that_is_too_old_is_left_alone(action):
 
 
 def test_a_server_that_runs_no_tbel_raises_no_alarms_and_it_is_said():
-    told = [str(step) for step in run(check, FakeRestApi(tbel=False))]
-    assert told[1].startswith("TBEL: is switched off")
+    reported = [str(step) for step in run(check, FakeRestApi(tbel=False))]
+    assert reported[1].startswith("TBEL: is switched off")
     assert not any("TBEL" in str(step) for step in run(check, FakeRestApi()))
 
 
@@ -463,8 +463,10 @@ def test_what_is_exported_is_what_is_installed(tmp_path):
     thingsboard._save_metadata({**imported["metadata"], "ruleChainId": chain["id"]})
     for name in PROFILES:  # what remains to be done by hand
         thingsboard.one("DEVICE_PROFILE", name)["defaultRuleChainId"] = chain["id"]
-    told = [step.what for step in run(check, thingsboard, Options(viewer=True)) if step.at_fault]
-    assert told == ["gateway device 'ocpp-gateway'"]
+    reported = [
+        step.what for step in run(check, thingsboard, Options(viewer=True)) if step.at_fault
+    ]
+    assert reported == ["gateway device 'ocpp-gateway'"]
     assert Path(written[0]).parent == tmp_path / "new" / "folder"
 
 

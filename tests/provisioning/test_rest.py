@@ -49,20 +49,20 @@ def raising(exc):
 
 
 def test_a_wrong_password_is_told_in_thingsboards_words():
-    told = fails(FakeRestApi().handle, Login(USER, "wr0ng"))
-    assert told == f"{USER} is not let in: Invalid username or password"
+    message = fails(FakeRestApi().handle, Login(USER, "wr0ng"))
+    assert message == f"{USER} is not let in: Invalid username or password"
 
 
 @pytest.mark.parametrize("authority", ["SYS_ADMIN", "CUSTOMER_USER"])
 def test_whoever_is_no_tenant_administrator_is_told_so(authority):
-    told = fails(FakeRestApi(authority=authority).handle)
-    assert told.startswith(f"{USER} is no tenant administrator, but {authority}")
+    message = fails(FakeRestApi(authority=authority).handle)
+    assert message.startswith(f"{USER} is no tenant administrator, but {authority}")
 
 
 def test_an_old_thingsboard_knows_no_api_keys():
-    told = fails(FakeRestApi(version="4.2.1").handle, Login(api_key=API_KEY))
-    assert "the API key is not accepted" in told
-    assert "before 4.3" in told
+    message = fails(FakeRestApi(version="4.2.1").handle, Login(api_key=API_KEY))
+    assert "the API key is not accepted" in message
+    assert "before 4.3" in message
 
 
 def test_a_wrong_api_key_is_not_accepted():
@@ -78,7 +78,7 @@ def test_a_user_with_a_second_factor_cannot_install():
 
 
 @pytest.mark.parametrize(
-    ("handle", "told"),
+    ("handle", "message"),
     [
         (answering(404, b"<html>not here</html>"), "is this ThingsBoard?"),
         (answering(200, b"<html>hello</html>"), "not JSON"),
@@ -93,8 +93,8 @@ def test_a_user_with_a_second_factor_cannot_install():
         (raising(httpx2.RemoteProtocolError("Server disconnected")), "the connection broke off"),
     ],
 )
-def test_what_is_no_thingsboard_is_told(handle, told):
-    assert told in fails(handle)
+def test_what_is_no_thingsboard_is_told(handle, message):
+    assert message in fails(handle)
 
 
 @pytest.mark.parametrize(
@@ -135,21 +135,21 @@ def refusing(thingsboard, path, fault):
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         (Fault(403, "Device profiles limit reached!", 41), "403: Device profiles limit reached!"),
         (Fault(500, "Database error", 31), "500: Database error"),
         (Fault(429, "Too many requests for current tenant!", 33), "429: Too many requests"),
     ],
 )
-def test_what_thingsboard_refuses_is_told_in_its_words(fault, told):
+def test_what_thingsboard_refuses_is_told_in_its_words(fault, message):
     transport = refusing(FakeRestApi(), "/api/deviceProfile", fault)
     with (
         open_rest("http://board", GOOD, transport=transport) as rest,
         pytest.raises(Refused) as caught,
     ):
         list(install(rest, Options()))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
@@ -252,7 +252,7 @@ def test_an_api_key_comes_from_argument_file_or_environment(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({}, "who are you"),
         ({"username": USER}, "no password"),
@@ -263,8 +263,8 @@ def test_an_api_key_comes_from_argument_file_or_environment(tmp_path):
         ({"api_key": "k\u00e9y"}, "no HTTP header"),
     ],
 )
-def test_a_login_that_cannot_be_meant_is_misuse(given, told):
-    with pytest.raises(Misused, match=told):
+def test_a_login_that_cannot_be_meant_is_misuse(given, message):
+    with pytest.raises(Misused, match=message):
         choose(given, {}, None)
 
 

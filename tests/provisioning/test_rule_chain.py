@@ -27,7 +27,7 @@ def profile_of(device):
     return telemetry_keys.CONNECTOR_TYPE if "/" in device else telemetry_keys.CHARGE_POINT_TYPE
 
 
-def tell(engine, *happened):
+def publish(engine, *happened):
     """Have the gateway tell events, and ThingsBoard take what it is told."""
     for event in happened:
         for row in telemetry_rows(event, LOG):
@@ -61,7 +61,7 @@ def security(kind, minutes=0, tech_info=None):
 
 
 def receipt(*, review, version=1, number="R1", minutes=0):
-    told = {
+    values = {
         "receipt_id": number, "version": version, "needs_review": review,
         "flags": ["needs_review", "stop_inferred"] if review else [],
         "started_at": "2026-03-02T11:00:00Z", "stopped_at": "2026-03-02T12:00:00Z", "id_tag": "TAG",
@@ -71,7 +71,7 @@ def receipt(*, review, version=1, number="R1", minutes=0):
     )
     return events.TransactionSettled(
         **ABOUT, received_at=at(minutes), transaction_id=1, connector_id=1, started_at=NOON,
-        progress=progress, receipt=told, version=version,
+        progress=progress, receipt=values, version=version,
         published_ms=int(NOON.timestamp() * 1000),
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ def engine():
 
 
 def test_everything_that_is_told_is_kept(engine):
-    tell(engine, connected(), status("Available"))
+    publish(engine, connected(), status("Available"))
     assert [(device, values) for device, _, values in engine.saved] == [
         ("CP-1", {"connected": True}),
         ("CP-1/1", {"status": "Available", "error_code": "NoError", "power_w": 0}),
@@ -99,8 +99,8 @@ def test_an_order_from_a_dashboard_reaches_the_device(engine):
 
 def test_a_connector_becomes_its_chargers(engine):
     """Dashboards find the one from the other along the relation; ThingsBoard has none by itself."""
-    tell(engine, connected(), status("Available"), status("Available", 1, connector=2))
-    tell(engine, status("Charging", 2))
+    publish(engine, connected(), status("Available"), status("Available", 1, connector=2))
+    publish(engine, status("Charging", 2))
     assert engine.relations == {("CP-1", "Contains", "CP-1/1"), ("CP-1", "Contains", "CP-1/2")}
 
 
@@ -114,33 +114,33 @@ def test_what_cannot_be_saved_is_logged_and_changes_no_alarm(engine):
 
 
 def test_a_charger_that_leaves_is_offline_until_it_returns(engine):
-    tell(engine, connected())
+    publish(engine, connected())
     assert not engine.alarms
-    tell(engine, gone(1, "went silent"))
+    publish(engine, gone(1, "went silent"))
     assert engine.alarms == {("CP-1", OFFLINE): ("MAJOR", {"disconnect_reason": "went silent"})}
-    tell(engine, connected(2))
+    publish(engine, connected(2))
     assert not engine.alarms
     assert engine.history == [("CP-1", OFFLINE, "raised"), ("CP-1", OFFLINE, "cleared")]
 
 
 def test_a_leave_that_is_told_late_raises_nothing(engine):
     """After an outage the newest is told first; what is older must not be taken for now."""
-    tell(engine, connected(10), gone(5))
+    publish(engine, connected(10), gone(5))
     assert engine.history == []
 
 
 def test_a_return_that_is_told_late_clears_nothing(engine):
-    tell(engine, gone(10), connected(5))
+    publish(engine, gone(10), connected(5))
     assert ("CP-1", OFFLINE) in engine.alarms
 
 
 def test_silence_of_the_whole_gateway_is_seen_by_thingsboard_itself(engine):
     """Of chargers only: an alarm for each connector too would tell the same twice."""
-    tell(engine, connected())
+    publish(engine, connected())
     for device in ("CP-1", "CP-1/1", LOG):
         engine.take(INACTIVITY, device, profile_of(device), {"active": False})
     assert list(engine.alarms) == [("CP-1", OFFLINE)]
-    tell(engine, connected(20))
+    publish(engine, connected(20))
     assert not engine.alarms
 
 
@@ -148,23 +148,23 @@ def test_silence_of_the_whole_gateway_is_seen_by_thingsboard_itself(engine):
 
 
 def test_a_connector_is_faulted_until_it_says_otherwise(engine):
-    tell(engine, status("Faulted", error_code="GroundFailure"))
+    publish(engine, status("Faulted", error_code="GroundFailure"))
     assert engine.alarms == {("CP-1/1", FAULTED): ("CRITICAL", {"error_code": "GroundFailure"})}
-    tell(engine, status("Faulted", 1, error_code="GroundFailure"))
-    tell(engine, status("Available", 2))
+    publish(engine, status("Faulted", 1, error_code="GroundFailure"))
+    publish(engine, status("Available", 2))
     assert not engine.alarms
     assert len(engine.history) == 2
 
 
 def test_the_sign_of_life_of_a_fault_does_not_forget_what_the_fault_is(engine):
-    tell(engine, status("Faulted", error_code="GroundFailure"))
+    publish(engine, status("Faulted", error_code="GroundFailure"))
     ts = int(at(5).timestamp() * 1000)
     engine.take(TELEMETRY, "CP-1/1", telemetry_keys.CONNECTOR_TYPE, {"status": "Faulted"}, ts)
     assert engine.alarms["CP-1/1", FAULTED] == ("CRITICAL", {"error_code": "GroundFailure"})
 
 
 def test_a_fault_of_the_charger_itself_is_the_chargers_alarm(engine):
-    tell(
+    publish(
         engine,
         status("Faulted", connector=0, error_code="OtherError", vendor_error_code="E7", info="fan"),
     )
@@ -177,7 +177,7 @@ def test_a_fault_of_the_charger_itself_is_the_chargers_alarm(engine):
 
 
 def test_a_fault_that_is_told_late_raises_nothing(engine):
-    tell(engine, status("Available", 10), status("Faulted", 5))
+    publish(engine, status("Available", 10), status("Faulted", 5))
     assert engine.history == []
 
 
@@ -185,7 +185,7 @@ def test_a_fault_that_is_told_late_raises_nothing(engine):
 
 
 def test_a_doubtful_session_is_an_alarm_of_its_connector(engine):
-    tell(engine, receipt(review=True))
+    publish(engine, receipt(review=True))
     ((where, (severity, details)),) = engine.alarms.items()
     assert where == ("CP-1/1", NEEDS_REVIEW)
     assert severity == "WARNING"
@@ -194,15 +194,15 @@ def test_a_doubtful_session_is_an_alarm_of_its_connector(engine):
 
 
 def test_the_next_session_does_not_hide_it_but_its_correction_settles_it(engine):
-    tell(engine, receipt(review=True))
-    tell(engine, receipt(review=False, number="R2"))
+    publish(engine, receipt(review=True))
+    publish(engine, receipt(review=False, number="R2"))
     assert ("CP-1/1", NEEDS_REVIEW) in engine.alarms
-    tell(engine, receipt(review=False, version=2))
+    publish(engine, receipt(review=False, version=2))
     assert not engine.alarms
 
 
 def test_a_plain_session_is_no_alarm(engine):
-    tell(engine, receipt(review=False), receipt(review=False, version=2))
+    publish(engine, receipt(review=False), receipt(review=False, version=2))
     assert engine.history == []
 
 
@@ -211,21 +211,21 @@ def test_a_plain_session_is_no_alarm(engine):
 
 @pytest.mark.parametrize("kind", REFUSES_US)
 def test_a_charger_that_does_not_trust_us_is_an_alarm(engine, kind):
-    tell(engine, security(kind, tech_info="expired"))
+    publish(engine, security(kind, tech_info="expired"))
     assert engine.alarms == {("CP-1", REFUSES): ("MAJOR", {"type": kind, "tech_info": "expired"})}
 
 
 def test_drivers_refused_again_and_again_are_an_alarm_until_one_is_accepted(engine):
-    tell(engine, security(refused_tags.TAGS_REFUSED))
+    publish(engine, security(refused_tags.TAGS_REFUSED))
     assert engine.alarms["CP-1", REFUSES][0] == "WARNING"
-    tell(engine, security("SettingSystemTime", 1))
+    publish(engine, security("SettingSystemTime", 1))
     assert ("CP-1", REFUSES) in engine.alarms
-    tell(engine, security(refused_tags.TAG_ACCEPTED, 2))
+    publish(engine, security(refused_tags.TAG_ACCEPTED, 2))
     assert not engine.alarms
 
 
 def test_other_security_events_are_none(engine):
-    tell(engine, security("FirmwareUpdated"), security(refused_tags.TAG_ACCEPTED))
+    publish(engine, security("FirmwareUpdated"), security(refused_tags.TAG_ACCEPTED))
     assert engine.history == []
 
 
@@ -258,8 +258,8 @@ def test_every_node_is_reached_and_every_failure_is_heard():
         todo += [end for start, _, end in ours.connections if start == name and end not in reached]
     assert reached == ours.nodes.keys()
     quiet = {"Kind of message", "RPC to device", "Log failures"}
-    heard = {start for start, relation, _ in ours.connections if relation == "Failure"}
-    assert heard == ours.nodes.keys() - quiet
+    handled = {start for start, relation, _ in ours.connections if relation == "Failure"}
+    assert handled == ours.nodes.keys() - quiet
 
 
 def test_no_two_nodes_are_drawn_upon_each_other():

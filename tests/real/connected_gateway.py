@@ -65,13 +65,13 @@ class ConnectedGateway:
 
     gateway: Gateway
     thingsboard: ThingsBoard
-    said: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
+    sampled: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
     charges: list[str] = attrs.field(factory=list)
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says."""
-        told: dict[str, Any] = json.loads(respond("GET", "/readyz", self.gateway.running)[2])
-        return told
+        sent: dict[str, Any] = json.loads(respond("GET", "/readyz", self.gateway.running)[2])
+        return sent
 
     def behind(self) -> int:
         return int(self.readiness()["behind_entries"])
@@ -121,18 +121,18 @@ class ConnectedGateway:
                 transactionId=tx,
                 meterValue=[{"timestamp": at, "sampledValue": sampled}],
             )
-            self.said.setdefault(charger.id, []).append((instant(at), n + 1))
+            self.sampled.setdefault(charger.id, []).append((instant(at), n + 1))
 
     # --- what must be so in the end --------------------------------------------------------------
 
-    def published(self, *, also_aside: bool = False) -> dict[Point, Any]:
+    def published(self, *, with_dead_letters: bool = False) -> dict[Point, Any]:
         """All that the journal holds for ThingsBoard, but for what was set aside."""
         known = self.gateway.journal._dead_letters.get(READER, ())
-        asides = set() if also_aside else {aside.seq for aside in known}
+        dead = set() if with_dead_letters else {letter.seq for letter in known}
         return {
             (row.device, key, row.ts): json.loads(_encoder.encode(value))
             for entry in self.gateway.journal._entries
-            if entry.seq not in asides
+            if entry.seq not in dead
             for row in telemetry_rows(entry.event, LOG)
             if row.ts is not None
             for key, value in row.values.items()
@@ -150,7 +150,7 @@ class ConnectedGateway:
         stored = self.stored()
         return [point for point, value in self.published().items() if stored.get(point) != value]
 
-    async def all_told(self, within: float = 30, *, in_order: bool = True) -> None:
+    async def all_stored(self, within: float = 30, *, in_order: bool = True) -> None:
         """Everything is stored once, as it was published and in order, and no rule is broken."""
         try:
             with trio.fail_after(within):
@@ -158,12 +158,12 @@ class ConnectedGateway:
                     await trio.sleep(0.02)
         except trio.TooSlowError:
             raise AssertionError(f"not told: {self.missing()[:5]}, {self.readiness()}") from None
-        more = self.stored().keys() - self.published(also_aside=True).keys()
+        more = self.stored().keys() - self.published(with_dead_letters=True).keys()
         assert {key for _, key, _ in more} <= OF_LIFE
-        for name, said in self.said.items():
-            assert self.thingsboard.devices[f"{name}/1"].series("soc_percent") == said
-            arrivals = [sample for sample in self.first_arrivals(f"{name}/1") if sample in said]
-            assert arrivals == said or not in_order
+        for name, sampled in self.sampled.items():
+            assert self.thingsboard.devices[f"{name}/1"].series("soc_percent") == sampled
+            arrivals = [sample for sample in self.first_arrivals(f"{name}/1") if sample in sampled]
+            assert arrivals == sampled or not in_order
         for name in self.charges:
             (receipt,) = [
                 value for _, value in self.thingsboard.devices[f"{name}/1"].series("receipt")
@@ -171,13 +171,13 @@ class ConnectedGateway:
             assert (receipt["energy_wh"], receipt["total_incl_vat"]) == ("10000", "3.00")
         settled = self.gateway.events(TransactionSettled)
         assert len(self.thingsboard.devices[LOG].series("receipt")) == len(settled)
-        assert self.told_otherwise() == []
+        assert self.contradictions() == []
         assert self.thingsboard.publishes.max_in_flight <= 50
         assert self.thingsboard.violations == []
 
-    def told_otherwise(self) -> list[Point]:
+    def contradictions(self) -> list[Point]:
         """M2: points that were sent again with another value.  (Signs of life may share an ms.)"""
-        told: dict[Point, Any] = {}
+        sent: dict[Point, Any] = {}
         return [
             (device, key, row["ts"])
             for message in self.thingsboard.messages
@@ -185,7 +185,7 @@ class ConnectedGateway:
             for device, rows in json.loads(message.payload).items()
             for row in rows
             for key, value in row["values"].items()
-            if key not in OF_LIFE and told.setdefault((device, key, row["ts"]), value) != value
+            if key not in OF_LIFE and sent.setdefault((device, key, row["ts"]), value) != value
         ]
 
     def first_arrivals(self, device: str) -> list[tuple[int, int]]:

@@ -27,11 +27,11 @@ from gateway.simulation.thingsboard import Act, Fault, ThingsBoard
 from .processes import TOKEN, Program, Site, running
 from .retrying_charger import RetryingCharger, Session
 
-LIVES = Path(__file__).with_name("crashing_gateway.py")
+SCRIPT = Path(__file__).with_name("crashing_gateway.py")
 LOG = "ocpp-gateway sessions"
 CENT = Decimal("0.01")
-#: What may befall a PUBLISH, each once at a time.
-MISFORTUNES = (
+#: What may happen to a PUBLISH, each once at a time.
+PUBLISH_FAULTS = (
     Act.CLOSE,
     Act.ACK_AND_CLOSE,
     Act.DUPLICATE_ACK,
@@ -42,12 +42,12 @@ MISFORTUNES = (
 )
 
 
-# --- the gateway's lives -------------------------------------------------------------------------
+# --- the gateway that crashes --------------------------------------------------------------------
 
 
 @attrs.define(eq=False)
 class CrashingGateway:
-    """A gateway that is born again by a line.  count: how many lives it has had."""
+    """A gateway that starts again by a line.  count: how often it has started."""
 
     program: Program
     count: int = 0
@@ -55,11 +55,11 @@ class CrashingGateway:
     _pid: int = 0
     _heard: int = 0
 
-    async def begin(self, **fate: Any) -> None:
-        """A new life, just forked.  fate: what is to befall it, see `lives`."""
+    async def start(self, **faults: Any) -> None:
+        """Start a gateway, just forked.  faults: what happens to it, see `crashing_gateway`."""
         assert self.program.process.stdin is not None
-        await self.program.process.stdin.send_all(json.dumps(fate).encode() + b"\n")
-        self._pid = int((await self._next("life ")).split()[1])
+        await self.program.process.stdin.send_all(json.dumps(faults).encode() + b"\n")
+        self._pid = int((await self._next("started ")).split()[1])
         self.count += 1
         self.alive = True
 
@@ -81,7 +81,7 @@ class CrashingGateway:
         assert await self.ended() in fine, self.program.last_words()
 
     async def ended(self, within: float = 30) -> int:
-        """The exit status of this life, negative for a signal."""
+        """The exit status of this run, negative for a signal."""
         status = int((await self._next("ended ", within=within)).split()[1])
         self.alive = False
         return status
@@ -96,25 +96,25 @@ class CrashingGateway:
 
 @asynccontextmanager
 async def open_crashing_gateway(site: Site) -> AsyncIterator[CrashingGateway]:
-    command = [sys.executable, str(LIVES), str(site.config)]
+    command = [sys.executable, str(SCRIPT), str(site.config)]
     async with running(command, site.log) as program:
-        lives = CrashingGateway(program)
+        crashing = CrashingGateway(program)
         try:
-            yield lives
+            yield crashing
         finally:
-            if lives.alive:
+            if crashing.alive:
                 with trio.CancelScope(shield=True):
-                    await lives.kill()
+                    await crashing.kill()
 
 
-# --- what ThingsBoard was told -------------------------------------------------------------------
+# --- what ThingsBoard stored ---------------------------------------------------------------------
 
 
 @attrs.define(eq=False)
-class Told:
-    """Every value that ThingsBoard ever stored, in whatever life it was sent.
+class StoredTelemetry:
+    """Every value that ThingsBoard ever stored, by whichever run it was sent.
 
-    points: (device, key) -> ts -> value.  contradictions: what was told otherwise before.
+    points: (device, key) -> ts -> value.  contradictions: what had another value before.
     """
 
     points: dict[tuple[str, str], dict[int, Any]] = attrs.field(factory=dict)
@@ -125,7 +125,7 @@ class Told:
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._more.wait()
-            await trio.sleep(0.1)  # counting all at each row would take longer than hearing it
+            await trio.sleep(0.1)  # counting all at each row would take longer than receiving it
 
     async def listen(self, thingsboard: ThingsBoard) -> None:
         with thingsboard.rows(buffer=1_000_000) as rows:
@@ -147,25 +147,25 @@ class Told:
         return self.points.get((device, key), {})
 
 
-# --- the ordeal ----------------------------------------------------------------------------------
+# --- the test ------------------------------------------------------------------------------------
 
 
 @attrs.define(eq=False)
 class CrashTest:
     """seed: of all chance.  chargers: how many.
 
-    longest_life: seconds at most from a birth to a kill.  pause: see `RetryingCharger`.
+    max_run_s: seconds at most from a start to a kill.  pause: see `RetryingCharger`.
     besides: what else happens to ThingsBoard and the fleet meanwhile, until it is cancelled.
     """
 
     site: Site
     seed: int
     chargers: int = 6
-    longest_life: float = 1.0
+    max_run_s: float = 1.0
     pause: float = 0.05
     besides: Callable[[ThingsBoard, list[RetryingCharger]], Awaitable[None]] | None = None
-    lives: int = 0
-    told: Told = attrs.field(factory=Told)
+    starts: int = 0
+    telemetry: StoredTelemetry = attrs.field(factory=StoredTelemetry)
     fleet: list[RetryingCharger] = attrs.field(factory=list)
     thingsboard: ThingsBoard = attrs.field(
         factory=lambda: ThingsBoard(access_tokens=[TOKEN], history=1, kept_messages=1)
@@ -173,9 +173,9 @@ class CrashTest:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[CrashingGateway]:
-        """ThingsBoard, the fleet's plan and a gateway that is not born yet.
+        """ThingsBoard, the fleet's plan and a gateway that has not started yet.
 
-        On leaving the block it must live: then it has all told, and is stopped in order.
+        On leaving the block it must run: then all is stored, and it is stopped in order.
         """
         chance = random.Random(self.seed)
         began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=60)
@@ -190,49 +190,49 @@ class CrashTest:
             )
             for n in range(self.chargers)
         ]
-        async with open_crashing_gateway(self.site) as lives, trio.open_nursery() as nursery:
+        async with open_crashing_gateway(self.site) as crashing, trio.open_nursery() as nursery:
             await nursery.start(self.thingsboard.serve_tcp, "127.0.0.1", self.site.mqtt)
-            nursery.start_soon(self.told.listen, self.thingsboard)
-            yield lives
-            with trio.move_on_after(_WITHIN):
-                await self.told.wait_for(self._all_told)
-            lives.send(signal.SIGTERM)
-            assert await lives.ended() == 0
-            self.lives = lives.count
+            nursery.start_soon(self.telemetry.listen, self.thingsboard)
+            yield crashing
+            with trio.move_on_after(_STORED_WITHIN_S):
+                await self.telemetry.wait_for(self._all_stored)
+            crashing.send(signal.SIGTERM)
+            assert await crashing.ended() == 0
+            self.starts = crashing.count
             nursery.cancel_scope.cancel()
 
     async def run(self, seconds: float) -> None:
-        """Kill for so long, then let it live until all is told."""
+        """Kill for so long, then let it run until all is stored."""
         chance = random.Random(~self.seed)
         enough = trio.Event()
-        async with self.opened() as lives, trio.open_nursery() as charging:
+        async with self.opened() as crashing, trio.open_nursery() as charging:
             for charger in self.fleet:
                 charging.start_soon(charger.live, enough)
             async with trio.open_nursery() as trouble:
-                trouble.start_soon(self._torment, random.Random(chance.random()))
+                trouble.start_soon(self._inject_faults, random.Random(chance.random()))
                 if self.besides is not None:
                     trouble.start_soon(self.besides, self.thingsboard, self.fleet)
-                await self._kill(lives, chance, trio.current_time() + seconds)
+                await self._kill(crashing, chance, trio.current_time() + seconds)
                 trouble.cancel_scope.cancel()
             self.thingsboard.faults.clear()
             self.thingsboard.thaw()
             enough.set()
-            await lives.begin()
-            await lives.ready()
+            await crashing.start()
+            await crashing.ready()
 
-    async def _kill(self, lives: CrashingGateway, chance: random.Random, until: float) -> None:
+    async def _kill(self, crashing: CrashingGateway, chance: random.Random, until: float) -> None:
         while trio.current_time() < until:
-            await lives.begin()
+            await crashing.start()
             # sometimes before it is ready, mostly in the midst of its work
-            await trio.sleep(chance.uniform(0, self.longest_life))
+            await trio.sleep(chance.uniform(0, self.max_run_s))
             stopping = chance.random() < 0.2
             if stopping:  # and killed in the midst of it
-                lives.send(signal.SIGTERM)
+                crashing.send(signal.SIGTERM)
                 await trio.sleep(chance.uniform(0, 0.3))
-            await lives.kill(stopping=stopping)
+            await crashing.kill(stopping=stopping)
 
-    async def _torment(self, chance: random.Random) -> None:
-        """One misfortune of ThingsBoard after the other."""
+    async def _inject_faults(self, chance: random.Random) -> None:
+        """One fault of ThingsBoard after the other."""
         thingsboard = self.thingsboard
         while True:
             await trio.sleep(chance.uniform(0.1, 0.6))
@@ -251,7 +251,7 @@ class CrashTest:
                 case 5:
                     thingsboard.faults.add(Fault(act=Act.REFUSE_CONNECT, code=0x88))
                 case _ if len(thingsboard.faults) == 0:
-                    act = chance.choice(MISFORTUNES)
+                    act = chance.choice(PUBLISH_FAULTS)
                     # what was not acknowledged may be lost, or be there all the same
                     lost = act in (Act.CLOSE, Act.NO_ACK) and chance.random() < 0.7
                     stored = False if lost else None
@@ -262,23 +262,25 @@ class CrashTest:
     def sessions(self) -> list[tuple[str, Session]]:
         return [(charger.name, session) for charger in self.fleet for session in charger.sessions]
 
-    def _all_told(self) -> bool:
+    def _all_stored(self) -> bool:
         readings = sum(len(session.readings) for _, session in self.sessions())
-        told = sum(len(self.told.series(f"{c.name}/1", "voltage_v")) for c in self.fleet)
-        return told >= readings and len(self.told.series(LOG, "receipt")) >= len(self.sessions())
+        telemetry = sum(len(self.telemetry.series(f"{c.name}/1", "voltage_v")) for c in self.fleet)
+        return telemetry >= readings and len(self.telemetry.series(LOG, "receipt")) >= len(
+            self.sessions()
+        )
 
     def about(self) -> str:
         """For the message of a failure, and for who looks on."""
         return (
-            f"seed {self.seed}: {self.lives} lives, {len(self.sessions())} sessions,"
+            f"seed {self.seed}: {self.starts} starts, {len(self.sessions())} sessions,"
             f" {sum(len(session.readings) for _, session in self.sessions())} readings,"
             f" {sum(charger.connections for charger in self.fleet)} connections,"
             f" {sum(charger.repeated for charger in self.fleet)} messages repeated though answered,"
-            f" {self.told.repeated} values told more than once"
+            f" {self.telemetry.repeated} values sent more than once"
         )
 
     def verify(self) -> None:
-        """Every session has one receipt, every reading was told once, no id was given twice."""
+        """Every session has one receipt, every reading was stored once, no id was given twice."""
         about = self.about()
         by_id: dict[int, tuple[str, Session]] = {}
         for name, session in self.sessions():
@@ -290,12 +292,12 @@ class CrashTest:
         assert self.site.rows("select * from tx where settled = 0") == [], about
         assert self.site.rows("select * from aside") == [], about
         bodies = self.site.rows("select body from receipt")
-        told = self.told.series(LOG, "receipt").values()
-        for receipts in ([json.loads(body) for (body,) in bodies], [*told]):
+        telemetry = self.telemetry.series(LOG, "receipt").values()
+        for receipts in ([json.loads(body) for (body,) in bodies], [*telemetry]):
             _verify_receipts(receipts, by_id, about)
         for charger in self.fleet:
             self._verify_readings(charger, about)
-        assert self.told.contradictions == [], about
+        assert self.telemetry.contradictions == [], about
         assert self.thingsboard.failures() == [], about
 
     def _verify_readings(self, charger: RetryingCharger, about: str) -> None:
@@ -309,11 +311,11 @@ class CrashTest:
                 volts[ms(at)] = voltage
                 energies[ms(at)] = register_wh - session.start_wh
         device = f"{charger.name}/1"
-        assert self.told.series(device, "voltage_v") == volts, about
-        assert self.told.series(device, "tx_energy_wh") == energies, about
+        assert self.telemetry.series(device, "voltage_v") == volts, about
+        assert self.telemetry.series(device, "tx_energy_wh") == energies, about
 
 
-_WITHIN = 60.0  # seconds for ThingsBoard to be told what is left
+_STORED_WITHIN_S = 60.0  # seconds for ThingsBoard to store what is left
 
 
 def _verify_receipts(

@@ -1,17 +1,17 @@
-"""Many lives of one gateway: a script, run in a process of its own.
+"""A gateway that is started again and again: a script, run in a process of its own.
 
-    lives.py gateway.toml
+    crashing_gateway.py gateway.toml
 
-Each line on stdin is a life: a JSON object with what is to befall it, `{}` for nothing.  The
-gateway has been imported by then, so a life begins in a few milliseconds by a fork and runs the
-same `main` as the command.  Told on stdout: `life PID`, what the gateway says (`ready ...`), and
-`ended STATUS`, negative for a signal.
+Each line on stdin is one run: a JSON object with its faults, `{}` for none.  The gateway has been
+imported by then, so a run begins in a few milliseconds by a fork and calls the same `main` as the
+command.  On stdout: `started PID`, what the gateway prints (`ready ...`), and `ended STATUS`,
+negative for a signal.
 
-What may befall it, where no signal from outside could be aimed so well:
+The faults, where no signal from outside could be aimed so well:
 
     "die": [when, what]     SIGKILL itself `before` or `after` the commit that holds such an event
-                            (`TransactionStarted`) or such a reader's place (`thingsboard`), or once
-                            such a request was `answered` (`StartTransaction`)
+                            (`TransactionStarted`) or the checkpoint of such a reader
+                            (`thingsboard`), or once such a request was `answered` (`StartTransaction`)
     "slow_fsync": seconds   each commit takes so long more
     "busy_timeout": seconds how long it waits for a store that another process has locked
     "clock": FILE           its wall clock is off by the seconds that the file holds, read anew
@@ -49,7 +49,7 @@ def holds(appends, what: str) -> bool:
     )
 
 
-def die_at(when: str, what: str) -> None:
+def kill_at(when: str, what: str) -> None:
     commit, handle = SqliteStore.commit, ChargePointConnection._handle
 
     def fatal_commit(store, appends):
@@ -60,8 +60,8 @@ def die_at(when: str, what: str) -> None:
         if concerned and when == "after":
             die()
 
-    async def fatal_handle(session, text):
-        await handle(session, text)
+    async def fatal_handle(connection, text):
+        await handle(connection, text)
         if f'"{what}"' in text:
             die()
 
@@ -84,32 +84,32 @@ def slow_fsync(seconds: float) -> None:
 def busy_timeout(seconds: float) -> None:
     opened = SqliteStore.open.__func__
 
-    def impatient(cls, path):
+    def open_with_timeout(cls, path):
         store = opened(cls, path)
         for connection in (store._writer, store._reader):
             connection.execute(f"pragma busy_timeout = {int(seconds * 1000)}")
         return store
 
-    SqliteStore.open = classmethod(impatient)
+    SqliteStore.open = classmethod(open_with_timeout)
 
 
-def turned_clock(file: str) -> None:
+def shift_clock(file: str) -> None:
     real = service.utc_now
     service.utc_now = lambda: real() + timedelta(seconds=float(Path(file).read_text()))
 
 
-def live(config: str, fate: dict) -> None:
-    """One life, in the child: it does not return."""
-    # Whoever ends the tests by force ends the gateway with them.
+def run(config: str, faults: dict) -> None:
+    """One run, in the child: it does not return."""
+    # If the tests are killed, the gateway dies with them.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if "die" in fate:
-        die_at(*fate["die"])
-    if "slow_fsync" in fate:
-        slow_fsync(fate["slow_fsync"])
-    if "busy_timeout" in fate:
-        busy_timeout(fate["busy_timeout"])
-    if "clock" in fate:
-        turned_clock(fate["clock"])
+    if "die" in faults:
+        kill_at(*faults["die"])
+    if "slow_fsync" in faults:
+        slow_fsync(faults["slow_fsync"])
+    if "busy_timeout" in faults:
+        busy_timeout(faults["busy_timeout"])
+    if "clock" in faults:
+        shift_clock(faults["clock"])
     status = 1
     try:
         status = cli.main(["run", "--config", config])
@@ -123,8 +123,8 @@ def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            live(config, json.loads(line))
-        print(f"life {child}", flush=True)
+            run(config, json.loads(line))
+        print(f"started {child}", flush=True)
         _, status = os.waitpid(child, 0)
         print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
 

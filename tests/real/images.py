@@ -146,8 +146,8 @@ def _debian() -> Path:
 
 
 def _megabytes(buildah: Buildah, image: str) -> float:
-    (told,) = json.loads(buildah("images", "--json", image))
-    number, unit = told["size"].split()
+    (described,) = json.loads(buildah("images", "--json", image))
+    number, unit = described["size"].split()
     return float(number) * {"KB": 1e-3, "MB": 1, "GB": 1e3}[unit]
 
 

@@ -31,7 +31,7 @@ METER_START, METER_MIDDLE, METER_STOP = 100_000, 103_250, 107_777  # Wh
 POWER_W, CURRENT_A, VOLTAGE_V = 11_040, 16, 230
 
 
-def tell(event, **more):
+def report(event, **more):
     print(json.dumps({"event": event, **more}, default=str), flush=True)
 
 
@@ -49,16 +49,16 @@ class Charger(ChargePoint):
         try:
             answer = await self.call(getattr(call, action)(**payload), suppress=False)
         except OCPPError as exc:
-            tell("refused", action=action, code=exc.code, why=exc.description)
+            report("refused", action=action, code=exc.code, why=exc.description)
             return None
-        tell("answer", action=action, payload=asdict(answer))
+        report("answer", action=action, payload=asdict(answer))
         return answer
 
     # --- a charge, as ordered from afar ---
 
     @on("RemoteStartTransaction")
     def on_remote_start(self, **payload):
-        tell("called", action="RemoteStartTransaction", payload=payload)
+        report("called", action="RemoteStartTransaction", payload=payload)
         free = self.transaction_id is None
         return call_result.RemoteStartTransaction(status="Accepted" if free else "Rejected")
 
@@ -84,7 +84,7 @@ class Charger(ChargePoint):
 
     @on("RemoteStopTransaction")
     def on_remote_stop(self, transaction_id, **_):
-        tell("called", action="RemoteStopTransaction", payload={"transaction_id": transaction_id})
+        report("called", action="RemoteStopTransaction", payload={"transaction_id": transaction_id})
         ours = transaction_id == self.transaction_id
         return call_result.RemoteStopTransaction(status="Accepted" if ours else "Rejected")
 
@@ -136,7 +136,7 @@ class Charger(ChargePoint):
     @on("GetConfiguration")
     def on_get_configuration(self, key=None, **_):
         known = {"HeartbeatInterval": "300", "NumberOfConnectors": "1"}
-        tell("called", action="GetConfiguration", payload={"key": key})
+        report("called", action="GetConfiguration", payload={"key": key})
         found = [
             {"key": name, "readonly": False, "value": known[name]}
             for name in (key or known)
@@ -148,12 +148,12 @@ class Charger(ChargePoint):
 
     @on("Reset")
     def on_reset(self, type, **_):  # noqa: A002 - the schema's name
-        tell("called", action="Reset", payload={"type": type})
+        report("called", action="Reset", payload={"type": type})
         return call_result.Reset(status="Accepted")
 
     @on("TriggerMessage")
     def on_trigger(self, requested_message, **_):
-        tell("called", action="TriggerMessage", payload={"requested": requested_message})
+        report("called", action="TriggerMessage", payload={"requested": requested_message})
         wanted = requested_message == "Heartbeat"
         return call_result.TriggerMessage(status="Accepted" if wanted else "NotImplemented")
 
@@ -175,7 +175,7 @@ class Charger(ChargePoint):
         return call_result.ChangeConfiguration(status="RebootRequired")
 
 
-async def told(charger, commands):
+async def send_commands(charger, commands):
     """Carry out what stdin says, for the connection that there is."""
     while True:
         action, *payload = await commands.get()
@@ -213,10 +213,10 @@ async def live(options):
                 ssl=tls,
                 open_timeout=5,
             ) as socket:
-                tell("connected", subprotocol=socket.subprotocol)
+                report("connected", subprotocol=socket.subprotocol)
                 charger = Charger(options.id, socket)
                 charger.__dict__.update(memory)
-                obeying = asyncio.create_task(told(charger, commands))
+                obeying = asyncio.create_task(send_commands(charger, commands))
                 serving = asyncio.create_task(charger.start())
                 await asyncio.wait({obeying, serving}, return_when=asyncio.FIRST_COMPLETED)
                 for task in (obeying, serving):
@@ -228,10 +228,10 @@ async def live(options):
                 for exc in ended:
                     if not isinstance(exc, ConnectionClosed | asyncio.CancelledError):
                         raise exc
-            tell("closed", code=socket.close_code, reason=socket.close_reason)
+            report("closed", code=socket.close_code, reason=socket.close_reason)
         except (OSError, InvalidHandshake, TimeoutError) as exc:
             status = getattr(getattr(exc, "response", None), "status_code", None)
-            tell("not_connected", why=str(exc), status=status)
+            report("not_connected", why=str(exc), status=status)
         await asyncio.sleep(0.1)
 
 

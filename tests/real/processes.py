@@ -212,8 +212,8 @@ class Charger:
         """The next event of the kind that nobody has heard yet; those before it are passed by."""
 
         def wanted(line: str) -> bool:
-            told = json.loads(line)
-            return told["event"] == event and all(told.get(k) == v for k, v in about.items())
+            report = json.loads(line)
+            return report["event"] == event and all(report.get(k) == v for k, v in about.items())
 
         line = await self.program.line(wanted, after=self._after, within=within)
         self._after = self.program.lines.index(line, self._after) + 1

@@ -149,8 +149,8 @@ async def test_a_charge_through_the_image_and_an_orderly_end(container):
 
 async def test_it_runs_as_nobody_and_writes_to_its_volume_alone(container):
     async with container.running() as program:
-        told = await trio.Path(f"/proc/{program.process.pid}/status").read_text()
-        status = {line.partition(":")[0]: line.split()[1:] for line in told.splitlines()}
+        process_status = await trio.Path(f"/proc/{program.process.pid}/status").read_text()
+        status = {line.partition(":")[0]: line.split()[1:] for line in process_status.splitlines()}
         assert status["Uid"] == status["Gid"] == [str(container.image.uid)] * 4
         assert container.image.uid >= 10_000
         assert status["Groups"] == []

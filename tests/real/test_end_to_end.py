@@ -109,7 +109,7 @@ class Obedient:
 
     charger: object
     answers: dict = attrs.field(factory=dict)
-    heard: list = attrs.field(factory=list)
+    calls: list = attrs.field(factory=list)
     tx: int | None = None
     _begun: trio.Event = attrs.field(factory=trio.Event)
 
@@ -121,7 +121,7 @@ class Obedient:
 
     async def serve(self) -> None:
         async for unique_id, action, payload in self.charger.calls:
-            self.heard.append((action, payload))
+            self.calls.append((action, payload))
             answer = self.answers.get(action, {"status": "Accepted"})
             await self.charger.send([3, unique_id, answer])
             if answer.get("status") != "Accepted":
@@ -220,7 +220,7 @@ async def test_a_charge_point_is_sent_what_ocpp_has_and_its_answer_comes_back():
         assert await thingsboard.rpc("CP-1", "Reset", {"type": "Soft"}) == {"status": "Rejected"}
         configuration = await thingsboard.rpc("CP-1", "GetConfiguration")
         assert configuration == {"configurationKey": [], "unknownKey": ["x"]}
-        assert car.heard == [("Reset", {"type": "Soft"}), ("GetConfiguration", {})]
+        assert car.calls == [("Reset", {"type": "Soft"}), ("GetConfiguration", {})]
         for method, params, code in (
             ("Reset", {"type": "Sideways"}, "InvalidParams"),
             ("Reset", "Soft", "InvalidParams"),
@@ -263,7 +263,7 @@ async def test_a_request_that_thingsboard_sends_again_is_carried_out_once():
         thingsboard.faults.add(Fault(act=Act.CLOSE, topic="v1/gateway/rpc", stored=False))
         answer = await thingsboard.rpc("CP-1/1", "remoteStart", {"idTag": "T"}, timeout=30)
         assert answer["transactionId"] == await car.transaction()
-        assert [action for action, _ in car.heard] == ["RemoteStartTransaction"]
+        assert [action for action, _ in car.calls] == ["RemoteStartTransaction"]
 
 
 async def test_a_burst_of_the_same_request_is_one_request():
@@ -275,7 +275,7 @@ async def test_a_burst_of_the_same_request_is_one_request():
             await thingsboard.wait_for(lambda thingsboard: thingsboard.devices["CP-1"].pending)
             for _ in range(5):
                 thingsboard.resend_rpcs("CP-1")
-        assert len(car.heard) == 1
+        assert len(car.calls) == 1
 
 
 # --- compat = "node-red" -----------------------------------------------------------------------
@@ -298,16 +298,16 @@ async def test_the_switch_of_the_prototype_starts_and_stops_connector_1():
         for params in ("true", None, {}, 1, [True], {"on": True}):
             answer = await thingsboard.rpc("CP-1", "settest", params)
             assert answer["error"]["code"] == "InvalidParams"
-        assert car.heard == []
+        assert car.calls == []
         started = await thingsboard.rpc("CP-1", "settest", True)
         assert started == {"status": "Accepted", "transactionId": await car.transaction()}
-        assert car.heard == [("RemoteStartTransaction", {"connectorId": 1, "idTag": "12345678"})]
+        assert car.calls == [("RemoteStartTransaction", {"connectorId": 1, "idTag": "12345678"})]
         await thingsboard.wait_for(
             lambda thingsboard: thingsboard.devices["CP-1/1"].value("tx_active")
         )
         stopped = await thingsboard.rpc("CP-1", "settest", False)
         assert stopped["status"] == "Stopped"
-        assert car.heard[1] == ("RemoteStopTransaction", {"transactionId": car.tx})
+        assert car.calls[1] == ("RemoteStopTransaction", {"transactionId": car.tx})
         await thingsboard.wait_for(
             lambda thingsboard: thingsboard.devices["CP-1"].value("Remote-Start") == "false"
         )

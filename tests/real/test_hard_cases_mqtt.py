@@ -37,7 +37,7 @@ def quick(monkeypatch):
 
 
 @asynccontextmanager
-async def open_gateway_to(port: int, journal: MemoryJournal | None = None):
+async def open_gateway_at(port: int, journal: MemoryJournal | None = None):
     """The real gateway, with ThingsBoard on that port."""
     broker = Broker(host="127.0.0.1", port=port, access_token=TOKEN)
     link = SimpleNamespace(open_link=partial(open_link, broker, TOPICS))
@@ -49,14 +49,14 @@ async def open_gateway_to(port: int, journal: MemoryJournal | None = None):
 
 async def test_hc_120_with_no_broker_at_the_start_chargers_are_served_and_all_is_told_later():
     port = free_port()
-    async with open_gateway_to(port) as gateway, trio.open_nursery() as nursery:
+    async with open_gateway_at(port) as gateway, trio.open_nursery() as nursery:
         setup = ConnectedGateway(gateway, ThingsBoard(now=now, kept_messages=10_000))
         await setup.charge("CP-1")
         await setup.charge("CP-2")
         assert setup.readiness()["mqtt"].startswith("behind: ")
         assert setup.behind() > 0
         nursery.start_soon(partial(setup.thingsboard.serve_tcp, port=port))
-        await setup.all_told()
+        await setup.all_stored()
         nursery.cancel_scope.cancel()
 
 
@@ -82,13 +82,13 @@ async def test_hc_122_a_broker_that_never_acknowledges_slows_no_charger_and_is_g
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 1.0)
     async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
         with setup.thingsboard.frozen():
             times = await answer_times(setup, charger, 2.5)
             await wait_until(lambda: "no PUBACK" in setup.gateway.running.delivery.why)
         assert statistics.median(times) < 0.1
         assert max(times) < 1.0  # nobody waited for a PUBACK
-        await setup.all_told()
+        await setup.all_stored()
         assert setup.gateway.running.delivery.dead_letters == 0
 
 
@@ -97,12 +97,12 @@ async def test_hc_122_an_idle_link_to_a_broker_that_hangs_is_found_out_by_its_pi
     monkeypatch.setattr(link_module, "PUBACK_TIMEOUT", 60.0)
     async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
         with setup.thingsboard.frozen():
             await wait_until(lambda: not setup.gateway.running.delivery.connected)
             assert "nothing was received" in setup.gateway.running.delivery.why
         await charger.status("Available")
-        await setup.all_told()
+        await setup.all_stored()
 
 
 @asynccontextmanager
@@ -152,7 +152,7 @@ async def test_hc_122_a_broker_that_answers_by_the_byte_slows_no_charger():
         target = await nursery.start(thingsboard.serve_tcp)
         async with (
             open_trickle(target, pause=0.3) as (port, fast),
-            open_gateway_to(port) as gateway,
+            open_gateway_at(port) as gateway,
         ):
             setup = ConnectedGateway(gateway, thingsboard)
             async with gateway.charger("CP-1") as charger:
@@ -161,7 +161,7 @@ async def test_hc_122_a_broker_that_answers_by_the_byte_slows_no_charger():
                 assert max(times) < 1.0
             assert setup.behind() > 0
             fast.set()
-            await setup.all_told()
+            await setup.all_stored()
         nursery.cancel_scope.cancel()
 
 
@@ -176,7 +176,7 @@ async def test_hc_124_after_a_reconnect_every_device_is_connected_again_also_of_
         async with setup.gateway.charger("CP-2") as away:
             await away.boot()
             await away.status("Available")
-        await setup.all_told()
+        await setup.all_stored()
         attributes = {d.name: dict(d.attributes) for d in setup.thingsboard.devices.values()}
         setup.thingsboard.restart()
         devices = ("CP-1", "CP-1/1", "CP-2", "CP-2/1", LOG)
@@ -187,7 +187,7 @@ async def test_hc_124_after_a_reconnect_every_device_is_connected_again_also_of_
             answer = await setup.thingsboard.rpc(device, method)
             assert answer["error"]["code"] == "NotConnected"
         assert "v1/gateway/disconnect" not in setup.thingsboard.publishes.by_topic
-        await setup.all_told()
+        await setup.all_stored()
 
 
 # --- RPC -----------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def order(number, device="CP-1", method="ClearCache", **params) -> bytes:
 async def test_hc_126_what_is_no_order_is_dropped_and_ten_at_once_are_ten():
     async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
         for payload in (b"", b"\xff", b"{", b"[]", b"null", b'{"device":"CP-1"}', b'"x"',
                         b'{"device":"CP-1","data":{"method":"ClearCache"}}',
                         b'{"device":7,"data":{"id":1,"method":"ClearCache"}}',
@@ -218,7 +218,7 @@ async def test_hc_126_what_is_no_order_is_dropped_and_ten_at_once_are_ten():
         await wait_until(lambda: setup.thingsboard.publishes.rpc_answers == 10)
         assert charger.calls.statistics().current_buffer_used == 0
         assert "CP-99" not in setup.thingsboard.devices
-        await setup.all_told()
+        await setup.all_stored()
 
 
 async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_path):
@@ -226,12 +226,12 @@ async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_
     journal = MemoryJournal()
     async with open_mosquitto(tmp_path) as mosquitto:
         broker = Broker(host="127.0.0.1", port=mosquitto.port)
-        async with open_gateway_to(mosquitto.port, journal) as gateway, gateway.charger("CP-1"):
+        async with open_gateway_at(mosquitto.port, journal) as gateway, gateway.charger("CP-1"):
             await wait_until(lambda: gateway.running.delivery.delivered_seq)
         async with open_link(broker, ()) as other:
             other._client._client.publish(RPC_TOPIC, order(0), qos=1, retain=True)
             async with (
-                open_gateway_to(mosquitto.port, journal) as gateway,
+                open_gateway_at(mosquitto.port, journal) as gateway,
                 gateway.charger("CP-1") as charger,
             ):
                 await wait_until(lambda: gateway.running.delivery.connected)
@@ -248,7 +248,7 @@ async def test_hc_127_a_retained_order_is_an_old_one_and_is_not_carried_out(tmp_
 async def test_hc_128_values_of_the_past_keep_their_time_in_whatever_order_they_come():
     async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        told = []
+        sampled = []
         for seconds, soc in ((-10, 90), (-7_200, 10), (-86_400, 5), (-3_600, 50)):
             at = stamp(seconds)
             value = {"measurand": "SoC", "value": str(soc), "unit": "Percent"}
@@ -257,8 +257,8 @@ async def test_hc_128_values_of_the_past_keep_their_time_in_whatever_order_they_
                 connectorId=1,
                 meterValue=[{"timestamp": at, "sampledValue": [value]}],
             )
-            told.append((instant(at), soc))
-        await setup.all_told()
+            sampled.append((instant(at), soc))
+        await setup.all_stored()
         connector = setup.thingsboard.devices["CP-1/1"]
-        assert connector.series("soc_percent") == sorted(told)
+        assert connector.series("soc_percent") == sorted(sampled)
         assert connector.value("soc_percent") == 90  # M4: the newest, not the last to come

@@ -116,18 +116,18 @@ def quick(monkeypatch):
 async def test_messages_arrive_and_are_acknowledged(tmp_path, protocol):
     async with open_mosquitto(tmp_path) as mosquitto:
         broker = Broker(host="127.0.0.1", port=mosquitto.port, protocol=protocol)
-        heard = []
+        received = []
         with trio.fail_after(20):
             async with open_link(broker, ["a/b"]) as link:
                 codes = await publish(link, [Publication("a/b", b"%d" % n) for n in range(120)])
                 async with aclosing(link.messages()) as messages:
                     async for message in messages:
-                        heard.append((message.topic, message.payload))
-                        if len(heard) == 120:
+                        received.append((message.topic, message.payload))
+                        if len(received) == 120:
                             break
     assert all(code < 0x80 for code in codes)
     assert len(codes) == 120
-    assert heard == [("a/b", b"%d" % n) for n in range(120)]
+    assert received == [("a/b", b"%d" % n) for n in range(120)]
 
 
 async def test_the_code_of_each_puback_is_told():
@@ -247,29 +247,31 @@ async def test_no_death_of_the_broker_under_load_loses_anything_or_fells_the_hou
     tmp_path, quick, quiet_logs
 ):
     """EBADF and its like come out of paho and trio-asyncio when a broker dies under them."""
-    total, told, listening = 4_000, Counter(), trio.Event()
+    total, received, listening = 4_000, Counter(), trio.Event()
     # What Mosquitto had acknowledged and not passed on it forgets when it is killed; what came
     # after its last death, when somebody listened again, has to be heard.
     last = {f"S-{n}" for n in range(total - 200, total)}
     async with open_mosquitto(tmp_path) as mosquitto, trio.open_nursery() as nursery:
 
-        async def hear() -> None:
+        async def listen() -> None:
             nonlocal listening
-            broker = Broker(host="127.0.0.1", port=mosquitto.port, client_id="ear")
+            broker = Broker(host="127.0.0.1", port=mosquitto.port, client_id="listener")
             while True:
                 try:
                     async with (
-                        open_link(broker, ["v1/gateway/telemetry"]) as ear,
-                        aclosing(ear.messages()) as messages,
+                        open_link(broker, ["v1/gateway/telemetry"]) as link,
+                        aclosing(link.messages()) as messages,
                     ):
                         listening.set()
                         async for message in messages:
                             for rows in json.loads(message.payload).values():
-                                told.update(row["values"].get("firmware_status") for row in rows)
+                                received.update(
+                                    row["values"].get("firmware_status") for row in rows
+                                )
                 except* Exception:  # noqa: BLE001
                     await trio.sleep(0.01)
 
-        nursery.start_soon(hear)
+        nursery.start_soon(listen)
         async with open_publisher_alone(mosquitto.port, grace_s=20) as publisher:
             await wait_until(lambda: publisher.statistics.connected)
             for n in range(total):
@@ -286,7 +288,7 @@ async def test_no_death_of_the_broker_under_load_loses_anything_or_fells_the_hou
             assert publisher.statistics.connected
             assert publisher.statistics.dead_letters == 0
             assert await publisher.journal.dead_letters(READER) == ()
-            await wait_until(lambda: set(told) >= last)
+            await wait_until(lambda: set(received) >= last)
         nursery.cancel_scope.cancel()
     assert len([log for log in quiet_logs if log["event"].startswith("link lost")]) >= 4
 
@@ -322,9 +324,9 @@ async def test_what_the_double_refuses_is_set_aside_with_its_code(code):
         thingsboard.faults.add(Fault(act=Act.REFUSE, code=code, contains="S-3", times=None))
         await publisher.bus.publish(*[firmware(n) for n in range(6)])
         await wait_until(lambda: publisher.statistics.delivered_seq == 6)
-        (aside,) = await publisher.journal.dead_letters(READER)
+        (dead_letter,) = await publisher.journal.dead_letters(READER)
         points = thingsboard.devices["CP-1"].series("firmware_status")
-    assert (aside.seq, f"0x{code:02x}" in aside.why) == (4, True)
+    assert (dead_letter.seq, f"0x{code:02x}" in dead_letter.why) == (4, True)
     assert [value for _, value in points] == ["S-0", "S-1", "S-2", "S-4", "S-5"]
 
 
@@ -378,13 +380,13 @@ async def test_a_plain_broker_echoes_our_answers_and_nothing_comes_of_it(tmp_pat
         async with open_link(broker, ["v1/gateway/rpc"]) as asking:
             request = b'{"device":"CP-1","data":{"id":0,"method":"Reset","params":null}}'
             await publish(asking, [Publication("v1/gateway/rpc", request)])
-            heard = []
+            received = []
             with trio.move_on_after(1):
                 async with aclosing(asking.messages()) as messages:
                     async for message in messages:
-                        heard += [json.loads(message.payload)]
+                        received += [json.loads(message.payload)]
         answered = {"device": "CP-1", "id": 0, "data": {"status": "Accepted", "count": 1}}
-        assert heard == [json.loads(request), answered]
+        assert received == [json.loads(request), answered]
         assert len(publisher.commands) == 1
 
 

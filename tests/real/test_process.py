@@ -95,11 +95,11 @@ async def test_a_whole_charge_ordered_from_thingsboard(site):
         assert (receipt["total_excl_vat"], receipt["total_incl_vat"]) == ("2.94", "3.56")
         assert (receipt["id_tag"], receipt["stop_reason"]) == ("APP", "Remote")
         assert (receipt["duration_s"], receipt["flags"]) == (1800, [])
-        told = {key: value(thingsboard, LOG, key) for key in thingsboard.devices[LOG].latest}
-        assert told["session_energy_kwh"] == 7.777
-        assert (told["session_cost"], told["session_cost_minor"]) == (3.56, 356)
-        assert (told["session_charge_point"], told["session_connector"]) == ("CP-1", 1)
-        assert (told["session_duration_s"], told["session_count"]) == (1800, 1)
+        session = {key: value(thingsboard, LOG, key) for key in thingsboard.devices[LOG].latest}
+        assert session["session_energy_kwh"] == 7.777
+        assert (session["session_cost"], session["session_cost_minor"]) == (3.56, 356)
+        assert (session["session_charge_point"], session["session_connector"]) == ("CP-1", 1)
+        assert (session["session_duration_s"], session["session_count"]) == (1800, 1)
         await until(thingsboard, lambda _: value(thingsboard, CONNECTOR, "tx_active") is False)
         await until(thingsboard, lambda _: value(thingsboard, CONNECTOR, "status") == "Available")
         again = await thingsboard.rpc(CONNECTOR, "remoteStop", timeout=20)
@@ -116,8 +116,8 @@ async def test_the_charge_point_answers_what_thingsboard_asks_of_it(site):
         await one.boot()
         await one.status("Available")
         await until(thingsboard, lambda _: CONNECTOR in thingsboard.devices)
-        asked = {"key": ["HeartbeatInterval", "Nonsense"]}
-        answer = await thingsboard.rpc("CP-1", "GetConfiguration", asked)
+        keys = {"key": ["HeartbeatInterval", "Nonsense"]}
+        answer = await thingsboard.rpc("CP-1", "GetConfiguration", keys)
         assert answer["configurationKey"][0]["value"] == "300"
         assert answer["unknownKey"] == ["Nonsense"]
         assert await thingsboard.rpc("CP-1", "Reset", {"type": "Soft"}) == {"status": "Accepted"}
@@ -268,10 +268,10 @@ async def test_what_happens_while_thingsboard_is_away_arrives_later(site):
             )
         await one.stop(transaction_id, 6_000, STOP)
         status, body = await get(site.admin, "/readyz")
-        told = json.loads(body)
-        assert (status, told["ready"]) == (200, True)
-        assert told["mqtt"].startswith("behind")
-        assert told["behind_entries"] >= 60
+        readiness = json.loads(body)
+        assert (status, readiness["ready"]) == (200, True)
+        assert readiness["mqtt"].startswith("behind")
+        assert readiness["behind_entries"] >= 60
         async with open_thingsboard(site) as later:  # another process of it: it remembers nothing
             await until(later, lambda _: receipts(later), within=40)
             ((_, receipt),) = receipts(later)

@@ -42,21 +42,21 @@ STEPS = [
 
 async def test_killed_at_every_step_of_a_session_it_loses_nothing_and_doubles_nothing(site):
     """HC-132: before and after each write, and after each answer."""
-    ordeal = CrashTest(site, seed=132, chargers=1, pause=0)
-    async with ordeal.opened() as lives, trio.open_nursery() as nursery:
-        (charger,) = ordeal.fleet
+    crash_test = CrashTest(site, seed=132, chargers=1, pause=0)
+    async with crash_test.opened() as crashing, trio.open_nursery() as nursery:
+        (charger,) = crash_test.fleet
         nursery.start_soon(charger.stay_connected)
         for step in STEPS:
-            await lives.begin(die=step)
+            await crashing.start(die=step)
             async with trio.open_nursery() as charging:
                 charging.start_soon(charger.charge, 2)
-                assert await lives.ended() == -9, step
-                await lives.begin()
+                assert await crashing.ended() == -9, step
+                await crashing.start()
             await charger.delivered()
             if step != STEPS[-1]:
-                await lives.kill()
+                await crashing.kill()
         nursery.cancel_scope.cancel()
-    ordeal.verify()
+    crash_test.verify()
     assert len(charger.sessions) == len(STEPS)
 
 
@@ -64,8 +64,8 @@ async def test_killed_at_every_step_of_a_session_it_loses_nothing_and_doubles_no
 async def test_killed_at_random_it_loses_nothing_and_doubles_nothing(site):
     """HC-131, HC-132, while ThingsBoard fails too; the same SEED has the same chances again."""
     print(f"SEED={SEED}")
-    ordeal = CrashTest(site, SEED)
-    await ordeal.run(seconds=40)
-    print(ordeal.about())
-    ordeal.verify()
-    assert ordeal.lives >= 10
+    crash_test = CrashTest(site, SEED)
+    await crash_test.run(seconds=40)
+    print(crash_test.about())
+    crash_test.verify()
+    assert crash_test.starts >= 10

@@ -35,9 +35,9 @@ async def failed(site, **more):
         assert await program.end() == 1
         assert program.lines == []
         assert "Traceback" not in program.complaint()
-        words = program.last_words()
-        assert words.startswith("ocpp-gateway: "), words
-        return words
+        message = program.last_words()
+        assert message.startswith("ocpp-gateway: "), message
+        return message
 
 
 # --- the store ---------------------------------------------------------------------------------
@@ -54,24 +54,24 @@ async def test_a_full_disk_fells_it_and_nobody_was_told_what_is_not_stored(site)
         async with gateway(site, preexec_fn=little_room) as program:
             await one.wait_event("connected")
             for n in range(2_000):
-                told = await one.outcome(
+                outcome = await one.outcome(
                     "StartTransaction", connector_id=1, id_tag="TAG", meter_start=n, timestamp=START
                 )
-                if told["event"] != "answer":
+                if outcome["event"] != "answer":
                     break
-                transaction_id = told["payload"]["transaction_id"]
+                transaction_id = outcome["payload"]["transaction_id"]
                 begun.append((n, transaction_id))
-                told = await one.outcome(
+                outcome = await one.outcome(
                     "StopTransaction",
                     transaction_id=transaction_id,
                     meter_stop=n + 1,
                     timestamp=STOP,
                 )
-                if told["event"] != "answer":
+                if outcome["event"] != "answer":
                     break
                 stopped.append(transaction_id)
             assert (
-                told["event"] == "closed"
+                outcome["event"] == "closed"
             )  # neither an answer nor a refusal, which would be final
             assert await program.end() == 1
             assert program.last_words().startswith(f"ocpp-gateway: {site.store}: ")
@@ -98,8 +98,8 @@ async def test_a_second_gateway_on_the_same_store_is_refused(site):
     async with gateway(site) as first:
         other = Site(site.folder)
         other.configure()
-        words = await failed(other)
-        assert "another gateway is using this store" in words
+        message = await failed(other)
+        assert "another gateway is using this store" in message
         assert (await get(site.admin, "/healthz"))[0] == 200
         assert await first.stop() == 0
 
@@ -107,8 +107,8 @@ async def test_a_second_gateway_on_the_same_store_is_refused(site):
 async def test_a_store_that_is_none_is_left_alone(site):
     """HC-136."""
     site.store.write_bytes(b"my diary, not a database" * 1_000)
-    words = await failed(site)
-    assert words.startswith(f"ocpp-gateway: {site.store}: file is not a database")
+    message = await failed(site)
+    assert message.startswith(f"ocpp-gateway: {site.store}: file is not a database")
     assert site.store.read_bytes() == b"my diary, not a database" * 1_000
 
 
@@ -128,8 +128,8 @@ async def test_a_folder_that_cannot_be_written_is_told(site, folder):
         f"sqlite://{site.store}", f"sqlite://{folder}/gateway.db"
     )
     site.config.write_text(text)
-    words = await failed(site)
-    assert words.startswith(f"ocpp-gateway: {folder}/gateway.db: cannot be opened for writing: ")
+    message = await failed(site)
+    assert message.startswith(f"ocpp-gateway: {folder}/gateway.db: cannot be opened for writing: ")
 
 
 # --- the ports ---------------------------------------------------------------------------------
@@ -139,15 +139,17 @@ async def test_a_folder_that_cannot_be_written_is_told(site, folder):
 async def test_a_port_in_use_is_told(site, port):
     """HC-137."""
     with socket.create_server(("127.0.0.1", getattr(site, port))):
-        words = await failed(site)
+        message = await failed(site)
     address = f"127.0.0.1:{getattr(site, port)}"
-    assert words == f"ocpp-gateway: cannot listen on {address}: Address already in use"
+    assert message == f"ocpp-gateway: cannot listen on {address}: Address already in use"
 
 
 async def test_an_address_that_is_not_ours_is_told(site):
     site.config.write_text(site.config.read_text().replace("127.0.0.1", "192.0.2.1", 1))
-    words = await failed(site)
-    assert words.startswith(f"ocpp-gateway: cannot listen on 192.0.2.1:{site.ocpp}: Cannot assign")
+    message = await failed(site)
+    assert message.startswith(
+        f"ocpp-gateway: cannot listen on 192.0.2.1:{site.ocpp}: Cannot assign"
+    )
 
 
 async def test_localhost_and_ipv6_are_listened_on_as_they_are_said(site):
@@ -330,8 +332,8 @@ async def test_wrong_configuration_ends_with_2_and_every_fault(site):
     site.config.write_text('[ocpp]\nlisten = "x"\ngrace_s = -1\n[pricing]\ntariffs = "none.json"\n')
     async with gateway(site, ready=False) as program:
         assert await program.end() == 2
-        told = [line.split(": ")[1] for line in program.complaint().splitlines()]
-        assert told[:3] == ["ocpp.listen", "ocpp.grace_s", "pricing.tariffs"]
+        faults = [line.split(": ")[1] for line in program.complaint().splitlines()]
+        assert faults[:3] == ["ocpp.listen", "ocpp.grace_s", "pricing.tariffs"]
         assert program.lines == []
 
 

@@ -44,10 +44,10 @@ async def test_what_a_charger_sends_forges_no_line_fills_no_disk_and_tells_no_pa
         await ask(site.ocpp, "CP-2", "wrong-sesame")
         assert await program.stop() == 0
     lines = program.complaint().splitlines()
-    told = [json.loads(line) for line in lines]
-    assert "frame rejected" in {line["event"] for line in told}
-    assert "handshake refused" in {line["event"] for line in told}
-    assert all(line["event"] != "forged" for line in told)
+    logged = [json.loads(line) for line in lines]
+    assert "frame rejected" in {line["event"] for line in logged}
+    assert "handshake refused" in {line["event"] for line in logged}
+    assert all(line["event"] != "forged" for line in logged)
     assert max(map(len, lines)) < 3_000
     assert len(program.complaint()) < 50_000
     assert "\x1b" not in program.complaint()

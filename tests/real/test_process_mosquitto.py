@@ -22,13 +22,13 @@ class Watcher:
     """Another MQTT client, in paho's own thread: all that passes, and orders of its own."""
 
     client: paho.Client
-    heard: list[tuple[str, dict]] = attrs.field(factory=list)
+    received: list[tuple[str, dict]] = attrs.field(factory=list)
     changed: trio.Condition = attrs.field(factory=trio.Condition)
 
     async def take(self, messages) -> None:
         async for topic, payload in messages:
             async with self.changed:
-                self.heard.append((topic, json.loads(payload)))
+                self.received.append((topic, json.loads(payload)))
                 self.changed.notify_all()
 
     async def until(self, wanted, within: float = 20):
@@ -36,7 +36,7 @@ class Watcher:
         with trio.fail_after(within):
             async with self.changed:
                 while True:
-                    for topic, body in self.heard:
+                    for topic, body in self.received:
                         if (found := wanted(topic, body)) is not None:
                             return found
                     await self.changed.wait()
@@ -55,7 +55,7 @@ class Watcher:
     def values(self, device: str, key: str) -> list:
         return [
             row["values"][key]
-            for topic, body in self.heard
+            for topic, body in self.received
             if topic == "v1/gateway/telemetry"
             for row in body.get(device, ())
             if key in row["values"]
@@ -69,10 +69,10 @@ async def watching(port):
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     subscribed = trio.Event()
 
-    def hear(_client, _data, message):
+    def on_message(_client, _data, message):
         token.run_sync_soon(send.send_nowait, (message.topic, message.payload))
 
-    client.on_message = hear
+    client.on_message = on_message
     client.on_subscribe = lambda *_: token.run_sync_soon(subscribed.set)
     client.connect("127.0.0.1", port)
     client.loop_start()
@@ -120,7 +120,7 @@ async def test_a_whole_charge_over_a_plain_broker(tmp_path, protocol):
         assert (receipt["energy_wh"], receipt["total_incl_vat"]) == ("7777", "3.56")
         assert watcher.values("CP-1/1", "receipt") == [receipt]
         # our own answers come back to us on the same topic: nothing may come of them
-        answers = [body for topic, body in watcher.heard if topic == RPC and "id" in body]
+        answers = [body for topic, body in watcher.received if topic == RPC and "id" in body]
         assert [body["id"] for body in answers] == [0, 1]
         assert await program.stop() == 0
         risk = "with MQTT 3.1.1 ThingsBoard acknowledges what it refuses: data can be lost unseen"

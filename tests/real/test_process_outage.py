@@ -38,10 +38,10 @@ async def test_a_long_outage_costs_disk_and_no_memory_and_new_values_are_told_fi
     site.configure()
     assert (ROOT / "tests" / "bench").is_dir()
     async with gateway(site) as program:
-        told = await loaded(site, program.process.pid)
-        assert told["errors"] == 0
-        assert told["requests"] == RATE * SECONDS
-        assert told["grown_mib"] < 15
+        result = await loaded(site, program.process.pid)
+        assert result["errors"] == 0
+        assert result["requests"] == RATE * SECONDS
+        assert result["grown_mib"] < 15
         late = await behind(site)
         assert late > 2 * RATE * SECONDS
         async with (

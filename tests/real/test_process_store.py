@@ -31,12 +31,12 @@ def site(tmp_path):
     return site
 
 
-async def hearts(one, seconds):
+async def heartbeats(one, seconds):
     """The longest that a Heartbeat's answer took in so many seconds."""
     longest, until = 0.0, trio.current_time() + seconds
-    while (asked := trio.current_time()) < until:
+    while (sent_at := trio.current_time()) < until:
         await one.ask("Heartbeat")
-        longest = max(longest, trio.current_time() - asked)
+        longest = max(longest, trio.current_time() - sent_at)
     return longest
 
 
@@ -60,8 +60,8 @@ async def test_a_locked_store_holds_up_only_what_must_be_stored(site):
             for n, each in enumerate((three, one)):
                 await each.say("StartTransaction", connector_id=1, id_tag="TAG", meter_start=n,
                                timestamp=START)  # fmt: skip
-                await hearts(two, 0.2)
-            assert await hearts(two, 6) < 1
+                await heartbeats(two, 0.2)
+            assert await heartbeats(two, 6) < 1
             status, why = await readiness(site)
             assert status == 503
             assert why.startswith("a commit has been under way for ")
@@ -78,25 +78,25 @@ async def test_a_locked_store_holds_up_only_what_must_be_stored(site):
 async def test_a_store_that_stays_locked_fells_it_and_the_request_comes_again(site):
     """HC-134: beyond the minute that it waits, which is a second here."""
     async with (
-        open_crashing_gateway(site) as lives,
+        open_crashing_gateway(site) as crashing,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
     ):
-        await lives.begin(busy_timeout=1)
+        await crashing.start(busy_timeout=1)
         await one.wait_event("connected")
         await one.boot()
         with closing(sqlite3.connect(site.store, isolation_level=None)) as db:
             db.execute("begin immediate")
-            told = await one.outcome(
+            outcome = await one.outcome(
                 "StartTransaction", connector_id=1, id_tag="TAG", meter_start=0, timestamp=START
             )
-            assert told["event"] == "closed"
-            assert await lives.ended() == 1
-        assert lives.program.last_words() == (
+            assert outcome["event"] == "closed"
+            assert await crashing.ended() == 1
+        assert crashing.program.last_words() == (
             f"ocpp-gateway: {site.store}: database is locked;"
             " another program has held it for a minute; let only the gateway write it"
         )
-        assert "Traceback" not in lives.program.complaint()
-        await lives.begin()
+        assert "Traceback" not in crashing.program.complaint()
+        await crashing.start()
         await one.wait_event("connected")
         assert await one.start(0, START) == 1
 
@@ -104,18 +104,18 @@ async def test_a_store_that_stays_locked_fells_it_and_the_request_comes_again(si
 async def test_a_slow_disk_holds_up_only_what_must_be_stored(site):
     """HC-134: each commit takes 2 s."""
     async with (
-        open_crashing_gateway(site) as lives,
+        open_crashing_gateway(site) as crashing,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
         charger(site.url, "CP-2", site.folder, connected=False) as two,
     ):
-        await lives.begin(slow_fsync=2)
+        await crashing.start(slow_fsync=2)
         await one.wait_event("connected")
         await two.wait_event("connected")
         await two.boot()
         began = trio.current_time()
         await one.say("StartTransaction", connector_id=1, id_tag="TAG", meter_start=0,
                       timestamp=START)  # fmt: skip
-        assert await hearts(two, 3) < 1
+        assert await heartbeats(two, 3) < 1
         await one.wait_event("answer", action="StartTransaction")
         assert trio.current_time() - began > 2
 
@@ -138,9 +138,9 @@ async def damaged(site):
 async def test_a_damaged_store_is_told_at_the_start_and_nothing_overwritten(site):
     """HC-136."""
     data = await damaged(site)
-    words = await failed(site)
-    assert words.startswith(f"ocpp-gateway: {site.store}: damaged: ")
-    assert words.endswith("restore a backup, or move the file away to begin anew")
+    message = await failed(site)
+    assert message.startswith(f"ocpp-gateway: {site.store}: damaged: ")
+    assert message.endswith("restore a backup, or move the file away to begin anew")
     assert site.store.read_bytes() == data
 
 
@@ -149,8 +149,8 @@ async def test_a_store_that_was_cut_off_is_told_at_the_start(site):
     data = await damaged(site)
     half = data[: len(data) // 8192 * 4096]
     site.store.write_bytes(half)
-    words = await failed(site)
-    assert words.endswith("restore a backup, or move the file away to begin anew")
+    message = await failed(site)
+    assert message.endswith("restore a backup, or move the file away to begin anew")
     assert site.store.read_bytes() == half
 
 
@@ -170,13 +170,13 @@ async def test_a_store_that_must_not_be_written_is_told(site, what):
     site.config.write_text(text)
     target = folder if what == "folder" else folder / store.name
     target.chmod(0o555 if what == "folder" else 0o444)
-    words = await failed(site, preexec_fn=not_almighty)
-    told = {
+    message = await failed(site, preexec_fn=not_almighty)
+    complaint = {
         "folder": "cannot be opened for writing: Permission denied",
         "file": "attempt to write a readonly database;"
         " let the gateway write this file and its folder",
     }
-    assert words == f"ocpp-gateway: {folder / store.name}: {told[what]}"
+    assert message == f"ocpp-gateway: {folder / store.name}: {complaint[what]}"
 
 
 async def test_a_wall_clock_that_jumps_disconnects_nobody(site):
@@ -184,18 +184,18 @@ async def test_a_wall_clock_that_jumps_disconnects_nobody(site):
     off = site.folder / "clock"
     off.write_text("0")
     async with (
-        open_crashing_gateway(site) as lives,
+        open_crashing_gateway(site) as crashing,
         charger(site.url, "CP-1", site.folder, connected=False) as one,
         charger(site.url, "CP-2", site.folder, connected=False) as two,
     ):
-        await lives.begin(clock=str(off))
+        await crashing.start(clock=str(off))
         for each in (one, two):
             await each.wait_event("connected")
             await each.boot()
         begun = [await one.start(0, START)]
         for jump in ("-3600", "86400"):
             off.write_text(jump)
-            assert await hearts(two, 1.5) < 1  # its watch looks at everybody once a second
+            assert await heartbeats(two, 1.5) < 1  # its watch looks at everybody once a second
             begun.append(await one.start(len(begun), STOP))
         assert await one.ask("Heartbeat")
         assert begun == [1, 2, 3]

@@ -84,10 +84,10 @@ async def test_who_leaves_and_comes_back_at_once_is_never_refused(site, leave):
             await one.boot()
             await eventually(lambda: value(thingsboard, "CP-1", "connected") is True)
             kinds = "'ChargePointConnected', 'ChargePointDisconnected'"
-            told = site.rows(f"SELECT kind FROM entry WHERE kind IN ({kinds}) ORDER BY seq")
-            assert told[-1][0] == "ChargePointConnected"
-            assert [kind for (kind,) in told].count("ChargePointConnected") == TIMES + 1
-            for (before,), (after,) in pairwise(told):
+            kinds_stored = site.rows(f"SELECT kind FROM entry WHERE kind IN ({kinds}) ORDER BY seq")
+            assert kinds_stored[-1][0] == "ChargePointConnected"
+            assert [kind for (kind,) in kinds_stored].count("ChargePointConnected") == TIMES + 1
+            for (before,), (after,) in pairwise(kinds_stored):
                 assert "ChargePointConnected" in (before, after)
         for one in kept:
             one.close()

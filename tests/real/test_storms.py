@@ -89,8 +89,8 @@ async def test_a_flood_does_not_slow_the_others(site):
     flood = (flood + call("Heartbeat") * 50) * 20
 
     async def p99_ms(prefix):
-        asked = ["--chargers", 20, "--rate", 200, "--warm-up", 0.5, "--seconds", 2]
-        return (await load(site, *asked, "--prefix", prefix))["p99_ms"]
+        options = ["--chargers", 20, "--rate", 200, "--warm-up", 0.5, "--seconds", 2]
+        return (await load(site, *options, "--prefix", prefix))["p99_ms"]
 
     async def p99_ms_in_a_flood(prefix):
         before = await metric(site, "throttled_frames_total")
@@ -173,18 +173,18 @@ async def test_a_charge_point_that_is_frozen_is_found_out_and_welcome_again(site
         await one.boot()
         await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is True)
         one.program.process.send_signal(signal.SIGSTOP)
-        told = []
+        answers = []
 
         async def order():
-            told.append(await thingsboard.rpc("CP-1", "ClearCache", timeout=20))
+            answers.append(await thingsboard.rpc("CP-1", "ClearCache", timeout=20))
 
         began = trio.current_time()
         nursery.start_soon(order)
         await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is False)
         assert 3 < trio.current_time() - began < 12
         assert value(thingsboard, "CP-1", "disconnect_reason") == "no sign of life"
-        await eventually(lambda: told)
-        assert told[0]["error"]["code"] == "NotConnected"
+        await eventually(lambda: answers)
+        assert answers[0]["error"]["code"] == "NotConnected"
         one.program.process.send_signal(signal.SIGCONT)
         await one.wait_event("closed")
         await until(thingsboard, lambda _: value(thingsboard, "CP-1", "connected") is True)

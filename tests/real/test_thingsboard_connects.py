@@ -50,7 +50,7 @@ async def test_f6_hc_123_who_is_not_let_in_says_why_and_what_to_do_once(code, pr
         assert setup.mqtt_status().startswith("behind: ")
         assert respond("GET", "/readyz", setup.gateway.running)[0] == 200
         setup.thingsboard.faults.clear()
-        await setup.all_told()
+        await setup.all_stored()
 
 
 async def test_f6_a_wrong_token_is_one_line_and_not_one_for_each_attempt(quiet_logs):
@@ -62,7 +62,7 @@ async def test_f6_a_wrong_token_is_one_line_and_not_one_for_each_attempt(quiet_l
         assert "Manage credentials" in why
         assert setup.mqtt_status() == f"behind: {why}"
         setup.thingsboard.access_tokens = [TOKEN]  # the operator mends it
-        await setup.all_told()
+        await setup.all_stored()
 
 
 @on_each
@@ -83,7 +83,7 @@ async def test_a_device_that_is_no_gateway_is_one_line_and_all_is_told_once_it_i
         setup.thingsboard.violations[:] = [
             v for v in setup.thingsboard.violations if v.assertion != "P3"
         ]
-        await setup.all_told()
+        await setup.all_stored()
         await wait_until(lambda: setup.mqtt_status() == "connected")
 
 
@@ -101,7 +101,7 @@ async def test_f7_hc_123_another_client_with_our_token_takes_the_session(profile
                             pass
                 except* LinkLost:  # we took it back
                     pass
-        await setup.all_told()
+        await setup.all_stored()
     lost = [why for event, why in link_lines(quiet_logs) if event == "link lost"]
     assert len(lost) == 1
     assert "taken over by another client with the same access token" in lost[0]

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.real_time, pytest.mark.waits, pytest.mark.usefixtures(
 async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_the_next_value(profile):
     async with open_connected_gateway(profile) as setup, setup.gateway.charger("CP-1") as charger:
         await charger.status("Available")
-        await setup.all_told()
+        await setup.all_stored()
         setup.thingsboard.lose_session("CP-1/1")
         setup.thingsboard._min_rpc_timeout = 0.2
         with pytest.raises(RpcNoSession):
@@ -32,7 +32,7 @@ async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_the_next_va
         await wait_until(lambda: setup.thingsboard.devices["CP-1/1"].connected)
         answer = await setup.thingsboard.rpc("CP-1/1", "remoteStop", timeout=5)
         assert answer == {"status": "Rejected", "reason": "NoTransaction"}
-        await setup.all_told()
+        await setup.all_stored()
 
 
 @on_each
@@ -43,20 +43,20 @@ async def test_f8_a_session_that_was_lost_unseen_is_there_again_with_a_sign_of_l
     monkeypatch.setattr("gateway.northbound.device_sessions._CHECK_EVERY", 0.1)
     async with open_connected_gateway(profile) as setup, setup.gateway.charger("CP-1") as charger:
         await charger.status("Available")
-        await setup.all_told()
+        await setup.all_stored()
         for device in ("CP-1", "CP-1/1", LOG):
             setup.thingsboard.lose_session(device)
         await wait_until(
             lambda: all(setup.thingsboard.devices[d].connected for d in ("CP-1", "CP-1/1", LOG))
         )
-        await setup.all_told()
+        await setup.all_stored()
 
 
 @on_each
 async def test_f9_hc_127_an_rpc_that_is_sent_again_after_a_reconnect_is_carried_out_once(profile):
     async with open_connected_gateway(profile) as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
         answers = []
 
         async def call() -> None:
@@ -71,7 +71,7 @@ async def test_f9_hc_127_an_rpc_that_is_sent_again_after_a_reconnect_is_carried_
             await charger.reply(number, status="Rejected")
         assert (action, answers) == ("ClearCache", [{"status": "Rejected"}])
         assert charger.calls.statistics().current_buffer_used == 0
-        await setup.all_told()
+        await setup.all_stored()
 
 
 @on_each
@@ -79,7 +79,7 @@ async def test_f9_hc_127_an_rpc_that_is_sent_again_after_a_reconnect_is_carried_
 async def test_f10_hc_126_id_0_and_params_of_any_kind(profile, params):
     async with open_connected_gateway(profile) as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
         assert setup.thingsboard.devices["CP-1"].next_rpc_id == 0
         if params in (None, {}):
             async with trio.open_nursery() as nursery:
@@ -95,18 +95,18 @@ async def test_f10_hc_126_id_0_and_params_of_any_kind(profile, params):
         else:
             answer = await setup.thingsboard.rpc("CP-1", "ClearCache", params)
             assert answer["error"]["code"] == "InvalidParams"
-        await setup.all_told()
+        await setup.all_stored()
 
 
 @on_each
 async def test_f11_hc_126_an_unknown_device_gets_no_answer_and_an_unknown_method_an_error(profile):
     async with open_connected_gateway(profile) as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
         setup.thingsboard._min_rpc_timeout = 0.2
         with pytest.raises(RpcTimeout):
             await setup.thingsboard.rpc("CP-99", "Reset", anyway=True, timeout=0.2)
         answer = await setup.thingsboard.rpc("CP-1", "Explode", timeout=5)
         assert answer["error"]["code"] == "UnknownMethod"
         assert "CP-99" not in setup.thingsboard.devices
-        await setup.all_told()
+        await setup.all_stored()

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.real_time, pytest.mark.waits, pytest.mark.usefixtures(
 async def test_without_misfortune_all_is_told_on_one_link(profile, quiet_logs):
     async with open_connected_gateway(profile) as setup:
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert await setup.dead_letters() == ()
     assert link_lines(quiet_logs) == [("link up", "")]
 
@@ -45,7 +45,7 @@ async def test_f1_closed_between_publish_and_puback(profile, stored):
             )
         )
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert fault.hits == 3 or stored
         assert await setup.dead_letters() == ()
 
@@ -55,7 +55,7 @@ async def test_f1_closed_at_each_connect_of_a_device(profile):
     async with open_connected_gateway(profile) as setup:
         fault = setup.thingsboard.faults.add(Fault(act=Act.CLOSE, topic=CONNECT_TOPIC, times=4))
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert fault.hits == 4
 
 
@@ -67,7 +67,7 @@ async def test_f2_acknowledged_and_then_closed(profile, times):
             Fault(act=Act.ACK_AND_CLOSE, topic=TELEMETRY_TOPIC, contains="soc_percent", times=times)
         )
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert 1 <= fault.hits <= times
         assert await setup.dead_letters() == ()
 
@@ -80,7 +80,7 @@ async def test_f2_hc_125_a_message_that_is_always_acknowledged_and_then_closed_a
             Fault(act=Act.ACK_AND_CLOSE, contains='"soc_percent":7.0', times=None)
         )
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert 1 <= fault.hits <= 12
         assert await setup.dead_letters() == ()
 
@@ -92,7 +92,7 @@ async def test_f3_never_acknowledged(profile, short_puback_timeout):
             Fault(act=Act.NO_ACK, topic=TELEMETRY_TOPIC, contains="soc_percent", times=2)
         )
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert fault.hits == 2
         assert await setup.dead_letters() == ()
 
@@ -108,8 +108,8 @@ async def test_f3_hc_125_one_message_that_is_never_acknowledged_is_set_aside(
         await setup.charge("CP-1")
         await wait_until(lambda: setup.gateway.journal._dead_letters.get(READER))
         setup.thingsboard.faults.clear()
-        del setup.said["CP-1"][6]
-        await setup.all_told()
+        del setup.sampled["CP-1"][6]
+        await setup.all_stored()
         (dead_letter,) = await setup.dead_letters()
         assert "connection ended 3 times" in dead_letter.why
         assert 4 <= fault.hits <= 8
@@ -123,7 +123,7 @@ async def test_f4_refused_once_and_taken_then(profile, code):
             Fault(act=Act.REFUSE, code=code, contains="soc_percent")
         )
         await setup.charge_two()
-        await setup.all_told(in_order=False)  # what is behind it does not wait
+        await setup.all_stored(in_order=False)  # what is behind it does not wait
         assert fault.hits == 1
         assert await setup.dead_letters() == ()
 
@@ -138,9 +138,9 @@ async def test_f4_hc_125_what_is_refused_each_time_is_set_aside_and_blocks_nobod
         await setup.charge("CP-1")
         await setup.charge("CP-2")
         await wait_until(lambda: len(setup.gateway.journal._dead_letters.get(READER, ())) == 2)
-        for said in setup.said.values():
-            del said[6]
-        await setup.all_told(in_order=False)  # what is behind it does not wait
+        for sampled in setup.sampled.values():
+            del sampled[6]
+        await setup.all_stored(in_order=False)  # what is behind it does not wait
         assert {
             f"0x{code:02x}" in dead_letter.why for dead_letter in await setup.dead_letters()
         } == {True}
@@ -158,9 +158,9 @@ async def test_f4_hc_125_what_is_refused_and_closed_at_each_time_is_no_poison_pi
         )
         await setup.charge_two()
         await wait_until(lambda: len(setup.gateway.journal._dead_letters.get(READER, ())) == 2)
-        for said in setup.said.values():
-            del said[6]
-        await setup.all_told()
+        for sampled in setup.sampled.values():
+            del sampled[6]
+        await setup.all_stored()
         assert fault.hits <= 12
 
 
@@ -172,9 +172,9 @@ async def test_f1_hc_125_what_is_closed_at_each_time_without_a_word_is_no_poison
         )
         await setup.charge_two()
         await wait_until(lambda: len(setup.gateway.journal._dead_letters.get(READER, ())) == 2)
-        for said in setup.said.values():
-            del said[6]
-        await setup.all_told()
+        for sampled in setup.sampled.values():
+            del sampled[6]
+        await setup.all_stored()
         for dead_letter in await setup.dead_letters():
             assert "connection ended 3 times" in dead_letter.why
         assert fault.hits <= 14
@@ -188,7 +188,7 @@ async def test_f1_a_server_that_takes_nothing_makes_nobody_guilty(profile):
             Fault(act=Act.CLOSE, topic=TELEMETRY_TOPIC, times=15, stored=False)
         )
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert fault.hits == 15
         assert await setup.dead_letters() == ()
 
@@ -201,7 +201,7 @@ async def test_f4_a_server_that_fails_at_everything_for_a_while_makes_nobody_gui
             Fault(act=Act.REFUSE, code=code, closes=True, topic=TELEMETRY_TOPIC, times=12)
         )
         await setup.charge_two()
-        await setup.all_told(within=60)
+        await setup.all_stored(within=60)
         assert fault.hits == 12
         assert await setup.dead_letters() == ()
 
@@ -212,18 +212,18 @@ async def test_f5_pubacks_that_come_again_and_again(profile):
     async with open_connected_gateway(profile) as setup:
         setup.thingsboard.faults.add(Fault(act=Act.DUPLICATE_ACK, count=3, times=None))
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert setup.mqtt_status() == "connected"
 
 
 async def test_f5_below_4_2_1_a_message_is_of_one_device():
     async with open_connected_gateway("3.8") as setup:
         await setup.charge_two()
-        await setup.all_told()
-        told = [
+        await setup.all_stored()
+        published = [
             json.loads(m.payload) for m in setup.thingsboard.messages if m.topic == TELEMETRY_TOPIC
         ]
-        assert {len(body) for body in told} == {1}
+        assert {len(body) for body in published} == {1}
 
 
 @from_4_2_1
@@ -236,7 +236,7 @@ async def test_f4_hc_125_what_the_server_fails_at_each_time_is_set_aside_in_the_
         )
         await setup.charge_two()
         await wait_until(lambda: len(setup.gateway.journal._dead_letters.get(READER, ())) == 2)
-        for said in setup.said.values():
-            del said[6]
-        await setup.all_told(in_order=False)
+        for sampled in setup.sampled.values():
+            del sampled[6]
+        await setup.all_stored(in_order=False)
         assert {"0x80" in dead_letter.why for dead_letter in await setup.dead_letters()} == {True}

@@ -40,7 +40,7 @@ async def signed_charge(setup: ConnectedGateway, *sizes: int) -> None:
 async def test_f12_a_receipt_too_large_for_a_packet_has_its_signed_values_apart(profile):
     async with open_connected_gateway(profile) as setup:
         await signed_charge(setup, 20_000, 20_001, 14_000)
-        await setup.all_told()
+        await setup.all_stored()
         for device in ("CP-1/1", LOG):
             ((ts, receipt),) = setup.thingsboard.devices[device].series("receipt")
             ((signed_ts, signed),) = setup.thingsboard.devices[device].series("receipt_signed")
@@ -72,13 +72,13 @@ async def test_f12_signed_values_that_no_packet_can_hold_are_set_aside_and_the_r
             assert setup.thingsboard.devices[device].series("receipt_signed") == []
         (dead_letter,) = await setup.dead_letters()
         assert "bytes are more than ThingsBoard takes" in dead_letter.why
-        await setup.all_told()
+        await setup.all_stored()
 
 
 async def test_f12_an_answer_too_large_for_a_packet_is_an_error_to_who_asked():
     async with open_connected_gateway() as setup, setup.gateway.charger("CP-1") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
         keys = [{"key": f"Key{n}", "readonly": True, "value": "x" * 400} for n in range(200)]
 
         async def answer() -> None:
@@ -87,10 +87,10 @@ async def test_f12_an_answer_too_large_for_a_packet_is_an_error_to_who_asked():
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
-            told = await setup.thingsboard.rpc("CP-1", "GetConfiguration", {})
-        assert told["error"]["code"] == "CallError"
-        assert "bytes" in told["error"]["message"]
-        await setup.all_told()
+            response = await setup.thingsboard.rpc("CP-1", "GetConfiguration", {})
+        assert response["error"]["code"] == "CallError"
+        assert "bytes" in response["error"]["message"]
+        await setup.all_stored()
 
 
 @on_each
@@ -111,7 +111,7 @@ async def test_f13_limits_that_are_told_are_kept_to_also_at_the_start(profile, l
         )
         await setup.charge("CP-1", samples=2)
         setup.thingsboard.faults.remove(refusing)
-        await setup.all_told(within=60)
+        await setup.all_stored(within=60)
     assert [why for event, why in link_lines(quiet_logs) if "0x88" not in why and why] == []
 
 
@@ -122,7 +122,7 @@ async def test_f13_limits_that_nobody_told_of_slow_down_and_lose_nothing(profile
             Fault(act=Act.RATE_LIMIT, topic=TELEMETRY_TOPIC, contains="soc_percent", times=6)
         )
         await setup.charge_two()
-        await setup.all_told(within=60)
+        await setup.all_stored(within=60)
         assert fault.hits == 6
         assert await setup.dead_letters() == ()
 
@@ -134,7 +134,7 @@ async def test_f14_a_device_that_is_long_in_coming_holds_nobody_up_for_good(prof
             Fault(act=Act.DELAY, seconds=1.5, topic=CONNECT_TOPIC, device="CP-1")
         )
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()
         assert fault.hits == 1
 
 
@@ -145,12 +145,12 @@ async def test_f14_a_device_that_thingsboard_never_lets_in_blocks_no_other(
     """Before 4.3 it never acknowledges to a tenant that has no device left."""
     async with open_connected_gateway(profile, device_limit=5) as setup:
         await setup.charge_two()
-        await setup.all_told()  # CP-1, CP-1/1, CP-2, CP-2/1, the log
+        await setup.all_stored()  # CP-1, CP-1/1, CP-2, CP-2/1, the log
         async with setup.gateway.charger("CP-3") as third:
             await third.boot()
             await wait_until(lambda: setup.gateway.journal._dead_letters.get(READER))
         await setup.charge("CP-1", samples=3)
-        setup.said.clear()
+        setup.sampled.clear()
         setup.charges.clear()
         await wait_until(
             lambda: len(setup.thingsboard.devices["CP-1/1"].series("receipt")) == 2, within=30

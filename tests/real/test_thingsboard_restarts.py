@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.real_time, pytest.mark.waits, pytest.mark.usefixtures(
 async def test_f15_a_publish_on_a_topic_that_nobody_subscribed_to(profile):
     async with open_connected_gateway(profile, first_downlink_id=65_530) as setup:
         await setup.charge("CP-1")
-        await setup.all_told()  # there is a link to send them on
+        await setup.all_stored()  # there is a link to send them on
         for topic in ("v1/gateway/disconnect", "v1/gateway/attributes", "what/ever"):
             for payload in (b'{"device":"CP-1"}', b"\xff\x00", b""):
                 setup.thingsboard.publish_unasked(topic, payload)
         await wait_until(lambda: setup.thingsboard.publishes.downlinks_acked >= 9)
         await setup.charge("CP-2")
-        await setup.all_told()
+        await setup.all_stored()
         assert setup.mqtt_status() == "connected"
 
 
@@ -36,7 +36,7 @@ async def test_f15_a_publish_on_a_topic_that_nobody_subscribed_to(profile):
 async def test_f16_after_a_restart_all_goes_on_and_ids_from_0_are_new_orders(profile):
     async with open_connected_gateway(profile) as setup, setup.gateway.charger("CP-9") as charger:
         await charger.boot()
-        await setup.all_told()
+        await setup.all_stored()
 
         async def obey(status: str) -> str:
             number, action, _ = await charger.next_call()
@@ -53,7 +53,7 @@ async def test_f16_after_a_restart_all_goes_on_and_ids_from_0_are_new_orders(pro
             setup.thingsboard.restart()
             await wait_until(lambda: setup.thingsboard.devices["CP-9"].connected)
             assert setup.thingsboard.devices["CP-9"].next_rpc_id == 0
-        await setup.all_told()
+        await setup.all_stored()
 
 
 @on_each
@@ -70,7 +70,7 @@ async def test_whatever_comes_at_random_all_is_told(profile):
                 await wait_until(lambda: setup.gateway.running.delivery.connected)
                 await trio.sleep(0.05)
                 setup.thingsboard.restart()
-        await setup.all_told(in_order=False)
+        await setup.all_stored(in_order=False)
         assert await setup.dead_letters() == ()
 
 
@@ -79,4 +79,4 @@ async def test_with_mqtt_3_1_1_all_is_told_as_long_as_nothing_is_refused():
         protocol="3.1.1", settings=AppSettings(northbound=NorthboundSettings())
     ) as setup:
         await setup.charge_two()
-        await setup.all_told()
+        await setup.all_stored()

@@ -61,9 +61,9 @@ async def test_no_frames_over_a_socket_break_the_gateway(site):
             async def watch():
                 nonlocal slowest
                 while True:
-                    asked = trio.current_time()
+                    sent_at = trio.current_time()
                     await other.ask("Heartbeat")
-                    slowest = max(slowest, trio.current_time() - asked)
+                    slowest = max(slowest, trio.current_time() - sent_at)
                     await trio.sleep(0.2)
 
             nursery.start_soon(watch)
@@ -86,7 +86,7 @@ async def fuzz(site, number):
     async with open_socket(site.ocpp, f"FUZZ-{number}") as socket:
         for first in range(0, FRAMES, _AHEAD):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(hear, socket, f"end-{first}", answered)
+                nursery.start_soon(read_answers, socket, f"end-{first}", answered)
                 for n in range(first, first + _AHEAD):
                     await socket.send_message(frame(chance, f"message-{n:05}"))
                 await socket.send_message(json.dumps([2, f"end-{first}", "Heartbeat", {}]))
@@ -94,7 +94,7 @@ async def fuzz(site, number):
     assert sum(answered.values()) > FRAMES / 4
 
 
-async def hear(socket, last, answered):
+async def read_answers(socket, last, answered):
     with trio.fail_after(60):
         while True:
             kind, unique_id, *_ = json.loads(await socket.get_message())

@@ -32,7 +32,7 @@ async def test_kills_storms_and_outages_lose_nothing_and_double_nothing(site):
             await trio.sleep(chance.uniform(1, 20))
             thingsboard.faults.remove(away)
 
-    ordeal = CrashTest(site, SEED, chargers=20, longest_life=8, besides=weather)
-    await ordeal.run(share(0.4))
-    print(ordeal.about())
-    ordeal.verify()
+    crash_test = CrashTest(site, SEED, chargers=20, max_run_s=8, besides=weather)
+    await crash_test.run(share(0.4))
+    print(crash_test.about())
+    crash_test.verify()

@@ -34,10 +34,10 @@ class PythonPeer:
 
     async def deliver(self, action, **payload):
         while True:
-            told = await self.one.outcome(action, **payload)
-            assert told["event"] != "refused", told
-            if told["event"] == "answer":
-                return told["payload"]
+            outcome = await self.one.outcome(action, **payload)
+            assert outcome["event"] != "refused", outcome
+            if outcome["event"] == "answer":
+                return outcome["payload"]
             await self.one.wait_event("connected", within=60)
 
     async def charge(self, at, register_wh):
@@ -86,11 +86,11 @@ async def test_charge_points_from_pypi_and_npm_agree_with_the_receipts(site):
     print(f"\nSEED={SEED}", flush=True)
     chance = random.Random(SEED)
     async with (
-        open_crashing_gateway(site) as lives,
+        open_crashing_gateway(site) as crashing,
         charger(site.url, "PYPI-1", site.folder, connected=False) as one,
         running(node, site.folder / "node.log") as npm,
     ):
-        await lives.begin()
+        await crashing.start()
         await one.wait_event("connected")
         python = PythonPeer(one)
         deadline = trio.current_time() + seconds
@@ -100,19 +100,19 @@ async def test_charge_points_from_pypi_and_npm_agree_with_the_receipts(site):
             )
             while trio.current_time() < deadline:
                 await trio.sleep(chance.uniform(0, LIFE))
-                await lives.kill()
-                await lives.begin()
+                await crashing.kill()
+                await crashing.start()
         assert await npm.end(within=60) == 0, npm.complaint()
         energies = dict(python.energies)
         for line in npm.lines:
-            told = json.loads(line)
-            energies[told["transactionId"]] = told["energy"]
+            report = json.loads(line)
+            energies[report["transactionId"]] = report["energy"]
         assert len(energies) == len(python.energies) + len(npm.lines)
-        await lives.ready()
+        await crashing.ready()
         await eventually(lambda: site.rows("select 1 from tx where settled = 0") == [])
-        lives.send(signal.SIGTERM)
-        assert await lives.ended() == 0
-        print(f"{lives.count} lives, sessions {len(python.energies)} + {len(npm.lines)}")
+        crashing.send(signal.SIGTERM)
+        assert await crashing.ended() == 0
+        print(f"{crashing.count} starts, sessions {len(python.energies)} + {len(npm.lines)}")
     receipts = [json.loads(body) for (body,) in site.rows("select body from receipt")]
     assert Counter(r["transaction_id"] for r in receipts) == Counter(energies.keys())
     assert {r["transaction_id"]: int(r["energy_wh"]) for r in receipts} == energies

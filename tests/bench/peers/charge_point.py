@@ -40,13 +40,13 @@ class CentralSystem(ChargePoint):
         super().__init__(charge_point_id, connection)
         self._events = events
 
-    def _tell(self, action: str, values: dict) -> None:
+    def _send(self, action: str, values: dict) -> None:
         payload = json.dumps({"at": now(), **values})
         self._events.put_nowait((f"events/{self.id}/{action}", payload))
 
     @on(Action.boot_notification)
     def on_boot(self, **values):
-        self._tell("BootNotification", values)
+        self._send("BootNotification", values)
         return call_result.BootNotification(
             current_time=now(), interval=300, status=RegistrationStatus.accepted
         )
@@ -62,22 +62,22 @@ class CentralSystem(ChargePoint):
     @on(Action.start_transaction)
     def on_start(self, **values):
         transaction_id = next(_transaction_ids)
-        self._tell("StartTransaction", {"transaction_id": transaction_id, **values})
+        self._send("StartTransaction", {"transaction_id": transaction_id, **values})
         return call_result.StartTransaction(transaction_id=transaction_id, id_tag_info=ACCEPTED)
 
     @on(Action.status_notification)
     def on_status(self, **values):
-        self._tell("StatusNotification", values)
+        self._send("StatusNotification", values)
         return call_result.StatusNotification()
 
     @on(Action.meter_values)
     def on_meter(self, **values):
-        self._tell("MeterValues", values)
+        self._send("MeterValues", values)
         return call_result.MeterValues()
 
     @on(Action.stop_transaction)
     def on_stop(self, **values):
-        self._tell("StopTransaction", values)
+        self._send("StopTransaction", values)
         return call_result.StopTransaction(id_tag_info=ACCEPTED)
 
 
