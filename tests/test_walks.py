@@ -20,11 +20,11 @@ WALKS = {
 }
 """Journey -> (handed over, file, function) of each line."""
 
-ANSWER = "southbound/connection.py ChargePointConnection.run"
+ACCEPTED = "southbound/server.py _Server._guard_connection"
 APPEND = "journal/group_commit.py GroupCommitJournal.append"
 PUBLISH = "northbound/publisher.py _Publisher.run"
 SEND = "northbound/mqtt.py _AioLink.send"
-MAX_DEPTH_TO_JOURNAL = 7
+MAX_DEPTH_TO_JOURNAL = 10
 MAX_DEPTH_TO_MQTT = 11
 
 
@@ -76,7 +76,7 @@ def test_there_are_three_walks_of_at_most_a_dozen_lines(journeys):
 
 
 def test_the_way_down_is_short(journeys):
-    """From the frame to the journal, and from the publisher's task to MQTT."""
+    """From an accepted connection to the journal, and from the publisher's task to MQTT."""
     steps = journeys["MeterValues to MQTT"]
-    assert depth(steps, ANSWER, APPEND) <= MAX_DEPTH_TO_JOURNAL
+    assert depth(steps, ACCEPTED, APPEND) <= MAX_DEPTH_TO_JOURNAL
     assert depth(steps, PUBLISH, SEND) <= MAX_DEPTH_TO_MQTT
