@@ -197,6 +197,11 @@ def test_every_module_that_is_named_exists(page):
         assert any((ROOT / folder / name).exists() for folder in ("", "gateway")), name
 
 
+def test_every_test_that_contributors_are_sent_to_exists():
+    for name in re.findall(r"tests/[\w/.]+(?<![/.])", PAGES["CONTRIBUTING.md"]):
+        assert (ROOT / name).exists(), name
+
+
 def test_pictures_say_which_thingsboard_they_show():
     for page, text in PAGES.items():
         for picture in re.findall(r"\]\(([\w/]+\.png)\)", text):
