@@ -1,6 +1,6 @@
 """Every telemetry key and attribute that is published, in one table.
 
-README, dashboards and tests are held to this table; `rows` builds no key that is not in it.
+The docs, dashboards and tests are held to this table; `rows` builds no key that is not in it.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ async def test_a_message_of_ocpp_goes_through_and_its_answer_comes_back(
 
 
 def test_every_message_of_the_surface_was_tried():
-    """README, what operators can order of a charger."""
+    """docs/rpc.md, commands on a charger."""
     assert len({action for action, _, _ in MESSAGES}) == 26
 
 
