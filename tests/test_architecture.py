@@ -57,11 +57,6 @@ INPUT_OUTPUT = {  # of the standard library: also clocks and chance, which make 
 }  # fmt: skip
 PURE = ("domain", "billing", "tariffs")
 MAX_LINES = 400
-TOO_LONG = {
-    "billing.ledger",
-    "billing.session",
-    "domain.events",
-}  # to be split
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
@@ -128,10 +123,7 @@ def test_facts_bills_and_tariffs_know_no_input_or_output(path):
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_a_module_has_at_most_400_lines(path):
     lines = len(path.read_text().splitlines())
-    if dotted(path) in TOO_LONG:
-        assert lines > MAX_LINES, "it is short enough now: take it off the list"
-    else:
-        assert lines <= MAX_LINES
+    assert lines <= MAX_LINES
 
 
 def test_packages_build_their_settings_from_the_configuration_as_values_alone():

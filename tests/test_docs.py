@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from gateway.admin import metrics
-from gateway.cli.main import _parser
+from gateway.cli.arguments import parser
 from gateway.config import load
 from gateway.northbound import compat_nodered, telemetry_keys
 from gateway.southbound.commands import CHARGE_POINT_METHODS, CONNECTOR_METHODS
@@ -112,7 +112,7 @@ def test_every_key_of_the_prototype_has_its_place_on_the_page_for_those_who_come
 
 
 def test_every_command_is_named():
-    (commands,) = [action for action in _parser()._actions if isinstance(action.choices, dict)]
+    (commands,) = [action for action in parser()._actions if isinstance(action.choices, dict)]
     assert set(commands.choices) <= named("docs/operations.md")
 
 
@@ -136,7 +136,7 @@ def test_commands_are_shown():
 
 @pytest.mark.parametrize(("page", "arguments"), shown_commands())
 def test_every_command_line_shown_is_understood(page, arguments):
-    _parser().parse_args(shlex.split(arguments, comments=True))
+    parser().parse_args(shlex.split(arguments, comments=True))
 
 
 # --- promises -----------------------------------------------------------------------------------

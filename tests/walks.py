@@ -145,7 +145,7 @@ async def remote_start(scene: Scene) -> None:
     """ThingsBoard's RPC, the charge point's answer, and its StartTransaction."""
 
     async def obey() -> None:
-        unique_id, _, _ = await scene.charger.hear()
+        unique_id, _, _ = await scene.charger.next_call()
         await scene.charger.reply(unique_id, status="Accepted")
         await scene.charger.start(0, connector=2)
 
