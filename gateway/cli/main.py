@@ -126,10 +126,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _thingsboard(actions: Any) -> None:
-    from ..provisioning.arguments import EXPORT, VISITS, add_export, add_visit
+    from ..provisioning.arguments import ACTIONS, EXPORT, add_action, add_export
 
-    for name, what in VISITS.items():
-        add_visit(_command(actions, name, _visit_thingsboard, what), name)
+    for name, what in ACTIONS.items():
+        add_action(_command(actions, name, _visit_thingsboard, what), name)
     add_export(_command(actions, "export", _export_thingsboard, EXPORT))
 
 
@@ -318,7 +318,7 @@ def _hash_password(_: argparse.Namespace) -> int:
 
 def _visit_thingsboard(arguments: argparse.Namespace) -> int:
     from ..provisioning import installer
-    from ..provisioning.errors import Misused, ThingsboardError
+    from ..provisioning.errors import ThingsboardError, UsageError
     from ..provisioning.login import choose
     from ..provisioning.rest import open_rest
     from ..provisioning.token_file import TokenFile
@@ -337,10 +337,10 @@ def _visit_thingsboard(arguments: argparse.Namespace) -> int:
         with open_rest(arguments.url, login, ca_cert=arguments.ca_cert) as rest:
             for step in action(rest, options):
                 print(step, flush=True)
-                faults += step.at_fault
+                faults += step.is_fault
     except ThingsboardError as exc:
         print(f"ocpp-gateway: {exc}", file=sys.stderr)
-        return 2 if isinstance(exc, Misused) else 1
+        return 2 if isinstance(exc, UsageError) else 1
     if faults:
         print(f"{faults} of these to repair: `thingsboard install` does it", file=sys.stderr)
     return 1 if faults else 0

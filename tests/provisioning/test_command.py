@@ -10,19 +10,19 @@ import pytest
 from gateway.cli.main import main
 
 from ..real.processes import gateway_command
-from .board import PASSWORD, USER, Board, served
+from .thingsboard_rest import PASSWORD, USER, FakeThingsBoard, served
 
 pytestmark = pytest.mark.real_time
 
 
 @pytest.fixture
-def board():
-    return Board()
+def thingsboard():
+    return FakeThingsBoard()
 
 
 @pytest.fixture
-def url(board):
-    with served(board) as url:
+def url(thingsboard):
+    with served(thingsboard) as url:
         yield url
 
 
@@ -40,7 +40,7 @@ def command(url, capsys, monkeypatch):
     return run
 
 
-def test_a_process_installs_as_the_readme_says(board, url):
+def test_a_process_installs_as_the_readme_says(thingsboard, url):
     done = subprocess.run(
         gateway_command(
             "thingsboard", "install", "--url", url, "--username", USER, "--password", PASSWORD
@@ -54,11 +54,11 @@ def test_a_process_installs_as_the_readme_says(board, url):
         "rule chain 'OCPP gateway': created",
         "nodes of 'OCPP gateway': created",
     ]
-    (credentials,) = board.credentials.values()
+    (credentials,) = thingsboard.credentials.values()
     assert lines[-1] == f"access token: {credentials['credentialsId']}"
 
 
-def test_install_then_check_then_uninstall(command, board, tmp_path):
+def test_install_then_check_then_uninstall(command, thingsboard, tmp_path):
     token_file = tmp_path / "token"
     status, lines, errors = command("check")
     assert status == 1
@@ -70,7 +70,7 @@ def test_install_then_check_then_uninstall(command, board, tmp_path):
     assert f"token file {token_file}: updated" in lines[-1]
     assert token_file.read_text().strip() not in "".join(lines)
 
-    board.one("DEVICE_PROFILE", "EV charger")["description"] = "mine"
+    thingsboard.one("DEVICE_PROFILE", "EV charger")["description"] = "mine"
     status, lines, errors = command("check")
     assert status == 1
     assert "device profile 'EV charger': changed (description)" in lines
@@ -82,19 +82,19 @@ def test_install_then_check_then_uninstall(command, board, tmp_path):
     assert command("check")[0] == 1
 
 
-def test_the_gateway_device_has_the_name_that_it_is_given(command, board):
+def test_the_gateway_device_has_the_name_that_it_is_given(command, thingsboard):
     assert command("install", "--gateway-name=depot 7")[0] == 0
-    assert board.names("DEVICE") == ["depot 7"]
+    assert thingsboard.names("DEVICE") == ["depot 7"]
 
 
 def test_a_fault_is_one_line_and_exit_status_1(command):
     status, lines, errors = command("install", "--password=wr0ng")
     assert (status, lines) == (1, [])
-    assert errors == f"ocpp-gateway: {USER} is not let in: Invalid username or password\n"
+    assert errors == f"ocpp-gateway: {USER} cannot log in: Invalid username or password\n"
 
 
 def test_what_cannot_be_meant_is_exit_status_2(command, monkeypatch):
-    assert command("install", "--url=board")[0] == 2
+    assert command("install", "--url=thingsboard")[0] == 2
     assert command("install", "--password-file=/absent")[0] == 2
     monkeypatch.delenv("OCPP_GATEWAY_TB_PASSWORD")
     status, _, errors = command("install")
@@ -102,8 +102,10 @@ def test_what_cannot_be_meant_is_exit_status_2(command, monkeypatch):
     assert errors.startswith("ocpp-gateway: no password: give --password-file")
 
 
-def test_what_was_done_before_a_fault_is_told(command, board):
-    board.entities["DEVICE_PROFILE"]["broken"] = {"name": "EV charger"}  # an answer without an id
+def test_what_was_done_before_a_fault_is_told(command, thingsboard):
+    thingsboard.entities["DEVICE_PROFILE"]["broken"] = {
+        "name": "EV charger"
+    }  # an answer without an id
     status, lines, errors = command("install")
     assert status == 1
     assert "rule chain 'OCPP gateway': created" in lines

@@ -18,7 +18,7 @@ import yaml
 import gateway
 from gateway.simulation.thingsboard import ThingsBoard
 
-from ..provisioning.board import PASSWORD, Board, served
+from ..provisioning.thingsboard_rest import PASSWORD, FakeThingsBoard, served
 from .images import Image, built
 from .processes import ROOT, TOKEN, Site, charger, get, running
 
@@ -181,7 +181,7 @@ async def test_the_install_step_of_compose_gives_the_gateway_its_token(container
     token.unlink()
     (container.config / "tenant_password").write_text(PASSWORD + "\n")
     install = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["install"]
-    board = Board()
+    board = FakeThingsBoard()
     with served(board) as url:
         command = [
             argument.replace("http://thingsboard:8080", url).replace(
