@@ -10,7 +10,7 @@ from typing import Any
 from .. import __version__
 from ..config.values import Address
 from ..config.values import address as read_address
-from ..provisioning.arguments import EXPORT, VISITS, add_export, add_visit
+from ..provisioning.arguments import ACTIONS, EXPORT, add_action, add_export
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,8 +84,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _thingsboard(actions: Any) -> None:
-    for name, what in VISITS.items():
-        add_visit(_command(actions, name, what, "thingsboard"), name)
+    for name, what in ACTIONS.items():
+        add_action(_command(actions, name, what, "thingsboard"), name)
     add_export(_command(actions, "export", EXPORT, "thingsboard export"))
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 
 from ..provisioning import installer
-from ..provisioning.errors import Misused, ThingsboardError
+from ..provisioning.errors import ThingsboardError, UsageError
 from ..provisioning.export import write
 from ..provisioning.login import choose
 from ..provisioning.rest import open_rest
@@ -30,10 +30,10 @@ def visit_thingsboard(arguments: argparse.Namespace) -> int:
         with open_rest(arguments.url, login, ca_cert=arguments.ca_cert) as rest:
             for step in action(rest, options):
                 print(step, flush=True)
-                faults += step.at_fault
+                faults += step.is_fault
     except ThingsboardError as exc:
         print(f"ocpp-gateway: {exc}", file=sys.stderr)
-        return 2 if isinstance(exc, Misused) else 1
+        return 2 if isinstance(exc, UsageError) else 1
     if faults:
         print(f"{faults} of these to repair: `thingsboard install` does it", file=sys.stderr)
     return 1 if faults else 0

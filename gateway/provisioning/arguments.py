@@ -1,4 +1,4 @@
-"""What `ocpp-gateway thingsboard ...` may be given."""
+"""The arguments of `ocpp-gateway thingsboard ...`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-VISITS: Mapping[str, str] = {
+ACTIONS: Mapping[str, str] = {
     "install": "profiles, rule chain, dashboards, gateway device: create or repair them",
-    "check": "say what of it is missing or changed; exit 1 when something is",
-    "uninstall": "take it away again; the devices of chargers stay",
+    "check": "list what is missing or changed; exit 1 if there is something",
+    "uninstall": "remove it; the devices of chargers stay",
 }
-EXPORT = "files for those who import by hand"
+EXPORT = "write it as files to import by hand"
 
 
-def add_visit(action: argparse.ArgumentParser, name: str) -> None:
-    """name: of VISITS; all of them are given the same, as far as it means something."""
+def add_action(action: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments of an action.  name: a key of ACTIONS."""
     action.set_defaults(action=name)
     action.add_argument("--url", required=True, help="like http://127.0.0.1:8080")
-    action.add_argument("--username", help="a tenant administrator")
+    action.add_argument("--username", help="user name of a tenant administrator")
     action.add_argument("--password", help="better in --password-file or the environment")
     action.add_argument("--password-file", metavar="FILE")
     action.add_argument("--api-key", help="in place of a user, from ThingsBoard 4.3 on")
@@ -32,7 +32,7 @@ def add_visit(action: argparse.ArgumentParser, name: str) -> None:
         "--token-file", type=Path, metavar="FILE", help="for the device's access token"
     )
     action.add_argument(
-        "--viewer", action="store_true", help="also copies of the dashboards without orders"
+        "--viewer", action="store_true", help="also copies of the dashboards without RPC widgets"
     )
 
 

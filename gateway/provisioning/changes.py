@@ -1,7 +1,7 @@
-"""What an entity should be against what it is: a part of it is ours, the rest is the operator's.
+"""Compares an entity in ThingsBoard with the expected one, and merges the two.
 
-Objects are compared and changed key by key, so that what ThingsBoard or an operator added stays;
-everything else, lists too, is as we say.
+Objects are compared and merged key by key, so keys that ThingsBoard or an operator added stay.  All
+other values, lists too, are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def differences(there: Any, ours: Any, where: str = "") -> Iterator[str]:
-    """The places, like `profileData.configuration.type`, where it is not as it should be."""
-    if isinstance(ours, Mapping):
-        if not isinstance(there, Mapping):
+def differences(existing: Any, expected: Any, where: str = "") -> Iterator[str]:
+    """The paths, like `profileData.configuration.type`, at which it differs from the expected."""
+    if isinstance(expected, Mapping):
+        if not isinstance(existing, Mapping):
             yield where
             return
-        for key, value in ours.items():
-            yield from differences(there.get(key), value, f"{where}.{key}" if where else key)
-    elif isinstance(ours, list) and isinstance(there, list) and len(ours) == len(there):
-        for index, (old, new) in enumerate(zip(there, ours, strict=True)):
+        for key, value in expected.items():
+            yield from differences(existing.get(key), value, f"{where}.{key}" if where else key)
+    elif (
+        isinstance(expected, list) and isinstance(existing, list) and len(expected) == len(existing)
+    ):
+        for index, (old, new) in enumerate(zip(existing, expected, strict=True)):
             yield from differences(old, new, f"{where}[{index}]")
-    elif there != ours or isinstance(there, bool) != isinstance(ours, bool):
+    elif existing != expected or isinstance(existing, bool) != isinstance(expected, bool):
         yield where
 
 
-def merged(there: Any, ours: Any) -> Any:
-    """There, with what is ours as it should be."""
-    if isinstance(ours, Mapping) and isinstance(there, Mapping):
-        return {**there, **{key: merged(there.get(key), value) for key, value in ours.items()}}
-    return ours
+def merged(existing: Any, expected: Any) -> Any:
+    """The existing entity with the expected values."""
+    if isinstance(expected, Mapping) and isinstance(existing, Mapping):
+        return {
+            **existing,
+            **{key: merged(existing.get(key), value) for key, value in expected.items()},
+        }
+    return expected

@@ -1,4 +1,4 @@
-"""The device profiles: what makes ThingsBoard send chargers through our rule chain."""
+"""The device profiles, by which ThingsBoard runs chargers' messages through the rule chain."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DESCRIPTIONS: Mapping[str, str] = {
 
 
 def profile(name: str) -> dict[str, Any]:
-    """The profile, without the rule chain that it leads to.
+    """The profile, without its rule chain.
 
-    `alarms` is not in it: ThingsBoard hides it from 4.3 on, and our alarms are the rule chain's.
+    It has no `alarms`: ThingsBoard hides them from 4.3 on, and the rule chain raises the alarms.
     """
     return {
         "name": name,

@@ -1,20 +1,20 @@
-"""What may go wrong between the installer and ThingsBoard, by whose fault it is."""
+"""Errors between the installer and ThingsBoard, by whose fault they are."""
 
 from __future__ import annotations
 
 
 class ThingsboardError(Exception):
-    """What went wrong, in words for an operator.  No credential is ever in it."""
+    """An error in words for an operator.  It never has a credential in it."""
 
 
-class Misused(ThingsboardError):
-    """The command was given something that cannot be meant."""
+class UsageError(ThingsboardError):
+    """The command has wrong arguments."""
 
 
-class Refused(ThingsboardError):
-    """ThingsBoard understood, and said no.  status: of HTTP; said: its own words."""
+class RequestRefused(ThingsboardError):
+    """ThingsBoard refused a request.  status: of HTTP; message: its own error message."""
 
-    def __init__(self, what: str, status: int, said: str) -> None:
-        super().__init__(f"{what}: ThingsBoard answers {status}: {said}")
+    def __init__(self, what: str, status: int, message: str) -> None:
+        super().__init__(f"{what}: ThingsBoard answers {status}: {message}")
         self.status = status
-        self.said = said
+        self.message = message

@@ -1,4 +1,4 @@
-"""What install would put into ThingsBoard, as files for those who import by hand."""
+"""The entities that install creates, as files to import by hand."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .installer import all_dashboards
 
 
 def files() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, content), in the order in which they are to be imported."""
-    ours = rule_chain.body({}, {"nodes": [], "connections": []})
-    del ours["ruleChainId"]
+    """(name, content), in the order in which to import them."""
+    expected = rule_chain.body({}, {"nodes": [], "connections": []})
+    del expected["ruleChainId"]
     yield (
         "1-rule-chain-ocpp-gateway.json",
         {
@@ -31,7 +31,7 @@ def files() -> Iterator[tuple[str, dict[str, Any]]]:
                 "configuration": None,
                 "additionalInfo": {"description": rule_chain.DESCRIPTION},
             },
-            "metadata": ours,
+            "metadata": expected,
         },
     )
     for name in DESCRIPTIONS:
@@ -41,7 +41,7 @@ def files() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def write(folder: Path) -> Iterator[Path]:
-    """Write each file and say so.  Raises ThingsboardError where it cannot be."""
+    """Write each file, then yield its path.  Raises ThingsboardError where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files():

@@ -1,7 +1,7 @@
-"""Puts into ThingsBoard what operators need, says what of it is missing, and takes it away.
+"""Installs, checks and removes the entities that operators need in ThingsBoard.
 
-Everything is found by its name, so each of the three may be run again at any time, also after
-one that was cut off in the middle.  What is as it should be is not touched.
+Everything is found by its name, so each of the three may run again at any time, also after an
+interrupted one.  An entity that is as expected is not changed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from . import rule_chain, version
 from .changes import differences, merged
 from .dashboards import dashboards
 from .device_profiles import DESCRIPTIONS, profile
-from .errors import Refused, ThingsboardError
+from .errors import RequestRefused, ThingsboardError
 from .rest import Entity, Rest
 from .token_file import TokenFile
 from .version import Version
 from .viewer import read_only
 
-CREATED, UPDATED, THERE = "created", "updated", "already there"
+CREATED, UPDATED, PRESENT = "created", "updated", "already there"
 MISSING, CHANGED = "missing", "changed"
 REMOVED, ABSENT, LEFT = "removed", "not there", "left"
 NOTE = "note"
@@ -30,9 +30,9 @@ FAULTS = frozenset({MISSING, CHANGED})
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """token_file: where the gateway device's access token goes; None: nowhere.
+    """token_file: receives the gateway device's access token; None means no file.
 
-    viewer: also the dashboards' copies that carry no orders.
+    viewer: also install the copies of the dashboards without RPC widgets.
     """
 
     gateway_name: str = "ocpp-gateway"
@@ -42,14 +42,14 @@ class Options:
 
 @attrs.frozen
 class Step:
-    """What was found or done about one thing, and what an operator should know of it."""
+    """The outcome for one entity, and a detail for the operator."""
 
     what: str
     outcome: str
     detail: str = ""
 
     @property
-    def at_fault(self) -> bool:
+    def is_fault(self) -> bool:
         return self.outcome in FAULTS
 
     def __str__(self) -> str:
@@ -59,24 +59,24 @@ class Step:
 
 
 def install(rest: Rest, options: Options) -> Iterator[Step]:
-    """Create what is missing, repair what is changed; a step for each thing."""
-    return _Visit(rest, options, change=True).steps()
+    """Create what is missing, repair what is changed; yields a step for each entity."""
+    return _Installation(rest, options, change=True).steps()
 
 
 def check(rest: Rest, options: Options) -> Iterator[Step]:
-    """Say of each thing whether it is as `install` would have it; change nothing."""
-    return _Visit(rest, options, change=False).steps()
+    """Compare each entity with what `install` would make of it; changes nothing."""
+    return _Installation(rest, options, change=False).steps()
 
 
 def all_dashboards(*, viewer: bool) -> Sequence[Entity]:
-    ours = dashboards()
-    return [*ours, *map(read_only, ours)] if viewer else ours
+    expected = dashboards()
+    return [*expected, *map(read_only, expected)] if viewer else expected
 
 
-def asked_version(rest: Rest) -> Version:
-    """The server's.  Raises ThingsboardError where it is too old."""
+def server_version(rest: Rest) -> Version:
+    """The server's version.  Raises ThingsboardError where it is too old."""
     found = version.read(rest.get("/api/system/info"))
-    if found.too_old:
+    if found.is_too_old:
         raise ThingsboardError(
             f"ThingsBoard {found.text} is too old: the rule chain and dashboards need"
             f" {_dotted(version.OLDEST)} or later"
@@ -85,17 +85,17 @@ def asked_version(rest: Rest) -> Version:
 
 
 def _version_step(rest: Rest) -> Step:
-    found = asked_version(rest)
-    tried = f"; tried up to {_dotted(version.NEWEST)} only" if found.untried else ""
-    return Step(f"ThingsBoard {found.text}", NOTE, found.advice + tried)
+    found = server_version(rest)
+    untested = f"; tested up to {_dotted(version.NEWEST)} only" if found.is_untested else ""
+    return Step(f"ThingsBoard {found.text}", NOTE, found.advice + untested)
 
 
 def _dotted(parts: tuple[int, ...]) -> str:
     return ".".join(map(str, parts))
 
 
-class _Visit:
-    """One walk through all that is ours.  change: whether it may write."""
+class _Installation:
+    """Goes through all entities.  change: whether it may write."""
 
     def __init__(self, rest: Rest, options: Options, *, change: bool) -> None:
         self._rest = rest
@@ -118,54 +118,54 @@ class _Visit:
         yield from self._token(device, new=step.outcome == CREATED)
 
     def _scripts(self) -> Iterator[Step]:
-        """Conditions are written in TBEL, which a server may have switched off."""
+        """The rule chain's conditions are TBEL scripts, which a server may have disabled."""
         if self._rest.get("/api/ruleChain/tbelEnabled") is False:
-            why = "is switched off (TBEL_ENABLED): no alarm will be raised until it is on"
+            why = "is disabled (TBEL_ENABLED): no alarm is raised until it is enabled"
             yield Step("TBEL", NOTE, why)
 
     def _chain(self) -> tuple[Entity | None, Step]:
-        ours = {
+        expected = {
             "name": rule_chain.NAME,
             "type": "CORE",
             "additionalInfo": {"description": rule_chain.DESCRIPTION},
         }
-        there = _chain_there(self._rest)
-        return self._saved(f"rule chain {rule_chain.NAME!r}", "/api/ruleChain", there, ours)
+        existing = _find_chain(self._rest)
+        return self._save(f"rule chain {rule_chain.NAME!r}", "/api/ruleChain", existing, expected)
 
     def _metadata(self, chain: Entity) -> Step:
         what = f"nodes of {rule_chain.NAME!r}"
         answer = self._rest.get(f"/api/ruleChain/{_id(chain)}/metadata")
         try:
-            there = rule_chain.read(answer)
+            existing = rule_chain.read(answer)
         except (KeyError, IndexError, TypeError):
             raise ThingsboardError("the rule chain's nodes are not what was expected") from None
-        wrong = rule_chain.differences(there)
+        wrong = rule_chain.differences(existing)
         if not wrong:
-            return Step(what, THERE)
+            return Step(what, PRESENT)
         if not self._change:
-            return Step(what, CHANGED if there.nodes else MISSING, _listed(wrong))
+            return Step(what, CHANGED if existing.nodes else MISSING, _summary(wrong))
         self._rest.post("/api/ruleChain/metadata", rule_chain.body(chain["id"], answer))
         return Step(
-            what, UPDATED if there.nodes else CREATED, _listed(wrong) if there.nodes else ""
+            what, UPDATED if existing.nodes else CREATED, _summary(wrong) if existing.nodes else ""
         )
 
     def _profile(self, name: str, chain: Entity | None) -> Step:
-        ours = profile(name)
+        expected = profile(name)
         if chain is not None:
-            ours["defaultRuleChainId"] = {"entityType": "RULE_CHAIN", "id": _id(chain)}
-        there = self._rest.named("/api/deviceProfiles", "name", name)
-        return self._saved(f"device profile {name!r}", "/api/deviceProfile", there, ours)[1]
+            expected["defaultRuleChainId"] = {"entityType": "RULE_CHAIN", "id": _id(chain)}
+        existing = self._rest.find_by_name("/api/deviceProfiles", "name", name)
+        return self._save(f"device profile {name!r}", "/api/deviceProfile", existing, expected)[1]
 
-    def _dashboard(self, ours: Entity) -> Step:
-        title = ours["title"]
-        there = _dashboard_there(self._rest, title)
-        return self._saved(f"dashboard {title!r}", "/api/dashboard", there, ours)[1]
+    def _dashboard(self, expected: Entity) -> Step:
+        title = expected["title"]
+        existing = _find_dashboard(self._rest, title)
+        return self._save(f"dashboard {title!r}", "/api/dashboard", existing, expected)[1]
 
     def _device(self) -> tuple[Entity | None, Step]:
         name = self._options.gateway_name
-        there = self._rest.named("/api/tenant/devices", "name", name)
-        ours = {"name": name, "additionalInfo": {"gateway": True}}
-        return self._saved(f"gateway device {name!r}", "/api/device", there, ours)
+        existing = self._rest.find_by_name("/api/tenant/devices", "name", name)
+        expected = {"name": name, "additionalInfo": {"gateway": True}}
+        return self._save(f"gateway device {name!r}", "/api/device", existing, expected)
 
     def _token(self, device: Entity | None, *, new: bool) -> Iterator[Step]:
         file = self._options.token_file
@@ -178,83 +178,85 @@ class _Visit:
         token = str(answer["credentialsId"])
         if file is None:
             yield Step("access token", NOTE, token)
-        elif file.holds(token):
-            yield Step(f"token file {file}", THERE)
+        elif file.contains(token):
+            yield Step(f"token file {file}", PRESENT)
         elif self._change:
             file.write(token)
             yield Step(f"token file {file}", UPDATED, "the gateway must be started again with it")
         else:
             yield Step(f"token file {file}", CHANGED, "it holds no or another token")
 
-    def _saved(
-        self, what: str, path: str, there: Entity | None, ours: Mapping[str, Any]
+    def _save(
+        self, what: str, path: str, existing: Entity | None, expected: Mapping[str, Any]
     ) -> tuple[Entity | None, Step]:
-        """The entity as it then is, and the step."""
-        if there is None:
+        """The entity as it is afterwards, and the step."""
+        if existing is None:
             if not self._change:
                 return None, Step(what, MISSING)
-            return self._rest.post(path, ours), Step(what, CREATED)
-        wrong = list(differences(there, ours))
+            return self._rest.post(path, expected), Step(what, CREATED)
+        wrong = list(differences(existing, expected))
         if not wrong:
-            return there, Step(what, THERE)
+            return existing, Step(what, PRESENT)
         if not self._change:
-            return there, Step(what, CHANGED, _listed(wrong))
-        return self._rest.post(path, merged(there, ours)), Step(what, UPDATED, _listed(wrong))
+            return existing, Step(what, CHANGED, _summary(wrong))
+        return self._rest.post(path, merged(existing, expected)), Step(
+            what, UPDATED, _summary(wrong)
+        )
 
 
-# --- taking away ---------------------------------------------------------------------------------
+# --- uninstall -----------------------------------------------------------------------------------
 
 
 def uninstall(rest: Rest, options: Options) -> Iterator[Step]:
-    """Remove what install made, but not the devices of chargers, nor their data."""
+    """Remove what install created, but not the devices of chargers, nor their data."""
     yield _version_step(rest)
     for dashboard in all_dashboards(viewer=True):
         title = dashboard["title"]
-        there = rest.named("/api/tenant/dashboards", "title", title)
-        yield _removed(rest, f"dashboard {title!r}", "/api/dashboard", there)
+        existing = rest.find_by_name("/api/tenant/dashboards", "title", title)
+        yield _remove(rest, f"dashboard {title!r}", "/api/dashboard", existing)
     for name in DESCRIPTIONS:
-        yield _profile_removed(rest, name)
+        yield _remove_profile(rest, name)
     name = options.gateway_name
-    there = rest.named("/api/tenant/devices", "name", name)
-    yield _removed(rest, f"gateway device {name!r}", "/api/device", there)
+    existing = rest.find_by_name("/api/tenant/devices", "name", name)
+    yield _remove(rest, f"gateway device {name!r}", "/api/device", existing)
     what = f"rule chain {rule_chain.NAME!r}"
     try:
-        yield _removed(rest, what, "/api/ruleChain", _chain_there(rest))
-    except Refused as exc:
-        yield Step(what, LEFT, exc.said)
+        yield _remove(rest, what, "/api/ruleChain", _find_chain(rest))
+    except RequestRefused as exc:
+        yield Step(what, LEFT, exc.message)
 
 
-def _profile_removed(rest: Rest, name: str) -> Step:
+def _remove_profile(rest: Rest, name: str) -> Step:
     what = f"device profile {name!r}"
-    there = rest.named("/api/deviceProfiles", "name", name)
+    existing = rest.find_by_name("/api/deviceProfiles", "name", name)
     try:
-        return _removed(rest, what, "/api/deviceProfile", there)
-    except Refused as exc:
-        if there is None or exc.status != 400:
+        return _remove(rest, what, "/api/deviceProfile", existing)
+    except RequestRefused as exc:
+        if existing is None or exc.status != 400:
             raise
-    # Its devices go back to the root rule chain, for ours is to be removed.
-    if there.get("defaultRuleChainId") is not None:
-        rest.post("/api/deviceProfile", {**there, "defaultRuleChainId": None})
+    # Its devices return to the root rule chain, since their rule chain is removed next.
+    if existing.get("defaultRuleChainId") is not None:
+        rest.post("/api/deviceProfile", {**existing, "defaultRuleChainId": None})
     return Step(what, LEFT, "devices have it: delete those first, then run this again")
 
 
-def _removed(rest: Rest, what: str, path: str, there: Entity | None) -> Step:
-    if there is None:
+def _remove(rest: Rest, what: str, path: str, existing: Entity | None) -> Step:
+    if existing is None:
         return Step(what, ABSENT)
-    rest.delete(f"{path}/{_id(there)}")
+    rest.delete(f"{path}/{_id(existing)}")
     return Step(what, REMOVED)
 
 
-# --- finding -------------------------------------------------------------------------------------
+# --- finding entities ----------------------------------------------------------------------------
 
 
-def _chain_there(rest: Rest) -> Entity | None:
-    return rest.named("/api/ruleChains", "name", rule_chain.NAME, type="CORE")
+def _find_chain(rest: Rest) -> Entity | None:
+    return rest.find_by_name("/api/ruleChains", "name", rule_chain.NAME, type="CORE")
 
 
-def _dashboard_there(rest: Rest, title: str) -> Entity | None:
-    """The whole dashboard; the list has them without their insides."""
-    found = rest.named("/api/tenant/dashboards", "title", title)
+def _find_dashboard(rest: Rest, title: str) -> Entity | None:
+    """The whole dashboard; the list has no configurations."""
+    found = rest.find_by_name("/api/tenant/dashboards", "title", title)
     return None if found is None else dict(rest.get(f"/api/dashboard/{_id(found)}"))
 
 
@@ -265,6 +267,6 @@ def _id(entity: Entity) -> str:
         raise ThingsboardError("an answer without an id: is --url that of ThingsBoard?") from None
 
 
-def _listed(wrong: Sequence[str]) -> str:
+def _summary(wrong: Sequence[str]) -> str:
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return ", ".join(wrong[:3]) + more

@@ -1,4 +1,4 @@
-"""Who installs, and where the secret of it may lie: not on a command line, if it can be helped."""
+"""The login for ThingsBoard's REST API: best from a file or the environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from .errors import Misused
+from .errors import UsageError
 
 PASSWORD = "OCPP_GATEWAY_TB_PASSWORD"  # noqa: S105  the variable's name
 API_KEY = "OCPP_GATEWAY_TB_API_KEY"
@@ -30,16 +30,16 @@ def choose(
     """The login that the arguments and the environment name.  Raises Misused.
 
     given: username, password, password_file, api_key, api_key_file.
-    ask: has the password typed in; None where nobody is there to type.
+    ask: prompts for the password; None without a terminal.
     """
     username = given.get("username")
     api_key = given.get("api_key") or _in_file(given.get("api_key_file"), "--api-key-file")
     if username and api_key:
-        raise Misused("--username and --api-key: only one of them can log in")
+        raise UsageError("--username and --api-key: only one of them can log in")
     if not username:
         api_key = api_key or environment.get(API_KEY)
         if not api_key:
-            raise Misused(f"who are you?  Give --username, --api-key or {API_KEY}")
+            raise UsageError(f"no login: give --username, --api-key or {API_KEY}")
         return Login(api_key=_one_line(api_key, "the API key"))
     password = (
         given.get("password")
@@ -48,7 +48,7 @@ def choose(
         or (ask() if ask is not None else None)
     )
     if not password:
-        raise Misused(f"no password: give --password-file, {PASSWORD} or --password")
+        raise UsageError(f"no password: give --password-file, {PASSWORD} or --password")
     return Login(username, password)
 
 
@@ -59,13 +59,13 @@ def _in_file(name: str | None, option: str) -> str | None:
         secret = Path(name).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "not text"
-        raise Misused(f"{option} {name}: {why}") from exc
+        raise UsageError(f"{option} {name}: {why}") from exc
     if not secret:
-        raise Misused(f"{option} {name}: is empty")
+        raise UsageError(f"{option} {name}: is empty")
     return secret
 
 
 def _one_line(secret: str, what: str) -> str:
     if not secret.isascii() or not secret.isprintable():
-        raise Misused(f"{what} has characters that no HTTP header can carry")
+        raise UsageError(f"{what} has characters that an HTTP header cannot carry")
     return secret

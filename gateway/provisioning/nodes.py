@@ -1,7 +1,7 @@
 """Rule nodes that ThingsBoard CE 3.9 to 4.4 have in common, each in its oldest form.
 
 The server brings a node's configuration up to its own version when it is saved
-(`configurationVersion` says from which), so one form serves all; what it adds is its own affair.
+(`configurationVersion` says from which), so one form serves all versions.
 A configuration must not name a key that its class does not have: such a node never starts.
 """
 
@@ -15,7 +15,7 @@ _PACKAGE = "org.thingsboard.rule.engine."
 _LOG = (
     "return '\\nIncoming message:\\n' + JSON.stringify(msg)"
     " + '\\nIncoming metadata:\\n' + JSON.stringify(metadata);"
-)  # word for word ThingsBoard's default, which it logs without running a script
+)  # exactly ThingsBoard's default, which it logs without running a script
 _KEEP = (
     "var details = {};\n"
     "if (metadata.prevAlarmDetails != null) { details = JSON.parse(metadata.prevAlarmDetails); }\n"
@@ -25,7 +25,7 @@ _KEEP = (
 
 @attrs.frozen
 class Node:
-    """version: of the configuration.  to: relation -> the nodes that get the message by it."""
+    """version: of the configuration.  to: relation -> the nodes that it leads to."""
 
     name: str
     type: str
@@ -40,7 +40,7 @@ def by_message_type(name: str, **to: Any) -> Node:
 
 
 def by_profile(name: str, **to: Any) -> Node:
-    """Each message leaves by the name of its device's profile."""
+    """Routes each message by the name of its device's profile."""
     return _node(name, "filter.TbDeviceTypeSwitchNode", {"version": 0}, **to)
 
 
@@ -100,9 +100,9 @@ def transform(name: str, script: str, **to: Any) -> Node:
 
 
 def related_from(name: str, relation: str, device: str, **to: Any) -> Node:
-    """Makes a relation from the device of that name to the originator, where there is none.
+    """Creates a relation from the device of that name to the originator, where there is none.
 
-    Version 0 of the node turns `direction` round.
+    Version 0 of the node reverses `direction`.
     """
     settings = {
         "direction": "TO",

@@ -1,6 +1,6 @@
-"""ThingsBoard's REST API, as far as the installer speaks it: plain HTTP, and errors in words.
+"""The part of ThingsBoard's REST API that the installer uses, with errors in words.
 
-It is synchronous: one call follows another, and nobody else is to be served meanwhile.
+It is synchronous: one call follows another, and there is nothing else to serve meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from .errors import Misused, Refused, ThingsboardError
+from .errors import RequestRefused, ThingsboardError, UsageError
 from .login import Login
 
 Entity = dict[str, Any]
@@ -21,12 +21,12 @@ Entity = dict[str, Any]
 
 TIMEOUT = 30.0  # seconds for each step of a call
 _PAGE = 100
-_MOST_PAGES = 1_000
+_MAX_PAGES = 1_000
 _TENANT_ADMIN = "TENANT_ADMIN"
 
 
 class Rest:
-    """An API that has let us in.  Owns: nothing but the client."""
+    """The API, once logged in.  Owns: nothing but the client."""
 
     def __init__(self, client: httpx2.Client) -> None:
         self._client = client
@@ -40,34 +40,34 @@ class Rest:
     def delete(self, path: str) -> None:
         self._call("DELETE", path)
 
-    def named(self, path: str, key: str, name: str, **query: Any) -> Entity | None:
+    def find_by_name(self, path: str, key: str, name: str, **query: Any) -> Entity | None:
         """The one entity of a list whose `key` is `name`, or None."""
-        for page in range(_MOST_PAGES):
+        for page in range(_MAX_PAGES):
             found = self.get(path, pageSize=_PAGE, page=page, textSearch=name, **query)
             try:
-                for entity in found["data"]:  # the search finds parts of names too
+                for entity in found["data"]:  # the search also finds names that contain it
                     if entity[key] == name:
                         return dict(entity)
                 if not found["hasNext"]:
                     return None
             except (TypeError, KeyError):
-                raise ThingsboardError(f"{path}: not what ThingsBoard answers") from None
+                raise ThingsboardError(f"{path}: not an answer of ThingsBoard") from None
         raise ThingsboardError(f"{path}: a list without an end")
 
     def _call(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
     ) -> Any:
-        response = self._sent(method, path, query=query, body=body)
+        response = self._send(method, path, query=query, body=body)
         if response.is_success:
             return _content(path, response)
-        said = _said(response)
+        message = _error_message(response)
         if response.status_code == 409:
             raise ThingsboardError(
-                f"{path}: somebody else changed it at the same moment ({said}); run this again"
+                f"{path}: another client changed it at the same moment ({message}); run this again"
             )
-        raise Refused(f"{method} {path}", response.status_code, said)
+        raise RequestRefused(f"{method} {path}", response.status_code, message)
 
-    def _sent(
+    def _send(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
     ) -> httpx2.Response:
         where = str(self._client.base_url).rstrip("/")
@@ -81,27 +81,29 @@ class Rest:
             raise ThingsboardError(f"{where}: no answer within {TIMEOUT:.0f} s") from exc
         except httpx2.ConnectError as exc:
             raise ThingsboardError(f"{where}: {_unreachable(exc)}") from exc
-        except httpx2.LocalProtocolError:  # its words show the header, and so a credential
+        except httpx2.LocalProtocolError:  # its message shows the header, and so a credential
             raise ThingsboardError(f"{where}: the login cannot be put into a header") from None
         except httpx2.HTTPError as exc:
             raise ThingsboardError(f"{where}: the connection broke off ({exc})") from exc
 
-    # --- coming in -------------------------------------------------------------------------------
+    # --- login -----------------------------------------------------------------------------------
 
-    def enter(self, login: Login) -> None:
-        """Show who we are.  Raises ThingsboardError unless it is a tenant's administrator."""
+    def log_in(self, login: Login) -> None:
+        """Log in.  Raises ThingsboardError unless the user is a tenant administrator."""
         if login.api_key:
             self._client.headers["X-Authorization"] = f"ApiKey {login.api_key}"
         else:
             self._client.headers["X-Authorization"] = f"Bearer {self._token(login)}"
-        response = self._sent("GET", "/api/auth/user")
+        response = self._send("GET", "/api/auth/user")
         if response.status_code == 401 and login.api_key:
             raise ThingsboardError(
-                f"the API key is not accepted ({_said(response)}); ThingsBoard before 4.3 knows"
-                " no API keys: use --username there"
+                f"the API key is not accepted ({_error_message(response)});"
+                " ThingsBoard before 4.3 knows no API keys: use --username there"
             )
         if not response.is_success:
-            raise Refused("who am I", response.status_code, _said(response))
+            raise RequestRefused(
+                "GET /api/auth/user", response.status_code, _error_message(response)
+            )
         user = _content("/api/auth/user", response)
         authority = user.get("authority") if isinstance(user, dict) else None
         if authority != _TENANT_ADMIN:
@@ -112,16 +114,16 @@ class Rest:
 
     def _token(self, login: Login) -> str:
         body = {"username": login.username, "password": login.password}
-        response = self._sent("POST", "/api/auth/login", body=body)
+        response = self._send("POST", "/api/auth/login", body=body)
         if response.status_code == 401:
-            raise ThingsboardError(f"{login.username} is not let in: {_said(response)}")
+            raise ThingsboardError(f"{login.username} cannot log in: {_error_message(response)}")
         if response.is_redirect:
-            there = response.headers.get("Location", "").partition("?")[0]
-            raise ThingsboardError(f"it is elsewhere: give --url as {there or 'it redirects'}")
+            location = response.headers.get("Location", "").partition("?")[0]
+            raise ThingsboardError(f"it redirects: give --url as {location or 'its target'}")
         if not response.is_success:
             raise ThingsboardError(
                 f"{self._client.base_url}: is this ThingsBoard?  Its login answers"
-                f" {response.status_code}: {_said(response)}"
+                f" {response.status_code}: {_error_message(response)}"
             )
         answer = _content("/api/auth/login", response)
         if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
@@ -142,39 +144,39 @@ def open_rest(
     ca_cert: str | None = None,
     transport: httpx2.BaseTransport | None = None,
 ) -> Iterator[Rest]:
-    """The API at `url`, once it has let us in.  Raises ThingsboardError.
+    """The API at `url`, logged in.  Raises ThingsboardError.
 
     ca_cert: a PEM file of authorities, in place of the system's.
     transport: in place of the network, for tests.
     """
     try:
-        where = _checked(url)
+        where = _checked_url(url)
     except httpx2.InvalidURL as exc:
-        raise Misused(f"--url: {exc}") from exc
-    trust = _trust(ca_cert, needed=where.scheme == "https")
-    client = httpx2.Client(base_url=where, timeout=TIMEOUT, verify=trust, transport=transport)
+        raise UsageError(f"--url: {exc}") from exc
+    context = _tls_context(ca_cert, needed=where.scheme == "https")
+    client = httpx2.Client(base_url=where, timeout=TIMEOUT, verify=context, transport=transport)
     with client:
         rest = Rest(client)
-        rest.enter(login)
+        rest.log_in(login)
         yield rest
 
 
-def _checked(url: str) -> httpx2.URL:
+def _checked_url(url: str) -> httpx2.URL:
     checked = httpx2.URL(url)
     if checked.scheme not in ("http", "https") or not checked.host:
-        raise Misused("--url: must be like http://thingsboard.example.org:8080")
+        raise UsageError("--url: must be like http://thingsboard.example.org:8080")
     if checked.userinfo:
-        raise Misused("--url: a password does not belong there: use --password-file")
+        raise UsageError("--url: a password does not belong there: use --password-file")
     return checked
 
 
-def _trust(ca_cert: str | None, *, needed: bool) -> ssl.SSLContext:
+def _tls_context(ca_cert: str | None, *, needed: bool) -> ssl.SSLContext:
     try:
         if needed or ca_cert is not None:
             return ssl.create_default_context(cafile=ca_cert)
     except (OSError, ssl.SSLError) as exc:
-        raise Misused(f"--ca-cert {ca_cert}: no file of certificates") from exc
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and reads no files for it
+        raise UsageError(f"--ca-cert {ca_cert}: no file of certificates") from exc
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no certificate, and so reads no files
 
 
 def _content(path: str, response: httpx2.Response) -> Any:
@@ -188,14 +190,14 @@ def _content(path: str, response: httpx2.Response) -> Any:
         ) from None
 
 
-def _said(response: httpx2.Response) -> str:
-    """ThingsBoard's own words about a fault, or the status' name."""
+def _error_message(response: httpx2.Response) -> str:
+    """ThingsBoard's error message, or the name of the HTTP status."""
     try:
         answer = msgspec.json.decode(response.content)
     except msgspec.DecodeError:
         answer = None
-    said = answer.get("message") if isinstance(answer, dict) else None
-    return str(said)[:300] if said else response.reason_phrase or "nothing more"
+    message = answer.get("message") if isinstance(answer, dict) else None
+    return str(message)[:300] if message else response.reason_phrase or "nothing more"
 
 
 def _unreachable(exc: httpx2.ConnectError) -> str:

@@ -1,11 +1,13 @@
-"""The rule chain "OCPP gateway": keeps what chargers tell, carries RPC to them, raises alarms.
+"""The rule chain "OCPP gateway": it stores telemetry, sends RPC to devices, and raises alarms.
 
-It also makes connectors their charger's, since a gateway may create devices but no relations.
+It also relates connectors to their charger, since a gateway may create devices but no relations.
 
-A condition looks at the latest value of a key, never at the message's own where the two can
-differ: telemetry that comes late (after an outage the newest may overtake the rest) changes no
-alarm.  The gateway repeats `connected` and `status` within five minutes, which also mends what a
-race between two messages got wrong.
+A condition reads the latest value of a key, never the message's own where the two can differ: late
+telemetry (after an outage the newest may overtake the rest) changes no alarm.  The gateway repeats
+`connected` and `status` within five minutes, which also corrects a race between two messages.
+
+The nodes' names are fixed: by them an installation is found again, and nodes of any other name
+are taken for those that operators added.
 """
 
 from __future__ import annotations
@@ -30,18 +32,18 @@ NEEDS_REVIEW = "Session needs review"
 REFUSES = "Charger refuses authorisation"
 ALARMS = (OFFLINE, FAULTED, NEEDS_REVIEW, REFUSES)
 
-REFUSES_US = (
+AUTHENTICATION_FAILURES = (
     "FailedToAuthenticateAtCentralSystem",
     "CentralSystemFailedToAuthenticate",
     "InvalidCentralSystemCertificate",
     "InvalidTLSVersion",
     "InvalidTLSCipherSuite",
 )
-"""Security events by which a charge point says that it and its central system do not trust each
-other (OCPP 1.6 security whitepaper, appendix)."""
+"""Security events of a charge point and a central system that cannot authenticate each other
+(OCPP 1.6 security whitepaper, appendix)."""
 
 _LOG = "Log failures"
-_UNWATCHED = frozenset({"filter.TbMsgTypeSwitchNode", "rpc.TbSendRPCRequestNode"})
+_NOT_LOGGED = frozenset({"filter.TbMsgTypeSwitchNode", "rpc.TbSendRPCRequestNode"})
 
 
 def _is(event: str, *types: str) -> str:
@@ -49,7 +51,7 @@ def _is(event: str, *types: str) -> str:
 
 
 def chain() -> list[Node]:
-    """The nodes, the first of them first."""
+    """The nodes; the first one receives every message."""
     return [
         nodes.by_message_type(
             "Kind of message",
@@ -70,25 +72,25 @@ def chain() -> list[Node]:
                 CONNECTOR_TYPE: ("Tells status", "Tells receipt", "Tells where it is"),
             },
         ),
-        *_belongs(),
+        *_connector_relation(),
         *_offline(),
         *_faulted(),
         *_needs_review(),
-        *_refuses(),
+        *_refuses_authorisation(),
         nodes.log(_LOG),
     ]
 
 
-def _belongs() -> list[Node]:
-    """Dashboards find a charger's connectors along a relation, which no gateway device can make."""
-    whose = (
+def _connector_relation() -> list[Node]:
+    """Dashboards find a charger's connectors by a relation, which no gateway device can create."""
+    script = (
         "metadata.charge_point ="
         " metadata.deviceName.substring(0, metadata.deviceName.indexOf('/'));\n"
         "return {msg: msg, metadata: metadata, msgType: msgType};"
     )
     return [
         nodes.has_key("Tells where it is", "status", to={"True": "Whose connector"}),
-        nodes.transform("Whose connector", whose, to={"Success": "Belongs to its charger"}),
+        nodes.transform("Whose connector", script, to={"Success": "Belongs to its charger"}),
         nodes.related_from("Belongs to its charger", CONTAINS, "${charge_point}"),
     ]
 
@@ -111,7 +113,7 @@ def _offline() -> list[Node]:
             nodes.details(disconnect_reason="metadata.disconnect_reason"),
         ),
         nodes.clear_alarm("Clear Offline", OFFLINE),
-        # The second net: when the gateway itself is away, nobody says connected = false.
+        # While the gateway itself is down, no telemetry says connected = false.
         nodes.by_profile(
             "What fell silent", to={CHARGE_POINT_TYPE: "Raise Offline: nothing heard"}
         ),
@@ -159,7 +161,7 @@ def _needs_review() -> list[Node]:
             "WARNING",
             nodes.details(**{key: f"msg.receipt.{key}" for key in about}),
         ),
-        # The next session's receipt says nothing of the doubtful one; its correction does.
+        # Only a correction clears the alarm, not the receipt of the next session.
         nodes.condition(
             "Is it a correction",
             "return msg.receipt.version > 1;",
@@ -169,13 +171,13 @@ def _needs_review() -> list[Node]:
     ]
 
 
-def _refuses() -> list[Node]:
+def _refuses_authorisation() -> list[Node]:
     about = nodes.details(type="msg.security_event.type", tech_info="msg.security_event.tech_info")
     return [
         nodes.has_key("Tells security event", "security_event", to={"True": "Does it refuse us"}),
         nodes.condition(
             "Does it refuse us",
-            _is("security_event", *REFUSES_US),
+            _is("security_event", *AUTHENTICATION_FAILURES),
             to={"True": "Raise refuses us", "False": "Are drivers refused"},
         ),
         nodes.create_alarm("Raise refuses us", REFUSES, "MAJOR", about),
@@ -194,12 +196,12 @@ def _refuses() -> list[Node]:
     ]
 
 
-# --- as ThingsBoard has it -----------------------------------------------------------------------
+# --- in ThingsBoard's form -----------------------------------------------------------------------
 
 
 @attrs.frozen
 class Metadata:
-    """A rule chain's inside: nodes by name, and who leads to whom by which relation."""
+    """A rule chain's nodes by name, and its connections as (from, relation, to)."""
 
     first: str
     nodes: Mapping[str, Mapping[str, Any]]
@@ -207,22 +209,22 @@ class Metadata:
 
 
 def wanted() -> Metadata:
-    """Our chain; the failures of all nodes are logged."""
-    ours = chain()
+    """The chain as installed; the failures of all nodes are logged."""
+    expected = chain()
     connections = {
         (node.name, relation, target)
-        for node in ours
+        for node in expected
         for relation, targets in node.to.items()
         for target in targets
     }
     connections |= {
         (node.name, "Failure", _LOG)
-        for node in ours
-        if node.name != _LOG and not any(node.type.endswith(kind) for kind in _UNWATCHED)
+        for node in expected
+        if node.name != _LOG and not any(node.type.endswith(kind) for kind in _NOT_LOGGED)
     }
-    places = _places(ours)
+    positions = _positions(expected)
     return Metadata(
-        ours[0].name,
+        expected[0].name,
         {
             node.name: {
                 "type": node.type,
@@ -230,12 +232,12 @@ def wanted() -> Metadata:
                 "configurationVersion": node.version,
                 "configuration": node.configuration,
                 "additionalInfo": {
-                    "layoutX": places[node.name][0],
-                    "layoutY": places[node.name][1],
+                    "layoutX": positions[node.name][0],
+                    "layoutY": positions[node.name][1],
                     "description": "",
                 },
             }
-            for node in ours
+            for node in expected
         },
         frozenset(connections),
     )
@@ -246,7 +248,7 @@ def read(metadata: Mapping[str, Any]) -> Metadata:
     found: dict[str, Mapping[str, Any]] = {}
     for node in metadata["nodes"] or []:
         name = str(node["name"])
-        while name in found:  # ThingsBoard does not mind two of a name; the later is a stranger
+        while name in found:  # ThingsBoard permits equal names; the later node is not ours
             name += "'"
         found[name] = node
     names = list(found)
@@ -262,78 +264,84 @@ def read(metadata: Mapping[str, Any]) -> Metadata:
 
 
 def body(chain_id: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What to save, so that our nodes are as they should be and the operator's own stay.
+    """The metadata to save: our nodes as expected, and the nodes that operators added.
 
-    metadata: the chain's metadata as they are now.
+    metadata: the chain's present metadata.
     """
-    there, ours = read(metadata), wanted()
-    strangers = {name: node for name, node in there.nodes.items() if name not in ours.nodes}
-    kept = {one for one in there.connections if {one[0], one[2]} & strangers.keys()}
-    everybody = {
-        name: {**node, "id": known["id"]}
-        if (known := there.nodes.get(name)) is not None and known.get("id")
-        else dict(node)
-        for name, node in {**ours.nodes, **strangers}.items()
+    existing, expected = read(metadata), wanted()
+    added_nodes = {
+        name: node for name, node in existing.nodes.items() if name not in expected.nodes
     }
-    places = {name: index for index, name in enumerate(everybody)}
+    kept = {one for one in existing.connections if {one[0], one[2]} & added_nodes.keys()}
+    all_nodes = {
+        name: {**node, "id": known["id"]}
+        if (known := existing.nodes.get(name)) is not None and known.get("id")
+        else dict(node)
+        for name, node in {**expected.nodes, **added_nodes}.items()
+    }
+    indexes = {name: index for index, name in enumerate(all_nodes)}
     return {
         **{key: metadata[key] for key in ("version", "notes") if metadata.get(key) is not None},
         "ruleChainId": dict(chain_id),
-        "firstNodeIndex": places[ours.first],
-        "nodes": list(everybody.values()),
+        "firstNodeIndex": indexes[expected.first],
+        "nodes": list(all_nodes.values()),
         "connections": [
-            {"fromIndex": places[start], "toIndex": places[end], "type": relation}
-            for start, relation, end in sorted(ours.connections | kept)
+            {"fromIndex": indexes[start], "toIndex": indexes[end], "type": relation}
+            for start, relation, end in sorted(expected.connections | kept)
         ],
         "ruleChainConnections": [],
     }
 
 
-def differences(there: Metadata) -> list[str]:
-    """What is not as it should be; nodes that operators added do not count."""
-    ours = wanted()
-    if not there.nodes:
+def differences(existing: Metadata) -> list[str]:
+    """How the chain differs from the expected one; nodes that operators added do not count."""
+    expected = wanted()
+    if not existing.nodes:
         return ["it is empty"]
-    differences = [f"node {name!r} is missing" for name in ours.nodes if name not in there.nodes]
-    for name in ours.nodes.keys() & there.nodes.keys():
-        node, found = ours.nodes[name], there.nodes[name]
-        same = node["type"] == found.get("type") and _holds(
+    differences = [
+        f"node {name!r} is missing" for name in expected.nodes if name not in existing.nodes
+    ]
+    for name in expected.nodes.keys() & existing.nodes.keys():
+        node, found = expected.nodes[name], existing.nodes[name]
+        same = node["type"] == found.get("type") and _has_configuration(
             found.get("configuration"), node["configuration"]
         )
         if not same:
             differences.append(f"node {name!r} is changed")
-    among_ours = {one for one in there.connections if {one[0], one[2]} <= ours.nodes.keys()}
+    between_expected = {
+        one for one in existing.connections if {one[0], one[2]} <= expected.nodes.keys()
+    }
     differences += [
         f"{start!r} no longer leads to {end!r} by {relation}"
-        for start, relation, end in ours.connections - among_ours
+        for start, relation, end in expected.connections - between_expected
     ]
     differences += [
         f"{start!r} leads to {end!r} by {relation}"
-        for start, relation, end in among_ours - ours.connections
+        for start, relation, end in between_expected - expected.connections
     ]
-    if there.first != ours.first:
-        differences.append(f"it begins with {there.first!r}")
+    if existing.first != expected.first:
+        differences.append(f"it begins with {existing.first!r}")
     return sorted(differences)
 
 
-def _holds(there: Any, ours: Mapping[str, Any]) -> bool:
-    """Whether a configuration is ours; the server may have added keys of newer versions."""
-    return isinstance(there, dict) and all(
-        key in there and there[key] == value for key, value in ours.items()
+def _has_configuration(existing: Any, expected: Mapping[str, Any]) -> bool:
+    """Whether a configuration is as expected; the server may have added keys of newer versions."""
+    return isinstance(existing, dict) and all(
+        key in existing and existing[key] == value for key, value in expected.items()
     )
 
 
-def _places(ours: list[Node]) -> dict[str, tuple[int, int]]:
-    """Where the editor draws each node: a column for each step from the first."""
-    column: dict[str, int] = {ours[0].name: 0}
-    for node in ours:  # each stands before those that it leads to, or is led to by an earlier one
+def _positions(expected: list[Node]) -> dict[str, tuple[int, int]]:
+    """The nodes' positions in the editor: a column for each step from the first node."""
+    column: dict[str, int] = {expected[0].name: 0}
+    for node in expected:  # each node precedes its targets, or is a target of an earlier node
         for targets in node.to.values():
             for target in targets:
                 column.setdefault(target, column.get(node.name, 0) + 1)
     rows: dict[int, int] = {}
-    places = {}
-    for node in ours:
+    positions = {}
+    for node in expected:
         x = column.get(node.name, 6)
         rows[x] = rows.get(x, 0) + 1
-        places[node.name] = (60 + 280 * x, 60 + 90 * rows[x])
-    return places
+        positions[node.name] = (60 + 280 * x, 60 + 90 * rows[x])
+    return positions

@@ -18,7 +18,7 @@ class TokenFile:
     def __str__(self) -> str:
         return str(self.path)
 
-    def holds(self, token: str) -> bool:
+    def contains(self, token: str) -> bool:
         try:
             return self.path.read_text("utf-8").strip() == token
         except FileNotFoundError:
@@ -27,7 +27,7 @@ class TokenFile:
             raise ThingsboardError(f"{self.path}: cannot be read: {exc}") from exc
 
     def write(self, token: str) -> None:
-        """Whole or not at all, and for its owner only."""
+        """Write the token, whole or not at all, readable by the owner only."""
         try:
             handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
             try:

@@ -1,6 +1,6 @@
-"""A dashboard for people who watch: the same, without anything that gives an order.
+"""A read-only copy of a dashboard: it has no RPC widgets and no actions.
 
-It is a courtesy, not a lock: in ThingsBoard CE a user who may see a device may also send it RPC
+It protects nothing: in ThingsBoard CE a user who may see a device may also send it RPC
 over the REST API (`CustomerUserPermissions` allows RPC_CALL on every device of the customer).
 """
 
@@ -16,35 +16,35 @@ _ALARMS_STAY = {"allowAcknowledgment": False, "allowClear": False, "allowAssign"
 
 
 def read_only(dashboard: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that has no widget of type `rpc`, and no action but to look elsewhere."""
-    viewed: dict[str, Any] = copy.deepcopy(dict(dashboard))
-    viewed["title"] = dashboard["title"] + SUFFIX
-    if "name" in viewed:
-        viewed["name"] = viewed["title"]
-    configuration = viewed.get("configuration", {})
+    """A copy that has no widget of type `rpc`, and only actions that navigate."""
+    copied: dict[str, Any] = copy.deepcopy(dict(dashboard))
+    copied["title"] = dashboard["title"] + SUFFIX
+    if "name" in copied:
+        copied["name"] = copied["title"]
+    configuration = copied.get("configuration", {})
     widgets = configuration.get("widgets", {})
-    orders = {key for key, widget in widgets.items() if widget.get("type") == "rpc"}
-    for key in orders:
+    rpc_widgets = {key for key, widget in widgets.items() if widget.get("type") == "rpc"}
+    for key in rpc_widgets:
         del widgets[key]
     for widget in widgets.values():
-        _tame(widget)
+        _restrict_actions(widget)
     for state in configuration.get("states", {}).values():
         for layout in state.get("layouts", {}).values():
-            _drop(orders, layout.get("widgets", {}))
-    return viewed
+            _remove_widgets(rpc_widgets, layout.get("widgets", {}))
+    return copied
 
 
-def _drop(orders: set[str], places: dict[str, dict[str, Any]]) -> None:
-    """Take them away, and move up what stood below them at the top of the page."""
-    for key in orders & places.keys():
-        del places[key]
-    top = min((place.get("row", 0) for place in places.values()), default=0)
-    for place in places.values():
-        if "row" in place:
-            place["row"] -= top
+def _remove_widgets(rpc_widgets: set[str], layout: dict[str, dict[str, Any]]) -> None:
+    """Remove the widgets from the layout, and move the others up to its top."""
+    for key in rpc_widgets & layout.keys():
+        del layout[key]
+    top = min((position.get("row", 0) for position in layout.values()), default=0)
+    for position in layout.values():
+        if "row" in position:
+            position["row"] -= top
 
 
-def _tame(widget: dict[str, Any]) -> None:
+def _restrict_actions(widget: dict[str, Any]) -> None:
     config = widget.setdefault("config", {})
     for source, actions in config.get("actions", {}).items():
         config["actions"][source] = [one for one in actions if one.get("type") in _HARMLESS]

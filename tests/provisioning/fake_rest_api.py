@@ -1,8 +1,8 @@
-"""A ThingsBoard's REST API in memory: keeps state, and answers as the real server does.
+"""A fake of ThingsBoard's REST API: it keeps state, and responds as the real server does.
 
-What is sent to it is judged by the models of `tb-ce-client`; those drop silently what they do not
-know, so it is also compared with what they kept.  `FakeRestApi.handle` is an httpx2 transport's
-handler; `served` puts it on a real port.
+Requests are validated by the models of `tb-ce-client`; those silently drop unknown keys, so each
+request is also compared with what the model kept.  `FakeRestApi.handle` is the handler of an
+httpx2 transport; `served` puts it on a real port.
 
 Sources: the controllers and `ThingsboardErrorResponseHandler` of thingsboard/thingsboard; the node
 classes' `upgrade` methods for what each version makes of a configuration.
@@ -37,7 +37,7 @@ DASHBOARD_EXTRAS = {"name", "image", "mobileHide", "mobileOrder"}
 
 
 class Fault(Exception):
-    """An answer that is not 200."""
+    """A response with another status than 200."""
 
     def __init__(self, status: int, message: str, code: int) -> None:
         super().__init__(message)
@@ -134,7 +134,7 @@ class FakeRestApi:
         return copy.deepcopy((self.entities, self.metadata, self.credentials))
 
     def add(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """As somebody else would, by hand or by connecting a device."""
+        """Create it as another client would, by hand or by connecting a device."""
         (kind,) = [kind for kind in KINDS if kind.path == path]
         return self._saved(kind, body)
 
@@ -377,12 +377,12 @@ def handler(thingsboard: FakeRestApi) -> type[BaseHTTPRequestHandler]:
             status, answer = thingsboard.answer(
                 self.command, self.path, dict(self.headers), content
             )
-            body = b"" if answer is None else json.dumps(answer).encode()
+            told = b"" if answer is None else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(told)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(told)
 
         do_GET = do_POST = do_DELETE = _do  # noqa: N815  as http.server wants it
 
@@ -394,7 +394,7 @@ def handler(thingsboard: FakeRestApi) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def served(thingsboard: FakeRestApi) -> Iterator[str]:
-    """ThingsBoard on a free port of the loopback, while the block runs; yields its URL."""
+    """The thingsboard on a free port of the loopback, while the block runs; yields its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(thingsboard))
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -90,11 +90,11 @@ def test_the_gateway_device_has_the_name_that_it_is_given(command, thingsboard):
 def test_a_fault_is_one_line_and_exit_status_1(command):
     status, lines, errors = command("install", "--password=wr0ng")
     assert (status, lines) == (1, [])
-    assert errors == f"ocpp-gateway: {USER} is not let in: Invalid username or password\n"
+    assert errors == f"ocpp-gateway: {USER} cannot log in: Invalid username or password\n"
 
 
 def test_what_cannot_be_meant_is_exit_status_2(command, monkeypatch):
-    assert command("install", "--url=board")[0] == 2
+    assert command("install", "--url=thingsboard")[0] == 2
     assert command("install", "--password-file=/absent")[0] == 2
     monkeypatch.delenv("OCPP_GATEWAY_TB_PASSWORD")
     status, _, errors = command("install")

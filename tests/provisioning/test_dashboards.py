@@ -16,7 +16,7 @@ from gateway.provisioning.dashboards.grids import device_table
 from gateway.provisioning.dashboards.windows import last
 from gateway.provisioning.viewer import read_only
 
-from .linter import lint
+from .dashboard_linter import lint
 
 ALL = {one["title"]: one for one in dashboards()}
 
@@ -31,8 +31,8 @@ def test_nothing_is_wrong_with_what_those_see_who_only_watch(title):
     watched = read_only(ALL[title])
     assert lint(watched) == []
     orders = {"system.single_switch", "system.command_button", "system.control_widgets."}
-    text = json.dumps(watched)
-    assert not [fqn for fqn in orders if fqn in text]
+    message = json.dumps(watched)
+    assert not [fqn for fqn in orders if fqn in message]
 
 
 def test_there_are_the_two_of_the_prototype():
@@ -84,7 +84,7 @@ def keys(given: dict[str, Any], title: str) -> list[dict[str, Any]]:
 
 
 def found(given: dict[str, Any], complaint: str) -> bool:
-    return any(complaint in each for each in lint(given))
+    return any(complaint in message for message in lint(given))
 
 
 def test_it_finds_a_widget_that_ce_does_not_have(broken):

@@ -22,8 +22,8 @@ from gateway.provisioning.rest import open_rest
 from gateway.provisioning.token_file import TokenFile
 from gateway.provisioning.viewer import read_only
 
+from .dashboard_linter import lint
 from .fake_rest_api import API_KEY, PASSWORD, USER, FakeRestApi
-from .linter import lint
 
 VERSIONS = ("3.9", "4.2.0", "4.2.1.1", "4.3.1", "4.4.0")
 PROFILES = ["EV charger", "EV connector", "EV session log"]
@@ -64,7 +64,7 @@ def thingsboard(request):
 def run(action, thingsboard, options=None, login=None, handle=None):
     transport = httpx2.MockTransport(handle or thingsboard.handle)
     login = login or Login(USER, PASSWORD)
-    with open_rest("http://board:8080", login, transport=transport) as rest:
+    with open_rest("http://thingsboard:8080", login, transport=transport) as rest:
         return list(action(rest, options or Options()))
 
 
@@ -97,9 +97,9 @@ def test_a_second_time_nothing_is_changed(thingsboard):
 
 def test_what_is_installed_passes_the_check_and_an_empty_thingsboard_does_not(thingsboard):
     missing = run(check, thingsboard)
-    assert [step.outcome for step in missing if step.at_fault] == ["missing"] * 7
+    assert [step.outcome for step in missing if step.is_fault] == ["missing"] * 7
     run(install, thingsboard)
-    assert not any(step.at_fault for step in run(check, thingsboard))
+    assert not any(step.is_fault for step in run(check, thingsboard))
     assert len(thingsboard.writes) == 8  # of the installation; a check writes nothing
 
 
@@ -111,7 +111,7 @@ def test_an_installation_that_was_cut_off_is_completed_by_the_next(thingsboard, 
         run(install, thingsboard)
     thingsboard.alive = None
     run(install, thingsboard)
-    assert not any(step.at_fault for step in run(check, thingsboard))
+    assert not any(step.is_fault for step in run(check, thingsboard))
     assert thingsboard.names("RULE_CHAIN") == ["OCPP gateway"]
     assert len(thingsboard.entities["DASHBOARD"]) == 2
 
@@ -170,9 +170,9 @@ def node_of(thingsboard, name):
 def test_what_was_changed_is_told_by_the_check_and_repaired(thingsboard, harm, what):
     run(install, thingsboard)
     harm(thingsboard)
-    assert [step.what for step in run(check, thingsboard) if step.at_fault] == [what]
+    assert [step.what for step in run(check, thingsboard) if step.is_fault] == [what]
     assert {step.what for step in run(install, thingsboard) if step.outcome == "updated"} == {what}
-    assert not any(step.at_fault for step in run(check, thingsboard))
+    assert not any(step.is_fault for step in run(check, thingsboard))
 
 
 def test_a_profile_that_the_gateway_made_by_connecting_is_taken_over(thingsboard):
@@ -203,7 +203,7 @@ def test_what_operators_added_stays(thingsboard):
     thingsboard.one("DEVICE_PROFILE", "EV charger")["image"] = "data:image/png;base64,"
     widgets = thingsboard.one("DASHBOARD", "EV charging")["configuration"]["widgets"]
     widgets["theirs"] = {"type": "static"}
-    assert not any(step.at_fault for step in run(check, thingsboard))
+    assert not any(step.is_fault for step in run(check, thingsboard))
 
     change_severity(thingsboard)
     change_profile(thingsboard)
@@ -230,7 +230,7 @@ def test_nodes_that_somebody_saves_at_the_same_moment_are_not_overwritten():
             thingsboard.one("RULE_CHAIN", "OCPP gateway")["version"] += 1
         return thingsboard.handle(request)
 
-    with pytest.raises(ThingsboardError, match="somebody else changed it"):
+    with pytest.raises(ThingsboardError, match="another client changed it"):
         run(install, thingsboard, handle=beside)
     assert node_of(thingsboard, "Raise Faulted")["configuration"]["severity"] == "MINOR"
 
@@ -245,7 +245,7 @@ def test_two_nodes_of_a_name_are_not_taken_for_one(thingsboard):
     lost = node_of(thingsboard, "Clear Faulted")
     lost["configuration"]["alarmType"] = "Else"
     run(install, thingsboard)
-    assert not any(step.at_fault for step in run(check, thingsboard))
+    assert not any(step.is_fault for step in run(check, thingsboard))
     (there,) = thingsboard.metadata.values()
     assert [node["name"] for node in there["nodes"]].count("Raise Faulted") == 2
 
@@ -298,7 +298,7 @@ def test_the_token_goes_into_a_file_for_its_owner_only(thingsboard, tmp_path):
     assert outcomes(run(install, thingsboard, options))[f"token file {path}"] == "already there"
 
     path.write_text("another")
-    assert [step.what for step in run(check, thingsboard, options) if step.at_fault] == [
+    assert [step.what for step in run(check, thingsboard, options) if step.is_fault] == [
         f"token file {path}"
     ]
     run(install, thingsboard, options)
@@ -338,14 +338,14 @@ def test_chargers_and_their_profile_stay_and_go_back_to_the_root_chain(thingsboa
     run(install, thingsboard)
     thingsboard.add("/api/device", {"name": "CP-1", "type": "EV charger"})
     steps = run(uninstall, thingsboard)
-    reported = {step.what: step for step in steps}
-    assert reported["device profile 'EV charger'"].outcome == "left"
-    assert "delete those first" in reported["device profile 'EV charger'"].detail
-    assert reported["rule chain 'OCPP gateway'"].outcome == "removed"
+    told = {step.what: step for step in steps}
+    assert told["device profile 'EV charger'"].outcome == "left"
+    assert "delete those first" in told["device profile 'EV charger'"].detail
+    assert told["rule chain 'OCPP gateway'"].outcome == "removed"
     assert thingsboard.names("DEVICE") == ["CP-1"]
     assert thingsboard.one("DEVICE_PROFILE", "EV charger")["defaultRuleChainId"] is None
     run(install, thingsboard)
-    assert not any(step.at_fault for step in run(check, thingsboard))
+    assert not any(step.is_fault for step in run(check, thingsboard))
 
 
 def test_a_rule_chain_that_somebody_else_uses_is_left(thingsboard):
@@ -372,15 +372,15 @@ def test_a_rule_chain_that_somebody_else_uses_is_left(thingsboard):
         ("4.2.1.1", "may be true"),
         ("4.3.0-SNAPSHOT", "may be true"),
         ("4.4.0", "may be true"),
-        ("5.0.0", "tried up to 4.4 only"),
-        ("unknown", "does not say which it is"),
+        ("5.0.0", "tested up to 4.4 only"),
+        ("unknown", "does not give its version"),
     ],
 )
-def test_the_version_decides_whether_batches_may_be_sent(version, reported):
+def test_the_version_decides_whether_batches_may_be_sent(version, told):
     thingsboard = FakeRestApi(version=version)
     first = next(iter(run(check, thingsboard)))
     assert first.what == f"ThingsBoard {version}"
-    assert reported in first.detail
+    assert told in first.detail
 
 
 @pytest.mark.parametrize("action", [install, check, uninstall])
@@ -392,15 +392,15 @@ def test_a_thingsboard_that_is_too_old_is_left_alone(action):
 
 
 def test_a_server_that_runs_no_tbel_raises_no_alarms_and_it_is_said():
-    reported = [str(step) for step in run(check, FakeRestApi(tbel=False))]
-    assert reported[1].startswith("TBEL: is switched off")
+    told = [str(step) for step in run(check, FakeRestApi(tbel=False))]
+    assert told[1].startswith("TBEL: is disabled")
     assert not any("TBEL" in str(step) for step in run(check, FakeRestApi()))
 
 
 def test_an_api_key_does_as_well_from_4_3_on():
     thingsboard = FakeRestApi(version="4.3.0")
     run(install, thingsboard, login=Login(api_key=API_KEY))
-    assert not any(step.at_fault for step in run(check, thingsboard, login=Login(api_key=API_KEY)))
+    assert not any(step.is_fault for step in run(check, thingsboard, login=Login(api_key=API_KEY)))
 
 
 # --- the copies for those who watch --------------------------------------------------------------
@@ -463,10 +463,8 @@ def test_what_is_exported_is_what_is_installed(tmp_path):
     thingsboard._save_metadata({**imported["metadata"], "ruleChainId": chain["id"]})
     for name in PROFILES:  # what remains to be done by hand
         thingsboard.one("DEVICE_PROFILE", name)["defaultRuleChainId"] = chain["id"]
-    reported = [
-        step.what for step in run(check, thingsboard, Options(viewer=True)) if step.at_fault
-    ]
-    assert reported == ["gateway device 'ocpp-gateway'"]
+    told = [step.what for step in run(check, thingsboard, Options(viewer=True)) if step.is_fault]
+    assert told == ["gateway device 'ocpp-gateway'"]
     assert Path(written[0]).parent == tmp_path / "new" / "folder"
 
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import trustme
 
-from gateway.provisioning.errors import Misused, Refused, ThingsboardError
+from gateway.provisioning.errors import RequestRefused, ThingsboardError, UsageError
 from gateway.provisioning.installer import Options, check, install
 from gateway.provisioning.login import Login, choose
 from gateway.provisioning.rest import open_rest
@@ -22,7 +22,7 @@ GOOD = Login(USER, PASSWORD)
 NEVER_TOLD = (PASSWORD, API_KEY, "wr0ng")
 
 
-def fails(handle, login=GOOD, url="http://board:8080"):
+def fails(handle, login=GOOD, url="http://thingsboard:8080"):
     """What is told when the check is tried."""
     transport = httpx2.MockTransport(handle)
     with (
@@ -49,20 +49,20 @@ def raising(exc):
 
 
 def test_a_wrong_password_is_told_in_thingsboards_words():
-    message = fails(FakeRestApi().handle, Login(USER, "wr0ng"))
-    assert message == f"{USER} is not let in: Invalid username or password"
+    told = fails(FakeRestApi().handle, Login(USER, "wr0ng"))
+    assert told == f"{USER} cannot log in: Invalid username or password"
 
 
 @pytest.mark.parametrize("authority", ["SYS_ADMIN", "CUSTOMER_USER"])
 def test_whoever_is_no_tenant_administrator_is_told_so(authority):
-    message = fails(FakeRestApi(authority=authority).handle)
-    assert message.startswith(f"{USER} is no tenant administrator, but {authority}")
+    told = fails(FakeRestApi(authority=authority).handle)
+    assert told.startswith(f"{USER} is no tenant administrator, but {authority}")
 
 
 def test_an_old_thingsboard_knows_no_api_keys():
-    message = fails(FakeRestApi(version="4.2.1").handle, Login(api_key=API_KEY))
-    assert "the API key is not accepted" in message
-    assert "before 4.3" in message
+    told = fails(FakeRestApi(version="4.2.1").handle, Login(api_key=API_KEY))
+    assert "the API key is not accepted" in told
+    assert "before 4.3" in told
 
 
 def test_a_wrong_api_key_is_not_accepted():
@@ -85,7 +85,10 @@ def test_a_user_with_a_second_factor_cannot_install():
         (answering(200, b"[]"), "is this ThingsBoard?"),
         (answering(200, b'{"token": 1}'), "is this ThingsBoard?"),
         (answering(200), "is this ThingsBoard?"),
-        (answering(302, Location="https://board/api/auth/login?x=1"), "https://board/api/auth"),
+        (
+            answering(302, Location="https://thingsboard/api/auth/login?x=1"),
+            "https://thingsboard/api/auth",
+        ),
         (answering(502, b"Bad Gateway"), "502"),
         (raising(httpx2.ConnectError("[Errno 111] Connection refused")), "not reachable"),
         (raising(httpx2.ConnectTimeout("")), "no answer within 30 s"),
@@ -99,10 +102,18 @@ def test_what_is_no_thingsboard_is_told(handle, message):
 
 @pytest.mark.parametrize(
     "url",
-    ["board:8080", "ftp://board", "http://", "//board", "", "http://u:pw@board", "http://board:x"],
+    [
+        "thingsboard:8080",
+        "ftp://thingsboard",
+        "http://",
+        "//thingsboard",
+        "",
+        "http://u:pw@thingsboard",
+        "http://thingsboard:x",
+    ],
 )
 def test_a_url_that_cannot_be_meant_is_misuse(url):
-    with pytest.raises(Misused, match="--url"), open_rest(url, GOOD):
+    with pytest.raises(UsageError, match="--url"), open_rest(url, GOOD):
         pass
 
 
@@ -119,7 +130,7 @@ def test_answers_that_thingsboard_does_not_give_are_told():
             return httpx2.Response(200, json={"rows": []})
         return thingsboard.handle(request)
 
-    assert fails(handle) == "/api/ruleChains: not what ThingsBoard answers"
+    assert fails(handle) == "/api/ruleChains: not an answer of ThingsBoard"
 
 
 # --- while it works ------------------------------------------------------------------------------
@@ -142,20 +153,20 @@ def refusing(thingsboard, path, fault):
         (Fault(429, "Too many requests for current tenant!", 33), "429: Too many requests"),
     ],
 )
-def test_what_thingsboard_refuses_is_told_in_its_words(fault, message):
+def test_what_thingsboard_refuses_is_told_in_its_words(fault, told):
     transport = refusing(FakeRestApi(), "/api/deviceProfile", fault)
     with (
-        open_rest("http://board", GOOD, transport=transport) as rest,
-        pytest.raises(Refused) as caught,
+        open_rest("http://thingsboard", GOOD, transport=transport) as rest,
+        pytest.raises(RequestRefused) as caught,
     ):
         list(install(rest, Options()))
-    assert message in str(caught.value)
+    assert told in str(caught.value)
 
 
 def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
     thingsboard = FakeRestApi()
     with open_rest(
-        "http://board", GOOD, transport=httpx2.MockTransport(thingsboard.handle)
+        "http://thingsboard", GOOD, transport=httpx2.MockTransport(thingsboard.handle)
     ) as rest:
         list(install(rest, Options()))
         thingsboard.one("DEVICE_PROFILE", "EV charger")["description"] = "mine"
@@ -167,8 +178,8 @@ def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
 
         transport = httpx2.MockTransport(handle)
     with (
-        open_rest("http://board", GOOD, transport=transport) as rest,
-        pytest.raises(ThingsboardError, match=r"somebody else changed it.*run this again"),
+        open_rest("http://thingsboard", GOOD, transport=transport) as rest,
+        pytest.raises(ThingsboardError, match=r"another client changed it.*run this again"),
     ):
         list(install(rest, Options()))
     assert thingsboard.one("DEVICE_PROFILE", "EV charger")["description"] == "mine"
@@ -179,7 +190,7 @@ def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
 
 @pytest.fixture
 def secure(tmp_path):
-    """(URL, file of its authority) of a board that speaks TLS."""
+    """(URL, file of its authority) of a thingsboard that speaks TLS."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -221,8 +232,8 @@ def test_a_file_of_no_authorities_is_misuse(tmp_path):
     (tmp_path / "ca.pem").write_text("hello")
     for name in ("ca.pem", "absent.pem"):
         with (
-            pytest.raises(Misused, match="--ca-cert"),
-            open_rest("https://board", GOOD, ca_cert=str(tmp_path / name)),
+            pytest.raises(UsageError, match="--ca-cert"),
+            open_rest("https://thingsboard", GOOD, ca_cert=str(tmp_path / name)),
         ):
             pass
 
@@ -254,17 +265,17 @@ def test_an_api_key_comes_from_argument_file_or_environment(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "who are you"),
+        ({}, "no login"),
         ({"username": USER}, "no password"),
         ({"username": USER, "api_key": "k"}, "only one of them"),
         ({"username": USER, "password_file": "absent"}, "No such file"),
         ({"username": USER, "password_file": "/"}, "--password-file /"),
         ({"username": USER, "password_file": "/dev/null"}, "is empty"),
-        ({"api_key": "k\u00e9y"}, "no HTTP header"),
+        ({"api_key": "k\u00e9y"}, "an HTTP header"),
     ],
 )
-def test_a_login_that_cannot_be_meant_is_misuse(given, message):
-    with pytest.raises(Misused, match=message):
+def test_a_login_that_cannot_be_meant_is_misuse(given, told):
+    with pytest.raises(UsageError, match=told):
         choose(given, {}, None)
 
 

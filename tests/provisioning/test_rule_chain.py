@@ -12,9 +12,15 @@ from gateway.domain import events, refused_tags
 from gateway.northbound import telemetry_keys
 from gateway.northbound.telemetry import telemetry_rows
 from gateway.provisioning import rule_chain
-from gateway.provisioning.rule_chain import FAULTED, NEEDS_REVIEW, OFFLINE, REFUSES, REFUSES_US
+from gateway.provisioning.rule_chain import (
+    AUTHENTICATION_FAILURES,
+    FAULTED,
+    NEEDS_REVIEW,
+    OFFLINE,
+    REFUSES,
+)
 
-from .engine import ATTRIBUTES, INACTIVITY, RPC, TELEMETRY, Engine, evaluated, returned
+from .rule_engine import ATTRIBUTES, INACTIVITY, RPC, TELEMETRY, Engine, evaluated, returned
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LOG = "ocpp-gateway sessions"
@@ -209,7 +215,7 @@ def test_a_plain_session_is_no_alarm(engine):
 # --- Charger refuses authorisation ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", REFUSES_US)
+@pytest.mark.parametrize("kind", AUTHENTICATION_FAILURES)
 def test_a_charger_that_does_not_trust_us_is_an_alarm(engine, kind):
     publish(engine, security(kind, tech_info="expired"))
     assert engine.alarms == {("CP-1", REFUSES): ("MAJOR", {"type": kind, "tech_info": "expired"})}
@@ -238,15 +244,15 @@ def test_every_key_that_it_looks_at_is_one_that_the_gateway_publishes():
         | telemetry_keys.CONNECTOR.keys()
         | telemetry_keys.SESSION_LOG.keys()
     )
-    named = set()
+    find_by_name = set()
     for node in rule_chain.wanted().nodes.values():
         settings = node["configuration"]
-        named |= {*settings.get("messageNames", ()), *settings.get("latestTsKeyNames", ())}
+        find_by_name |= {*settings.get("messageNames", ()), *settings.get("latestTsKeyNames", ())}
         for script in ("tbelScript", "alarmDetailsBuildTbel"):
-            named |= set(re.findall(r"\b(?:msg|metadata)\.(\w+)", settings.get(script, "")))
-    assert named >= {"connected", "status", "receipt", "security_event"}
+            find_by_name |= set(re.findall(r"\b(?:msg|metadata)\.(\w+)", settings.get(script, "")))
+    assert find_by_name >= {"connected", "status", "receipt", "security_event"}
     ours = {"prevAlarmDetails", "deviceName", "charge_point"}  # of the metadata
-    assert named - ours <= published
+    assert find_by_name - ours <= published
 
 
 def test_every_node_is_reached_and_every_failure_is_heard():

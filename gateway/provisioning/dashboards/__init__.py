@@ -1,6 +1,6 @@
 """The dashboards, each a complete dashboard object of ThingsBoard.  Pure.
 
-Made for ThingsBoard CE 3.9 to 4.4: widgets of its stock only, settings as the widgets' own
+They fit ThingsBoard CE 3.9 to 4.4: its bundled widgets only, settings as the widgets' own
 defaults have them (`system/widget_types/*.json` and `*-widget.models.ts` of its sources).
 """
 
@@ -13,5 +13,5 @@ from .sessions import sessions
 
 
 def dashboards() -> list[dict[str, Any]]:
-    """What to POST to `/api/dashboard`, without ids of ThingsBoard's; always the same."""
+    """The bodies for `POST /api/dashboard`, without ThingsBoard's ids; always the same."""
     return [charging(), sessions()]

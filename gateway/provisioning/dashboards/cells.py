@@ -1,13 +1,12 @@
-"""What tables show in a cell where ThingsBoard cannot without a few words of JavaScript.
+"""JavaScript cell functions, for table cells that ThingsBoard cannot show without one.
 
-Every function here is needed: a value inside a JSON value, the time of a number, a colour, or a
-value that must not be shown any more, of a session that has ended or a charge point that has left
-(ThingsBoard keeps the latest value for ever).  A function gets `value` and, in a table of
-devices, `entity`: the row by the labels of its columns, so the labels that are named here must be
-those of the columns.
+Each is needed: for a value inside a JSON value, the time of a number, a colour, or to hide values
+of a session that has ended or of a charge point that is offline (ThingsBoard keeps the latest
+value for ever).  A function gets `value` and, in a table of devices, `entity`: the row by the
+labels of its columns, so the labels here must equal those of the columns.
 
-ThingsBoard shows what a function returns as HTML, and text without a function too: whatever a
-charge point writes is escaped here, for it is a stranger who writes it.
+ThingsBoard renders the returned text as HTML, and text without a function too.  Text of a charge
+point is untrusted, so it is escaped here.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _RECEIPT = "var it = typeof value === 'string' ? JSON.parse(value || '{}') : val
 
 
 def escaped(text: str = "value") -> str:
-    """The text, whatever is in it, to be read and not to be run."""
+    """A cell function that shows the text with its HTML escaped."""
     return f"return {_ESCAPED.format(text=text)};"
 
 

@@ -111,7 +111,7 @@ def _key(
         "label": label,
         "color": color,
         "settings": {},
-        "_hash": zlib.crc32(f"{key} {label}".encode()) / 2**32,  # the browser's: any number will do
+        "_hash": zlib.crc32(f"{key} {label}".encode()) / 2**32,  # the browser needs any number here
         "units": units,
         "decimals": decimals,
         "aggregationType": over_time,

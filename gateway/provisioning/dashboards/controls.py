@@ -1,11 +1,11 @@
-"""Widgets of ThingsBoard's stock that order something: a switch, and buttons.
+"""ThingsBoard's bundled widgets that send RPC: a switch, and buttons.
 
-They send their RPC one-way (`action-widget.models.ts`: `sendOneWayCommand`) and never hear what
-became of it.  So a switch reads its state from telemetry, which it goes on hearing
-(`TimeSeriesValueGetter`), and the gateway tells `tx_active` again when an order does not come to
-pass; for everything else there is `last_command_result`.
+They send their RPC one-way (`action-widget.models.ts`: `sendOneWayCommand`) and get no response.
+So a switch reads its state from telemetry, to which it stays subscribed (`TimeSeriesValueGetter`),
+and the gateway publishes `tx_active` again when a command fails; for all other commands there is
+`last_command_result`.
 
-ThingsBoard lays these settings over its defaults only one level deep: each group must be whole.
+ThingsBoard merges these settings into its defaults only one level deep: each group must be whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .devices import Alias
 from .ids import Json
 from .widgets import BLACK, WHITE, background, font, widget
 
-_TIMEOUT = 10_000  # ms; for a session with the gateway to exist, not for what is ordered
+_TIMEOUT = 10_000  # ms; for a device session to exist, not for the command
 
 
 def switch(label: str, of: Alias, method: str, *, state: str) -> Json:
@@ -117,7 +117,7 @@ def _when(key: str, value: bool) -> Json:
         "getAlarmStatus": {"severityList": None, "typeList": None},
         "dataToValue": {
             "type": "NONE",
-            "compareToValue": value,  # what the key has, as JSON reads it, and no function
+            "compareToValue": value,  # the key's value as JSON, and no function
             "dataToValueFunction": "return data;",
         },
     }

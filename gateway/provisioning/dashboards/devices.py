@@ -1,7 +1,8 @@
-"""Which devices a widget is about: aliases, and filters on their latest values.
+"""The devices of a widget: aliases, and filters on their latest values.
 
-A page is opened for one device.  ThingsBoard finds others from there by relations only: no
-filter of names or of attributes knows the page's device (`resolveAliasFilter`, entity.service.ts).
+A page is opened for one device.  ThingsBoard finds others from it by relations only: no
+filter of names or attributes can refer to the page's device
+(`resolveAliasFilter`, entity.service.ts).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CONTAINS = "Contains"
 
 @attrs.frozen
 class Alias:
-    """Which devices a widget is about.  where: ThingsBoard's filter, as it is stored."""
+    """The devices of a widget.  where: ThingsBoard's filter, as stored."""
 
     name: str
     where: Mapping[str, Any]
@@ -32,7 +33,7 @@ class Alias:
 
 @attrs.frozen
 class Filter:
-    """Those of an alias whose latest telemetry has all these values."""
+    """The devices of an alias whose latest telemetry has all these values."""
 
     name: str
     values: Mapping[str, str | bool]
@@ -56,7 +57,7 @@ def _of_types(name: str, *types: str) -> Alias:
 
 
 def _related(name: str, direction: str, *, many: bool) -> Alias:
-    """What is one step away from the device that the page was opened for."""
+    """The devices one relation away from the page's device."""
     where = {
         "type": "relationsQuery",
         "resolveMultiple": many,

@@ -1,4 +1,4 @@
-"""A dashboard as a whole: its pages, and what they name.
+"""A whole dashboard: its pages, and the aliases and filters that they use.
 
 ThingsBoard stores the configuration as it is given; its browser code reads it, fills what is
 missing (`dashboard-utils.service.ts`) and has no version number for it.

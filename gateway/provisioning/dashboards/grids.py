@@ -149,7 +149,7 @@ def alarm_table(title: str, of: Alias) -> Json:
 
 
 def rpc_table(title: str, of: Alias) -> Json:
-    """Persistent RPC: sends any, and shows what became of each (persistent_rpc_table.json)."""
+    """Persistent RPC: sends any, and shows the result of each (persistent_rpc_table.json)."""
     settings = {
         "enableFilter": True,
         "enableStickyHeader": True,

@@ -1,4 +1,4 @@
-"""Ids that never change, and what JSON is here."""
+"""Stable ids, and the type of JSON objects."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ _OURS = uuid.UUID("6f0d8f0e-5d0c-5d3c-9a60-3c1d6a2f7b11")
 
 
 def stable_id(*names: str) -> str:
-    """The same for the same names, so that a dashboard installed twice is the same twice."""
+    """The same id for the same names, so that a second installation changes nothing."""
     return str(uuid.uuid5(_OURS, "/".join(names)))

@@ -17,7 +17,7 @@ def connector_table(
     title: str, of: Alias, *, opens: str | None = "connector", only: Filter | None = None,
     one: bool = False,
 ) -> Json:  # fmt: skip
-    """Connectors, with the session that runs on each."""
+    """Connectors, with the open session of each."""
     columns = [
         column(telemetry("connected", cells.CONNECTION), hidden=True),
         column(telemetry("tx_active", cells.SESSION), hidden=True),
@@ -36,7 +36,7 @@ def connector_table(
 
 
 def charger_table(title: str, of: Alias, *, opens: str | None = None, one: bool = False) -> Json:
-    """Charge points: whether they are there, what they are, and what was last ordered."""
+    """Charge points: whether they are online, their hardware, and the last command."""
     columns = [
         column(
             telemetry("connected", cells.CONNECTION),

@@ -1,4 +1,4 @@
-"""What every widget of ThingsBoard has, whatever it shows.
+"""The parts that every widget of ThingsBoard has.
 
 The modules beside this one make the widgets of its stock, and each function says which file of
 ThingsBoard's sources its settings are from: `X.json` under

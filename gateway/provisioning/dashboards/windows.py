@@ -1,4 +1,4 @@
-"""Time windows (`Timewindow`, time.models.ts).  All move on: what is new appears by itself."""
+"""Time windows (`Timewindow`, time.models.ts).  All are realtime: they show new values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from .ids import Json
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000  # milliseconds
 
-MOST_POINTS = 1000
-"""Of one series: a receipt is some kB, and a browser keeps all that it shows."""
+MAX_POINTS = 1000
+"""Of one series: a receipt is some kB, and a browser holds every point that it shows."""
 
 
 def last(milliseconds: int, *, aggregation: str, interval: int = 1000) -> Json:
-    """The time up to now, moving on.  interval: of one point, milliseconds."""
+    """The time up to now.  interval: of one point, milliseconds."""
     return _window(
         {"realtimeType": 0, "timewindowMs": milliseconds, "interval": interval}, aggregation
     )
@@ -30,8 +30,8 @@ def _window(realtime: Json, aggregation: str) -> Json:
         "hideAggregation": False,
         "hideAggInterval": False,
         "hideTimezone": False,
-        "selectedTab": 0,  # realtime: what is new appears by itself
+        "selectedTab": 0,  # realtime: new values appear by themselves
         "realtime": realtime,
-        "aggregation": {"type": aggregation, "limit": MOST_POINTS},
+        "aggregation": {"type": aggregation, "limit": MAX_POINTS},
         "timezone": None,
     }

@@ -1,7 +1,7 @@
-"""A rule engine for the nodes of our chain: what ThingsBoard does with what the gateway tells.
+"""A rule engine for the nodes of our chain: what ThingsBoard does with the gateway's telemetry.
 
-It runs the metadata that is installed, scripts included: those are so plain that they can be read
-as Python after a few words are exchanged.  Whatever is not plain enough raises.
+It runs the installed metadata, scripts included: those are so simple that they become Python by
+replacing a few words.  A script that is not simple enough raises.
 """
 
 from __future__ import annotations

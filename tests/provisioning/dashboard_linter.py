@@ -1,4 +1,4 @@
-"""Finds what is wrong with a dashboard, without a ThingsBoard to try it on."""
+"""Finds faults in a dashboard, without a ThingsBoard to try it on."""
 
 from __future__ import annotations
 
