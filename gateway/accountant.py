@@ -144,7 +144,7 @@ def restore_entries(
         if entry.seq <= checkpoint or isinstance(entry.event, TransactionFact):
             try:
                 ledger.restore(entry.event)
-            except Exception as exc:  # noqa: BLE001  a gateway that cannot start accounts for nobody
+            except Exception as exc:  # noqa: BLE001  else the gateway could not start
                 not_restored(entry, exc)
 
 

@@ -81,7 +81,7 @@ def fit_curve_below_stop(
     curve, points = EnergyCurve.opened(start, base, policy), [Point(start, 0)]
     curve = attrs.evolve(curve, may_be_relative=False)
     after_high = False
-    highs: list[Point] = []  # the newest run of them, after the point before it
+    highs: list[Point] = []  # the newest ones in a row, after the point before them
     dropped, highest = 0, 0
     for entry in _counting_entries([e for e in entries if start <= e.at <= end]):
         value, register = curve.register_at(entry), curve.register

@@ -135,7 +135,7 @@ def final_cost(event: TransactionSettled) -> Payload | None:
 def happened_offline(event: CostEvent, start_received_at: datetime) -> bool:
     """Whether the charge point was offline for all that the event covers.
 
-    So it is where start and fact are both stamped more than two minutes before receipt, and
+    So it is where start and event are both stamped more than two minutes before receipt, and
     were received in less than half the time that they took to happen; without the second, a
     charge point whose clock is slow would be taken for one that is never online.
     start_received_at: when StartTransaction was received.

@@ -1,9 +1,9 @@
 """The readings of a session in the order of their time, newest first: a linked list, so that one
 more costs the same whether ten or ten thousand came before it.
 
-What comes late is put in its place.  A StopTransaction may repeat, or bring for the first time,
-tens of thousands of readings in any order (OCPP 1.6 §4.10), so all that one message brings is put
-in by a single walk: one walk for each would take seconds.
+What comes late is inserted where it belongs.  A StopTransaction may repeat, or bring for the first
+time, tens of thousands of readings in any order (OCPP 1.6 §4.10), so all that one message brings is
+inserted in one pass: one pass for each would take seconds.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def entries(history: History) -> Sequence[MeterEntry]:
 
 
 def with_late(history: History, late: Sequence[Late]) -> tuple[History, bool]:
-    """The history with entries at their places, the same object where they say nothing new; and
+    """The history with late entries inserted, the same object where nothing is new; and
     whether energy came out of order."""
     above: list[MeterEntry] = []
     rest = history
     changed = reordered = False
-    # Stable: what was said of one instant stays in the order in which it came.
+    # Stable: entries of one instant stay in the order in which they came.
     in_order = sorted(late, key=_at)
     in_order.reverse()
     for at, same in groupby(in_order, _at):

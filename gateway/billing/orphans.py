@@ -14,7 +14,7 @@ from ..domain.events import MessageOrphaned, MeterSampled, TransactionStopped
 
 
 def orphan(event: MeterSampled | TransactionStopped) -> MessageOrphaned:
-    """The fact that the message is kept for people, who may know what to do with it."""
+    """The derived event that keeps the message for people, who may know what to do with it."""
     sampled = isinstance(event, MeterSampled)
     return MessageOrphaned(
         charge_point_id=event.charge_point_id,

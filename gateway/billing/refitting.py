@@ -39,8 +39,10 @@ def refitted(session: Session) -> Session:
         for entry in entries(session.history)
         if entry.currents
     )
-    shown = max(session.published_nwh, published_energy(curve))
-    return attrs.evolve(session, curve=curve, pricing=None, currents=currents, published_nwh=shown)
+    published = max(session.published_nwh, published_energy(curve))
+    return attrs.evolve(
+        session, curve=curve, pricing=None, currents=currents, published_nwh=published
+    )
 
 
 def pricing_of(session: Session) -> Pricing:

@@ -39,7 +39,7 @@ START_MARGIN = int(AHEAD.total_seconds()) * SECOND
 
 @attrs.frozen(slots=True, kw_only=True)
 class Opening:
-    """What StartTransaction said, and on which terms.
+    """What StartTransaction reported, and the terms of the session.
 
     start: us.  timed: it is the charge point's own timestamp.  reported_late: it is, and it was
         received long after that time, so the charge point's clock may be behind.
@@ -104,7 +104,7 @@ class Session:
     curve: the energy curve over the history.  pricing: priced as far as the curve is settled; None
         where that is still to be done.
     statuses: (us, status) in the order of time.  states: the same as kinds of time.
-    newest: us of the newest data.  published_nwh: nWh, the most energy it was ever said to have.
+    newest: us of the newest data.  published_nwh: nWh, the most energy ever published.
     unplugged: us, as the charge point reported.
     confirmed: the charge point has sent readings of it, or its stop.  disputed: and later another
         stop, which is not billed.
@@ -134,7 +134,7 @@ class Session:
 
     @property
     def metering_policy(self) -> Policy:
-        """What readings are judged by: never over a duration that is not the charge point's."""
+        """The policy for its readings: never over a duration that is not the charge point's."""
         policy = self.opening.terms.policy
         return policy if self.timed else policy.untimed()
 
@@ -172,10 +172,10 @@ def open_session(opening: Opening, *, flags: frozenset[str], priced: bool) -> Se
 def with_status(session: Session, status: str, at: int) -> Session:
     """The session with its connector's status from `at` on."""
     statuses = list(session.statuses)
-    place = len(statuses)
-    while place and statuses[place - 1][0] > at:
-        place -= 1
-    statuses.insert(place, (at, status))
+    index = len(statuses)
+    while index and statuses[index - 1][0] > at:
+        index -= 1
+    statuses.insert(index, (at, status))
     curve, pricing = session.curve, session.pricing
     return attrs.evolve(
         session,
@@ -191,8 +191,8 @@ def states_after(terms: Terms, statuses: Iterable[tuple[int, str]], stop: int) -
     policy = terms.policy
     statuses = list(statuses)
     before = [(at, policy.kind(status)) for at, status in statuses if at < stop]
-    held = [status for at, status in statuses if at <= stop]
-    at_stop = policy.kind_after_stop(held[-1] if held else "Finishing")
+    until_stop = [status for at, status in statuses if at <= stop]
+    at_stop = policy.kind_after_stop(until_stop[-1] if until_stop else "Finishing")
     after = [(at, policy.kind_after_stop(status)) for at, status in statuses if at > stop]
     return (*before, (stop, at_stop), *after)
 

@@ -133,7 +133,7 @@ def settle(session: Session, *, end: int | None = None) -> Settlement:
     nwh, source, flags = _total_energy(curve, stop, session)
     flags += _doubt_flags(curve, nwh, stop.at)
     if source == "meter_stop" and curve.intervals:
-        # Registers at both ends leave no part for amounts whose beginning nobody knows.
+        # With registers at both ends, amounts whose beginning is not known play no part.
         curve = EnergyCurve.opened(opening.start, opening.meter_start, session.metering_policy)
         points = [curve.before]
     states: States = session.states

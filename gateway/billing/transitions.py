@@ -1,4 +1,22 @@
-"""What each message does to a transaction, and what is to be published then.  Pure."""
+"""What each message does to a session, and what follows.  Pure.
+
+| the session | a message | the session then | next step |
+| --- | --- | --- | --- |
+| open | MeterValues | open, more readings | PROGRESS |
+| open | StatusNotification | open, another kind of time | PROGRESS |
+| open | StopTransaction | stopped | SETTLE |
+| open, `post_stop_parking` | StopTransaction | stopped, the cable still in | PROGRESS |
+| stopped, the cable still in | Available, or ConnectorUnplugged | unplugged | SETTLE |
+| stopped or settled | the same StopTransaction again | flagged `duplicate_stop` | NOTHING |
+| settled | another StopTransaction, the first such | flagged, the bill stays | SETTLE |
+| settled at an inferred end | its own StopTransaction | stopped by it | SETTLE |
+| settled | MeterValues | flagged `late_samples` | NOTHING |
+
+Law 1: the first StopTransaction of the transaction's own id holds; later ones are not billed.
+Law 2: an end that was inferred, or was reported under another transaction's id, is provisional: the
+       transaction's own StopTransaction takes its place.
+Law 3: nothing of a session lies before its start.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +68,11 @@ _STATUSES_IN_TRANSACTION = frozenset(
 
 
 class NextStep(Enum):
-    """What follows from a message."""
+    """What the ledger does after a message."""
 
-    NOTHING = "nothing"
-    PROGRESS = "progress"
-    SETTLE = "settle"  # the first receipt, or its next version
+    NOTHING = "nothing"  # nothing is published
+    PROGRESS = "progress"  # the running energy and cost are published
+    SETTLE = "settle"  # the receipt is published, the first one or its next version
 
 
 class Transition(NamedTuple):
@@ -111,7 +129,7 @@ def started(
 
 
 def unplugged_at_start(session: Session) -> Session:
-    """A session that was reported when its connector was free again: nobody knows since when, so
+    """A session that was reported when its connector was free again: since when is not known, so
     no time after its stop is idle."""
     return attrs.evolve(session, unplugged=session.opening.start)
 
@@ -144,12 +162,12 @@ def sampled(session: Session, event: MeterSampled, readings: Iterable[TimedReadi
 def stopped(session: Session, event: TransactionStopped) -> Transition:
     stop, flags = stop_of(session, event)
     if session.stop is not None and not session.stop.provisional:
-        # The first one holds.  A retry says the same; people should see one that does not.
+        # The first one holds (law 1).  A retry is equal; one that is not equal must be seen.
         is_same = is_same_stop(stop, session.stop)
-        says_nothing_new = is_same or not session.closed or session.disputed
+        is_repetition = is_same or not session.closed or session.disputed
         flags = session.flags | {DUPLICATE_STOP}
         session = attrs.evolve(session, flags=flags, disputed=session.disputed or not is_same)
-        return Transition(session, NextStep.NOTHING if says_nothing_new else NextStep.SETTLE)
+        return Transition(session, NextStep.NOTHING if is_repetition else NextStep.SETTLE)
     if session.closed:
         flags |= {STOP_LATE}
     session = with_readings(session, event.timed_readings(), event.received_at, at_stop=True)
@@ -214,8 +232,8 @@ def end_inferred(session: Session, reason: str) -> Session:
 
 
 def _meter_gap(before: Session | None, meter_start: int | None, tolerance: int) -> int | None:
-    """nWh that the register has moved since the session before; None where nobody knows, or where
-    the register begins at zero in each session."""
+    """nWh that the register has moved since the session before; None where that is not known, or
+    where the register begins at zero in each session."""
     if before is None or before.stop is None or meter_start is None:
         return None
     register, began = before.stop.register, before.opening.meter_start
@@ -247,7 +265,7 @@ def stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozense
         at, source = microseconds(event.received_at), TimeSource.RECEIPT
     flags |= _time_flags(source)
     if session.opening.reported_late and source is TimeSource.CORRECTED:
-        # By what its clock is wrong was not known at the start: that may be as wrong as the stop.
+        # The offset was not known at the start, so the start may be as wrong as the stop.
         flags |= {NEEDS_REVIEW}
     stop = Stop(
         at=at,
@@ -261,8 +279,8 @@ def stop_of(session: Session, event: TransactionStopped) -> tuple[Stop, frozense
 
 
 def _is_too_early(session: Session, register: int | None, at: int, received_at: datetime) -> bool:
-    """Whether a stop at its start, told later, cannot have been so early: its register had not
-    the time to get there, but had it until the stop was told."""
+    """Whether a stop that is stamped at the start, but received later, cannot have been so early:
+    its energy cannot have flowed until then, but can have until the stop was received."""
     opening, received = session.opening, microseconds(received_at)
     if register is None or opening.meter_start is None or at > opening.start + START_MARGIN:
         return False
@@ -302,6 +320,6 @@ def _reported_unplugging(session: Session, stop: int) -> int | None:
     return None
 
 
-def _defects(defects: Iterable[str], *other_flags: str) -> frozenset[str]:
-    """Flags for the fields that broke the schema, but for those that are judged otherwise."""
-    return frozenset(f"defect_{field}" for field in defects if field not in other_flags)
+def _defects(defects: Iterable[str], *ignored: str) -> frozenset[str]:
+    """Flags for the fields that broke the schema.  ignored: those that need no such flag."""
+    return frozenset(f"defect_{field}" for field in defects if field not in ignored)

@@ -30,14 +30,14 @@ class Done:
 
     @property
     def result(self) -> str:
-        """One word: the charge point's own status where it gave one."""
+        """The charge point's own status where it gave one."""
         status = self.payload.get("status")
         return status if isinstance(status, str) else "Accepted"
 
 
 @attrs.frozen
 class Failed:
-    """It could not be carried out, or nobody knows whether it was.
+    """It could not be carried out, or it is not known whether it was.
 
     code: NotConnected, Timeout, InvalidParams, UnknownMethod, CallError or Busy.
     ocpp_code, details: of the charge point's CALLERROR, for CallError.

@@ -1,4 +1,4 @@
-"""What an event says only together with what was known of its connector before.  Pure.
+"""What an event means only together with the state of its connector before it.  Pure.
 
 Telemetry is made of events alone, so that the same event gives the same rows for ever.  What
 depends on the past is therefore written into the event before it is journaled:

@@ -1,4 +1,4 @@
-"""What is known of each device now: a fold over events, kept by journals and in memory alike.
+"""The state of each device now: a fold over events, kept by journals and in memory alike.
 
 A device is a charge point (`CP-1`) or one of its connectors (`CP-1/1`), as ThingsBoard sees
 them.  A holder of devices applies the patches of each event in journal order.
@@ -248,7 +248,7 @@ class Fleet:
 
     def connectors(self, charge_point_id: str) -> tuple[int, ...]:
         """Connectors seen of a charge point, ascending."""
-        # Asked at every connection: by name, for a walk over a whole fleet would be dear.
+        # Asked at every connection: by name, since a loop over the whole fleet would be slow.
         numbers = range(1, MAX_CONNECTORS + 1)
         return tuple(n for n in numbers if self.knows(device_name(charge_point_id, n)))
 
@@ -269,11 +269,11 @@ class Fleet:
         """
         open_here = []
         for connector in self.connectors(charge_point_id):
-            known = self.state_of(device_name(charge_point_id, connector))
-            if transaction_id in (known.get("tx"), known.get("last_tx")):
+            state = self.state_of(device_name(charge_point_id, connector))
+            if transaction_id in (state.get("tx"), state.get("last_tx")):
                 return connector
-            if known.get("tx") is not None and known["tx"] != known.get("stopped_tx"):
-                open_here.append((connector, known["tx"]))
+            if state.get("tx") is not None and state["tx"] != state.get("stopped_tx"):
+                open_here.append((connector, state["tx"]))
         if len(open_here) == 1 and 0 <= transaction_id < open_here[0][1]:
             return open_here[0][0]
         return 0

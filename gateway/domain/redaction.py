@@ -49,12 +49,12 @@ def shortened(text: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether what stands beside this name is not for eyes."""
+    """Whether the value of this name must not be shown."""
     return name.lower() in _EXACTLY or _named.search(name) is not None
 
 
 def without_secrets(text: str) -> str:
-    """Words in which what looks like a secret is hidden: `password=...`, `ftp://user:...@host`."""
+    """Text in which what looks like a secret is hidden: `password=...`, `ftp://user:...@host`."""
     if not _hints_at_secrets(text):
         return text
     text = _beside.sub(rf"\1{REDACTED}", text)
@@ -67,7 +67,7 @@ def frame_without_secrets(text: str) -> str:
     """A message of JSON as it came, but for its secrets.
 
     A frame in which there may be one is read and written again.  One that cannot be read and
-    names a secret is shown up to that name: nobody can say where the secret would end.
+    names a secret is shown up to that name: where the secret would end is not known.
     """
     if not _hints_at_secrets(text):
         return text

@@ -1,7 +1,7 @@
 """Id tags refused one after another at a charge point: a security event when they become many.
 
-One refused driver is nobody's business but his own.  Several in a row, and nobody accepted in
-between, look like a charge point with a wrong list, or a gateway with one.
+One refused driver is no event for operators.  Several in a row, and none accepted in between,
+look like a charge point with a wrong list, or a gateway with one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tariff file: OCPI tariffs, who they are for, and the operator's policy."""
+"""The tariff file: OCPI tariffs, the connectors they are assigned to, and the operator's policy."""
 
 from __future__ import annotations
 

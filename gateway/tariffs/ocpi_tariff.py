@@ -154,17 +154,21 @@ def _read_component(node: Node) -> _ComponentFields | None:
 
 
 def _warn_of_unknown_members(
-    value: Mapping[str, Any], known: Sequence[str], faults: Faults, *, misspelled: bool = False
+    value: Mapping[str, Any],
+    member_names: Sequence[str],
+    faults: Faults,
+    *,
+    misspelled: bool = False,
 ) -> None:
-    """Warn of members that OCPI does not know: a price or a restriction may be meant by them.
+    """Warn of members that OCPI does not know: they may be meant as a price or a restriction.
 
     misspelled: only of what looks like a known one.
     """
-    for name in value.keys() - set(known):
-        meant = difflib.get_close_matches(name, known, n=1)
-        if meant or not misspelled:
+    for name in value.keys() - set(member_names):
+        similar = difflib.get_close_matches(name, member_names, n=1)
+        if similar or not misspelled:
             with faults.at(name):
-                hint = f"; is {meant[0]} meant?" if meant else ""
+                hint = f"; is {similar[0]} meant?" if similar else ""
                 faults.warn(f"is not known to OCPI: ignored{hint}")
 
 

@@ -61,8 +61,8 @@ def check_tariff(tariff: Tariff, faults: Faults) -> None:
 def _amounts(tariff: Tariff, faults: Faults) -> None:
     for index, element in enumerate(tariff.snapshot["elements"]):
         with faults.at("elements"), faults.at(index), faults.at("price_components"):
-            for place, component in enumerate(element["price_components"]):
-                with faults.at(place):
+            for position, component in enumerate(element["price_components"]):
+                with faults.at(position):
                     _component(component, tariff.currency, faults)
 
 
