@@ -376,11 +376,11 @@ def test_a_rule_chain_that_somebody_else_uses_is_left(thingsboard):
         ("unknown", "does not give its version"),
     ],
 )
-def test_the_version_decides_whether_batches_may_be_sent(version, told):
+def test_the_version_decides_whether_batches_may_be_sent(version, reported):
     thingsboard = FakeRestApi(version=version)
     first = next(iter(run(check, thingsboard)))
     assert first.what == f"ThingsBoard {version}"
-    assert told in first.detail
+    assert reported in first.detail
 
 
 @pytest.mark.parametrize("action", [install, check, uninstall])

@@ -153,14 +153,14 @@ def refusing(thingsboard, path, fault):
         (Fault(429, "Too many requests for current tenant!", 33), "429: Too many requests"),
     ],
 )
-def test_what_thingsboard_refuses_is_told_in_its_words(fault, told):
+def test_what_thingsboard_refuses_is_told_in_its_words(fault, message):
     transport = refusing(FakeRestApi(), "/api/deviceProfile", fault)
     with (
         open_rest("http://thingsboard", GOOD, transport=transport) as rest,
         pytest.raises(RequestRefused) as caught,
     ):
         list(install(rest, Options()))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_change_by_somebody_else_at_the_same_moment_is_not_overwritten():
@@ -274,8 +274,8 @@ def test_an_api_key_comes_from_argument_file_or_environment(tmp_path):
         ({"api_key": "k\u00e9y"}, "an HTTP header"),
     ],
 )
-def test_a_login_that_cannot_be_meant_is_misuse(given, told):
-    with pytest.raises(UsageError, match=told):
+def test_a_login_that_cannot_be_meant_is_misuse(given, message):
+    with pytest.raises(UsageError, match=message):
         choose(given, {}, None)
 
 

@@ -14,8 +14,8 @@ from tests.memory_journal import MemoryJournal
 
 from ..conftest import Gateway, open_gateway
 from .connections import connected, serves, southbound_settings
+from .operators import Operator
 from .raw_websocket import opened, until
-from .test_commands import Operator
 
 STATUS, METER, BOOT = "StatusNotification", "MeterValues", "BootNotification"
 
@@ -169,11 +169,11 @@ async def test_an_operator_waits_for_no_more_than_one_question(gateway, nursery)
         await trio.sleep(10.5)
         assert found.asked == [(STATUS, 1)]
         before = trio.current_time()
-        operator.order("CP-1", "ClearCache")
+        operator.send("CP-1", "ClearCache")
         await until(lambda: found.others)
         assert trio.current_time() - before < 5
         await found.charger.reply(found.others[0][0], status="Accepted")
-        assert await operator.has_heard() == [{"status": "Accepted"}]
+        assert await operator.responses() == [{"status": "Accepted"}]
     nursery.cancel_scope.cancel()
 
 
@@ -183,7 +183,7 @@ async def test_an_operators_call_goes_before_the_next_question(gateway, nursery)
     async with gateway.charger("CP-1") as charger:
         first, action, _ = await charger.next_call()
         assert action == "TriggerMessage"
-        operator.order("CP-1", "ClearCache")
+        operator.send("CP-1", "ClearCache")
         await gateway.settled()
         await charger.reply(first, status="Accepted")
         assert (await charger.next_call())[1] == "ClearCache"
@@ -227,14 +227,14 @@ async def test_nothing_is_started_or_stopped_on_who_waits_for_approval(
             assert answer["status"] == "Pending"
             assert answer["interval"] > 0
         operator = Operator(gateway, nursery)
-        operator.order("CP-1", method, params)
-        (answer,) = await operator.has_heard()
+        operator.send("CP-1", method, params)
+        (answer,) = await operator.responses()
         assert answer["error"]["code"] == "CallError"
         assert answer["error"]["ocpp_code"] == "SecurityError"
         assert "Pending" in answer["error"]["message"]
         assert found.others == []
-        operator.order("CP-1", "TriggerMessage", {"requestedMessage": BOOT})
-        assert (await operator.has_heard(2))[1] == {"status": "Accepted"}
+        operator.send("CP-1", "TriggerMessage", {"requestedMessage": BOOT})
+        assert (await operator.responses(2))[1] == {"status": "Accepted"}
         assert found.asked == [(BOOT, None)]
     nursery.cancel_scope.cancel()
 
@@ -245,9 +245,9 @@ async def test_a_connector_is_not_started_on_who_waits_for_approval(nursery):
         tx = await found.charger.start(0)
         await gateway.settled()
         operator = Operator(gateway, nursery)
-        operator.order("CP-1/1", "remoteStart", {"idTag": "TAG"})
-        operator.order("CP-1/1", "remoteStop")
-        await operator.has_heard(2)
+        operator.send("CP-1/1", "remoteStart", {"idTag": "TAG"})
+        operator.send("CP-1/1", "remoteStop")
+        await operator.responses(2)
         assert operator.codes == ["CallError"] * 2
         assert found.others == []
         await found.charger.stop(tx, 10)
