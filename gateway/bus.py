@@ -1,9 +1,27 @@
 """The event bus: what the journal has made durable goes to every subscriber.
 
-Publishing waits for the disk and for nothing else.  A subscriber that falls behind is
-not waited for; what then happens is its own choice, its Overflow.  There is no third choice
-that holds the publisher up: the slowest reader would hold a charge point's socket, and a
-reader that also publishes could wait for itself.
+Publishing waits for the disk and for nothing else: the bus never waits for a subscriber.  Each has
+a memory channel of a fixed capacity, and it chooses once what happens when the channel is full, by
+its Overflow:
+* REREAD: the bus stops offering entries to it.  The subscriber reads the journal instead, page by
+  page, from the last entry that it was given.  When a page is not full it has caught up, and the
+  channel serves it again.  It gets every entry once and in order, however slow it is, and needs no
+  more memory than the channel and one page.
+* DROP_OLDEST: the oldest unread entry makes room for the new one, and is counted as dropped.  This
+  is for a reader that needs what is now, and not what was.
+There is no third choice, to wait: the slowest reader would then hold up a charge point's socket,
+and a reader that also publishes, as the accountant does, could wait for itself.
+
+Being behind is the only state besides being up to date.  REREAD starts behind, at the reader's
+checkpoint; so a restart, an outage and a lag are caught up with by the same code.
+
+An example of REREAD with a capacity of two: a subscriber was given entry 7 and is busy while 8, 9,
+10 and 11 become durable.  8 and 9 wait in its channel.  10 finds no room: the subscriber is now
+behind, and 11 is not even offered.  When it asks for more, it is marked as up to date and reads the
+journal after 7: 8, 9, 10 and 11.  Then it finds 8 and 9 in the channel, and leaves them out, since
+they are not newer than what it was given.  The mark is set before the read: entry 12, which becomes
+durable during the read, may be missing in the page, but it is offered.  Here the channel is still
+full, so the subscriber is behind again, and reads the journal after 11.
 """
 
 from __future__ import annotations
@@ -171,7 +189,7 @@ class EventBus:
         return await self.journal.append(*events, checkpoint=checkpoint)
 
     def publish_soon(self, *events: Event, checkpoint: Checkpoint | None = None) -> None:
-        """Publish without waiting, for what nobody is promised.  Raises JournalError."""
+        """Publish without waiting, for what no caller was promised.  Raises JournalError."""
         self.journal.append_soon(*events, checkpoint=checkpoint)
 
     def _fan_out(self, entries: Sequence[Entry]) -> None:
@@ -187,7 +205,7 @@ class EventBus:
     def subscribe(
         self, *wanted: type[Event], overflow: Overflow, after: int = 0, capacity: int = 64
     ) -> Iterator[Subscription]:
-        """A view of all entries beyond `after` (REREAD), or of those from now on (FORGET).
+        """A view of all entries beyond `after` (REREAD), or of those from now on (DROP_OLDEST).
 
         capacity: entries kept in memory for a reader that is slow.
         On leaving the block, the iteration ends once what was offered is delivered.

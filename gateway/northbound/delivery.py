@@ -1,5 +1,5 @@
 """Delivery over one link: rows are packed and sent, and what ThingsBoard did not take is sent again
-as `delivery_policy` says.
+as `delivery_policy` decides.
 """
 
 from __future__ import annotations
@@ -185,9 +185,9 @@ class TelemetrySender:
         return list(undelivered.values())
 
     async def _deliver_alone(self, entry_rows: EntryRows) -> Decision:
-        """Send one entry by itself, as often as the policy says, and note it where it is deferred.
+        """Send one entry by itself until the policy decides on something else than RETRY_ALONE.
 
-        Returns what becomes of it in the end, which is never RETRY_ALONE.
+        Returns what that is, and notes a deferral.  Raises LinkLost.
         """
         seq = entry_rows[0][0]
         deferrals = self._deferral_counts.times(seq)

@@ -1,11 +1,11 @@
 """What becomes of an entry when ThingsBoard acknowledges, refuses or loses a message of it.  Pure.
 
-Nothing here sends or waits: who sends describes what it saw as `Evidence`, and asks.
+Nothing here sends or waits.  The sender describes what it saw as `Evidence`, and asks.
 
 Laws:
 1.  A PUBACK below 0x80 is a delivery, also 0x10; from 0x80 on it is a refusal (MQTT 5 §3.4.2.1).
-2.  A refusal of a message that carries several entries says nothing of any one of them.  So each
-    of its entries is sent again by itself, and only those at fault become dead letters.
+2.  A refusal of a message that carries several entries proves nothing against any one of them.  So
+    each of its entries is sent again by itself, and only those at fault become dead letters.
 3.  0x80 (unspecified error) and 0x97 (quota exceeded) speak of the server's state, not of the
     message.  The entry is deferred: it stays undone in the journal while all others go on, and is
     sent again on a new link (see `deferrals`).  0x97 also slows the rate limiter down.
@@ -24,7 +24,7 @@ Laws:
     doing.
 8.  A link that ends at a message sent like this makes each entry of the message go by itself.  If
     it carried one entry only, and the server had acknowledged signs of life on that link, the loss
-    counts against the message (law 4), or, if its PUBACK said 0x80, as a deferral (law 6).
+    counts against the message (law 4), or, if its PUBACK was 0x80, as a deferral (law 6).
 9.  A link that the gateway ends itself is no message's fault.
 """
 
@@ -133,7 +133,7 @@ _WHILE_LINK_LASTS = (
 
 
 def is_accepted(code: int | None) -> bool:
-    """Whether a PUBACK says that the server took the message (law 1); None: there was none."""
+    """Whether a PUBACK means that the server took the message (law 1); None: there was none."""
     return code is not None and code < REFUSED
 
 

@@ -1,9 +1,9 @@
 """Device sessions on one link: each device is announced, kept alive, and found admitted or not.
 
 ThingsBoard keeps a session for each device of a gateway.  `connect` opens it, before anything else
-is sent about the device, and says its type, which the device keeps for ever (thingsboard-contract
-R1).  A session of which nothing is heard for ten minutes is closed, and then no RPC reaches the
-device: so a device that has nothing new to publish publishes a sign of life every four.
+is sent about the device, and gives the device's type, which it keeps for ever (thingsboard-contract
+R1).  ThingsBoard closes a session that is silent for ten minutes, and then no RPC reaches the
+device.  So the gateway sends a sign of life of every device that has had nothing new for four.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEEP_ALIVE_EVERY = 240.0  # seconds; ThingsBoard closes a silent device's sessi
 _CHECK_EVERY = _KEEP_ALIVE_EVERY / 8
 _MAX_SIGNS = 50  # signs of life sent together
 _MAX_CONNECTS = 20  # sent together
-_MAX_UNANSWERED = 20  # `connect`s on one link: each holds a place among the messages on their way
+_MAX_UNANSWERED = 20  # `connect`s on one link: each is one of the messages on their way
 
 log = structlog.get_logger(__name__)
 
@@ -68,8 +68,8 @@ class DeviceSessions:
         """Announce devices that are not admitted yet.
 
         retry_rejected: also some of those that were rejected so far.  A server before 4.2.1.1
-            says nothing, ever, to a device that it does not admit (section 9), and only so many may
-            be waited for.
+            never answers the `connect` of a device that it does not admit (section 9), and only so
+            many may be waited for.
         Raises LinkLost, also where the server admits no device at all, and where more devices are
         unanswered than one link can bear.
         """

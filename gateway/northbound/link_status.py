@@ -3,7 +3,7 @@
 Laws:
 1. A reason is logged when it differs from the one before, or when a link has held in between.
 2. After a problem, a link counts as up once it has held for a while: two gateways that throw each
-   other out, or a device that is no gateway, are let in at every attempt and lost again.
+   other out, or a device that is no gateway, get a connection at every attempt and lose it again.
 3. `why` stands as long as the problem does, so that a probe may ask for it at any time.
 """
 

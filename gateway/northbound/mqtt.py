@@ -30,7 +30,7 @@ IN_FLIGHT = 50  # publishes without a PUBACK; ThingsBoard closes beyond 100
 
 
 class LinkLost(Exception):
-    """There is no MQTT connection (any more).  The text says why."""
+    """There is no MQTT connection (any more).  The text is the reason, for operators."""
 
 
 @attrs.frozen
@@ -120,19 +120,19 @@ class _Client(aiomqtt.Client):
         self.paho = self._client
 
     def why(self, exc: BaseException) -> str:
-        """In an operator's words: what ended the connection, where it has ended, and else `exc`.
+        """What ended the connection, where it has ended, else `exc`; as text for operators.
 
-        The writer sees first that it is over; only the reader sees why.
+        A send fails first, but only the task that reads learns the reason from the server.
         """
         if self._disconnected.done() and not self._disconnected.cancelled():
             exc = self._disconnected.exception() or exc
         if isinstance(exc, aiomqtt.MqttCodeError) and isinstance(exc.rc, ReasonCode):
-            worded = connack_reason if isinstance(exc, MqttConnectError) else disconnect_reason
-            return worded(int(exc.rc.value), str(exc.rc))
+            reason = connack_reason if isinstance(exc, MqttConnectError) else disconnect_reason
+            return reason(int(exc.rc.value), str(exc.rc))
         return str(exc)
 
     def ignore_end(self) -> None:
-        """Nobody asks any more why it ended; asyncio complains of answers that nobody fetches."""
+        """Fetch the reason of the end once, for asyncio logs exceptions that are never fetched."""
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()
 
@@ -180,7 +180,7 @@ class _AioLink:
             async with aclosing(aiter(aio_as_trio(self._client.messages))) as messages:
                 async for message in messages:
                     if message.retain:
-                        # A plain broker gives it to every new link, and nobody knows how old it
+                        # A plain broker sends a retained message to every new link, however old it
                         # is; ThingsBoard keeps none.  A command must not be carried out again.
                         continue
                     payload = message.payload

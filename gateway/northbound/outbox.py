@@ -54,7 +54,7 @@ Translate = Callable[[Entry], Sequence[TelemetryRow]]
 class Outbox:
     """Owns: the checkpoint in the journal.
 
-    entries: a view of all that is published, read by nobody else.
+    entries: a subscription to all events, which only the outbox reads.
     max_in_order: how many entries may be published before those that come now; a longer backlog is
         overtaken.  None: everything is published in order, however long it takes.
     """

@@ -5,7 +5,7 @@ A server may end the connection at a message that it does not like, acknowledged
 gateway sent everything again as before, that server would do so for ever, and nothing behind the
 message would ever arrive.  But the end of a connection does not say which of up to fifty messages
 on their way it was, nor whether it was one of them at all: a restart of the server looks the same.
-So the search goes from link to link, and each link narrows it down.  `delivery_policy` says what
+So the search goes from link to link, and each link narrows it down.  `delivery_policy` decides what
 the end of a link means for a message (laws 7 to 9); this module remembers it:
 1. What was on its way when a link ended, or had just been acknowledged, is doubted: on the next
    link each message of a doubted entry is sent alone, with no other message on its way.
@@ -16,7 +16,7 @@ the end of a link means for a message (laws 7 to 9); this module remembers it:
 4. A loss counts, and an isolated entry is tried again, only where the server has just acknowledged
    signs of life: while it acknowledges nothing, no entry is blamed.
 
-An example: entries 11 to 16 are new, and the server closes at what entry 13 says.
+An example: entries 11 to 16 are new, and the server closes the connection at entry 13.
   link 1: one message carries 11 to 16.  The link ends: 11 to 16 are doubted.
   link 2: the same message goes alone.  The link ends again: 11 to 16 are isolated.
   link 3: 11, 12 and 13 go in messages of their own, each after the PUBACK of the one before.
@@ -260,7 +260,7 @@ class WatchedLink:
         return undelivered
 
     def evidence_of_end(self) -> Iterator[tuple[frozenset[int], Evidence]]:
-        """What the end of this link says of each message that may have been its cause: its
+        """Each message that may have been the cause of this link's end: its
         entries, and the evidence.
         """
         acknowledged = [

@@ -228,7 +228,7 @@ class _Publisher:
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> str:
-    """The words of the first real exception in a group of groups."""
+    """The text of the first real exception in a group of groups."""
     inner = group.exceptions[0]
     while isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[0]

@@ -81,8 +81,8 @@ class RateLimiter:
         self._hit_at = 0.0
 
     def limit_exceeded(self) -> None:
-        """The server says that a limit is exceeded: all is spent, also what it has not
-        announced.
+        """A limit is exceeded, which the server need not have announced: treat all buckets as
+        empty, and slow down.
         """
         now = trio.current_time()
         for bucket in (*self._calls, *self._telemetry, *self._values):
@@ -99,7 +99,7 @@ class RateLimiter:
         self._known.set()
 
     def apply_limits(self, payload: bytes) -> None:
-        """Keep to what the server says from now on; what cannot be read changes nothing."""
+        """Keep to the limits in a response of the server; what cannot be read changes nothing."""
         try:
             limits = _anything.decode(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

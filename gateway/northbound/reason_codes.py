@@ -1,7 +1,7 @@
 """What a server's reason code means, and what an operator is to do about it.  Pure.
 
-The numbers are those of MQTT 5 (§3.2.2.2 CONNACK, §3.14.2.1 DISCONNECT); what a server of MQTT
-3.1.1 says reaches us by the same.  When ThingsBoard says which: thingsboard-contract C1, C3.
+The numbers are those of MQTT 5 (§3.2.2.2 CONNACK, §3.14.2.1 DISCONNECT); paho translates those of
+MQTT 3.1.1 into them.  When ThingsBoard sends which: thingsboard-contract C1, C3.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ NO_PUBACK = (
 )
 CONNECTION_CLOSED = "the broker closed the connection"
 
-_UNKNOWN_TO_IT = (
+_NOT_KNOWN = (
     "ThingsBoard does not know this access token; compare [thingsboard] access_token with"
     ' "Manage credentials" of the gateway device'
 )
-_NOT_NOW = "nothing to do here: it is tried again until ThingsBoard is ready"
+_TRY_LATER = "nothing to do here: it is tried again until ThingsBoard is ready"
 
 _CONNACK: Mapping[int, str] = {
     0x80: "the connection ended before it was answered: is this an MQTT server, and of this port?",
@@ -28,21 +28,21 @@ _CONNACK: Mapping[int, str] = {
     " if it must be, at the risk of data that is lost unseen",
     0x85: "the server does not take our client id, as ThingsBoard does not without an access"
     " token; set [thingsboard] access_token",
-    0x86: _UNKNOWN_TO_IT,
-    0x87: _UNKNOWN_TO_IT,
-    0x88: f"the server is unavailable; {_NOT_NOW}",
-    0x89: f"the server is busy; {_NOT_NOW}",
+    0x86: _NOT_KNOWN,
+    0x87: _NOT_KNOWN,
+    0x88: f"the server is unavailable; {_TRY_LATER}",
+    0x89: f"the server is busy; {_TRY_LATER}",
     0x8A: "the server has banned this client: ask who runs it",
-    0x97: f"a quota is used up; {_NOT_NOW}, or the tenant's limits are raised",
-    0x9F: f"too many connections in a short time; {_NOT_NOW}",
+    0x97: f"a quota is used up; {_TRY_LATER}, or the tenant's limits are raised",
+    0x9F: f"too many connections in a short time; {_TRY_LATER}",
 }
 
 _DISCONNECT: Mapping[int, str] = {
     0x81: "the server could not read a packet of ours, or it was too large: please report it",
     0x82: "the server takes a packet of ours for a breach of the protocol: please report it",
     0x83: "the server failed at something that it was sent",
-    0x87: _UNKNOWN_TO_IT,
-    0x8B: f"the server shuts down; {_NOT_NOW}",
+    0x87: _NOT_KNOWN,
+    0x8B: f"the server shuts down; {_TRY_LATER}",
     0x8D: "nothing was received from the server for too long: it, or the way to it, hangs",
     0x8E: "the session was taken over by another client with the same access token; is a second"
     " gateway running?  Each needs a device, and a token, of its own",
@@ -56,17 +56,17 @@ _DISCONNECT: Mapping[int, str] = {
 
 
 def connack_reason(code: int, name: str) -> str:
-    """Why a CONNACK let nobody in.  name: the code's in MQTT's own words."""
-    return _worded(_CONNACK, code, name)
+    """Why a CONNACK refused the connection.  name: the code's name in MQTT 5."""
+    return _explained(_CONNACK, code, name)
 
 
 def disconnect_reason(code: int, name: str) -> str:
-    """Why a connection is over.  0x80 is also what is said of one that ends without a word."""
+    """Why a connection is over.  paho gives 0x80 also where the server closed it with no reason."""
     if code == 0x80:
         return CONNECTION_CLOSED
-    return _worded(_DISCONNECT, code, name)
+    return _explained(_DISCONNECT, code, name)
 
 
-def _worded(words: Mapping[int, str], code: int, name: str) -> str:
+def _explained(reasons: Mapping[int, str], code: int, name: str) -> str:
     named = f"{name} (0x{code:02x})"
-    return f"{named}: {words[code]}" if code in words else named
+    return f"{named}: {reasons[code]}" if code in reasons else named

@@ -168,14 +168,14 @@ def _status(event: events.ConnectorStatusChanged) -> Iterator[TelemetryRow]:
         device = device_name(event.charge_point_id, event.connector_id)
         if event.first:
             values["status_source"] = "reported"
-        told_at, still_at = max(ts, event.status_ms), max(ts, event.zeros_ms)
-        still = _zeros(event.zeros) if event.status in NO_FLOW else {}
-        if told_at == still_at:
-            yield TelemetryRow(device, told_at, {**values, **still})
+        status_at, zeros_at = max(ts, event.status_ms), max(ts, event.zeros_ms)
+        zeros = _zeros(event.zeros) if event.status in NO_FLOW else {}
+        if status_at == zeros_at:
+            yield TelemetryRow(device, status_at, {**values, **zeros})
         else:
-            yield TelemetryRow(device, told_at, values)
-            yield TelemetryRow(device, still_at, still)
-        if event.new:  # for those that were known, the row of the charge point's connection says it
+            yield TelemetryRow(device, status_at, values)
+            yield TelemetryRow(device, zeros_at, zeros)
+        if event.new:  # a connector that was known has it from the row of the connection
             yield TelemetryRow(device, milliseconds(event.received_at), {"connected": True})
 
 
@@ -201,7 +201,7 @@ def _sampled(event: events.MeterSampled) -> Iterator[TelemetryRow]:
 def _instants(event: events.MeterSampled) -> Iterator[tuple[int, Sequence[Sample]]]:
     """The samples by their instant: some charge points send each phase in a MeterValue apart.
 
-    Where one says the same as another of its instant, the later one holds.
+    Where two give the same measurand for one instant, the later one holds.
     """
     found: dict[object, tuple[int, Sequence[Sample]]] = {}
     for number, (reading, at, _) in enumerate(event.timed_readings()):
@@ -257,7 +257,7 @@ def _progressed(event: events.TransactionProgressed) -> Iterable[TelemetryRow]:
 
 
 def _settled(event: events.TransactionSettled, session_log: str) -> Iterator[TelemetryRow]:
-    if event.version == 1:  # a correction says nothing of what the connector does now
+    if event.version == 1:  # a correction does not tell what the connector does now
         ts, nothing = milliseconds(event.at), {**_zeros(event.zeros), "current_a": 0}
         idle = {"tx_active": False, **nothing}
         yield from _of_connector(event, ts, _progress(event.progress) | idle)
