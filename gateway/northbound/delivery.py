@@ -185,9 +185,9 @@ class TelemetrySender:
         return list(undelivered.values())
 
     async def _deliver_alone(self, entry_rows: EntryRows) -> Decision:
-        """Send one entry by itself, as often as the policy decides; note a deferral.
+        """Send one entry by itself until the policy decides on something else than RETRY_ALONE.
 
-        Returns what becomes of it in the end, which is never RETRY_ALONE.
+        Returns what that is, and notes a deferral.  Raises LinkLost.
         """
         seq = entry_rows[0][0]
         deferrals = self._deferral_counts.times(seq)

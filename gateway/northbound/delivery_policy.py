@@ -4,8 +4,8 @@ Nothing here sends or waits.  The sender describes what it saw as `Evidence`, an
 
 Laws:
 1.  A PUBACK below 0x80 is a delivery, also 0x10; from 0x80 on it is a refusal (MQTT 5 §3.4.2.1).
-2.  A refusal of a message that carries several entries proves nothing against any one of them.
-    So each of its entries is sent again by itself, and only those at fault become dead letters.
+2.  A refusal of a message that carries several entries proves nothing against any one of them.  So
+    each of its entries is sent again by itself, and only those at fault become dead letters.
 3.  0x80 (unspecified error) and 0x97 (quota exceeded) speak of the server's state, not of the
     message.  The entry is deferred: it stays undone in the journal while all others go on, and is
     sent again on a new link (see `deferrals`).  0x97 also slows the rate limiter down.
