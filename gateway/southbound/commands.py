@@ -1,4 +1,9 @@
-"""Commands -> OCPP calls -> how they ended.  Runs in the caller's task."""
+"""Commands -> OCPP calls -> outcomes.  Runs in the caller's task.
+
+A command of OCPP's own ends with the charge point's response.  One to a connector ends with the
+event that makes it true: the StartTransaction after a remote start, the receipt after a remote
+stop.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +39,7 @@ from .errors import (
 from .handlers import Now
 from .messages import CENTRAL_SYSTEM_ACTIONS, InvalidCall, InvalidResponse, check_call
 from .registry import Registry
-from .remote_start import RemoteStart, is_for
+from .remote_start import RemoteStart, belongs_to
 
 CHARGE_POINT_METHODS = ("trace",)  # beside those of OCPP
 CONNECTOR_METHODS = (
@@ -46,19 +51,19 @@ CONNECTOR_METHODS = (
     "closeSession",
 )
 
-_OF_A_TRANSACTION = frozenset({"remoteStart", "remoteStop", "setCharging"})
+_STARTS_OR_STOPS = frozenset({"remoteStart", "remoteStop", "setCharging"})
 _FULFILLED = frozenset({"Accepted", "Stopped"})
-_MINUTES = 10.0  # that a trace lasts without `shutdown` how long
-_MAX_SHOWN = 10_000  # characters of an answer that is not JSON
+_USUAL_TRACE_MINUTES = 10.0
+_MAX_SHOWN = 10_000  # characters of a response that is not JSON
 
 
-class _Invalid(Exception):
-    """The params of a command are not what it takes."""
+class _InvalidParams(Exception):
+    """The params of a command are not what its method takes."""
 
 
 @attrs.frozen
 class CommandRunner:
-    """Carries out operators' commands.
+    """Carries out operators' commands.  Owns: the remote starts that wait for a transaction.
 
     default_id_tag: for a remoteStart that names none.
     remote_start_timeout_s: seconds from the charge point's Accepted to its StartTransaction, and
@@ -74,7 +79,7 @@ class CommandRunner:
     _starts: list[RemoteStart] = attrs.field(factory=list)
 
     async def carry_out(self, command: Command) -> CommandOutcome:
-        """How it ended; the same is published.  Raises nothing for what was asked or done."""
+        """How the command ended, which is published too.  A failure is an outcome, not raised."""
         outcome = await self._outcome_of(command)
         carried_out = CommandCarriedOut(
             charge_point_id=command.charge_point_id,
@@ -85,15 +90,18 @@ class CommandRunner:
         )
         elsewhere = isinstance(outcome, Done) and "connectorId" in outcome.payload
         done = outcome.result in _FULFILLED and not elsewhere
-        if command.method in _OF_A_TRANSACTION and not done:
+        if command.method in _STARTS_OR_STOPS and not done:
             carried_out = self._with_actual_state(carried_out)
         self.bus.publish_soon(carried_out)
         return outcome
 
     def _with_actual_state(self, event: CommandCarriedOut) -> CommandCarriedOut:
-        """The event, and whether there is a transaction, for a switch that shows another wish."""
+        """The event with whether there is a transaction now.
+
+        ThingsBoard's switches show what was requested until telemetry says otherwise.
+        """
         about = self.bus.fleet.state_of(device_name(event.charge_point_id, event.connector_id))
-        if not about or not event.connector_id:  # telling of a device would create it
+        if not about or not event.connector_id:  # telemetry would create the device
             return event
         # By the clock of the charge point's own values, which may be slow: published at our
         # time, this would outlast the charge point's next value.
@@ -104,7 +112,7 @@ class CommandRunner:
     async def _outcome_of(self, command: Command) -> CommandOutcome:
         try:
             return await self._method(command)(command)
-        except _Invalid as exc:
+        except _InvalidParams as exc:
             return Failed("InvalidParams", str(exc))
         except InvalidCall as exc:
             return Failed("InvalidParams", str(exc))
@@ -120,7 +128,7 @@ class CommandRunner:
             details = value_without_secrets(exc.details)
             return Failed("CallError", without_secrets(str(exc)), exc.code, details)
         except InvalidResponse as exc:
-            return Failed("CallError", str(exc), None, _for_people(exc.payload))
+            return Failed("CallError", str(exc), None, _shown(exc.payload))
 
     def _method(self, command: Command) -> Callable[[Command], Awaitable[CommandOutcome]]:
         if command.connector_id == 0 and command.method in CENTRAL_SYSTEM_ACTIONS:
@@ -145,17 +153,17 @@ class CommandRunner:
     # --- to a charge point ---------------------------------------------------------------------
 
     async def _ocpp_action(self, command: Command) -> CommandOutcome:
-        """A message of OCPP's own, its payload as given (OCPP 1.6 §5)."""
+        """A request of OCPP's own, its payload as given (OCPP 1.6 §5)."""
         params = {} if command.params is None else command.params
         if not isinstance(params, dict):
-            raise _Invalid(f"{command.method} takes a JSON object, as OCPP has it")
-        answer = await self._call(command, command.method, **params)
+            raise _InvalidParams(f"{command.method} takes a JSON object, as OCPP has it")
+        response = await self._call(command, command.method, **params)
         if command.method == "GetConfiguration":  # some charge points reveal their password
-            answer = value_without_secrets(answer)
-        return Done(answer)
+            response = value_without_secrets(response)
+        return Done(response)
 
     async def _trace(self, command: Command) -> CommandOutcome:
-        """Tell ThingsBoard what is said on the line of a charge point, connected or not."""
+        """Copy the frames of a charge point to ThingsBoard for a while, connected or not."""
         minutes = _minutes(command.params)
         if minutes == 0:
             self.frame_tap.end_trace(command.charge_point_id)
@@ -164,39 +172,39 @@ class CommandRunner:
         until_text = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return Done({"status": "Accepted", "until": until_text})
 
-    # --- to a connector: they answer when it has truly happened -----------------------------------
+    # --- to a connector: they end when it has truly happened --------------------------------------
 
     async def _remote_start(self, command: Command) -> CommandOutcome:
         id_tag = self._id_tag(command.params)
-        connector = command.connector_id
+        name, connector = command.charge_point_id, command.connector_id
+        start = RemoteStart(name, connector, id_tag, self.now())
 
-        name = command.charge_point_id
-        asked = RemoteStart(name, connector, id_tag, self.now())
-
-        def ours(event: Event) -> bool:
-            if isinstance(event, TransactionStarted) and is_for(event, asked, self._starts):
-                asked.began = event.transaction_id
+        def is_started(event: Event) -> bool:
+            if isinstance(event, TransactionStarted) and belongs_to(event, start, self._starts):
+                start.transaction_id = event.transaction_id
                 return True
             return False
 
-        async def ask() -> dict[str, Any]:
+        async def call() -> dict[str, Any]:
             return await self._call(
                 command, "RemoteStartTransaction", connectorId=connector, idTag=id_tag
             )
 
-        self._starts.append(asked)
+        self._starts.append(start)
         try:
-            answer, started = await self._call_and_await_event(
-                command, ask, TransactionStarted, ours
+            response, started = await self._call_and_await_event(
+                command, call, TransactionStarted, is_started
             )
         finally:
-            asked.is_over = True
-            here = [start for start in self._starts if start.charge_point_id == name]
-            if all(start.is_over for start in here):  # until then others may hear of what it got
-                for start in here:
-                    self._starts.remove(start)
-        if answer["status"] != "Accepted":
-            return Done(answer)
+            start.is_over = True
+            # Those that are over stay until all of this charge point's are: the others compare
+            # themselves with them, and a transaction that one has got must not fit a second.
+            here = [other for other in self._starts if other.charge_point_id == name]
+            if all(other.is_over for other in here):
+                for other in here:
+                    self._starts.remove(other)
+        if response["status"] != "Accepted":
+            return Done(response)
         if not isinstance(started, TransactionStarted):
             return Failed(
                 "Timeout",
@@ -216,20 +224,20 @@ class CommandRunner:
             command.charge_point_id, command.connector_id
         )
         if transaction_id is None:
-            self.registry.connection(
-                command.charge_point_id
-            )  # NotConnected comes before NoTransaction
+            self.registry.connection(command.charge_point_id)  # NotConnected goes first
             return Done({"status": "Rejected", "reason": "NoTransaction"})
 
-        def ours(event: Event) -> bool:
+        def is_settled(event: Event) -> bool:
             return isinstance(event, TransactionSettled) and event.transaction_id == transaction_id
 
-        async def ask() -> dict[str, Any]:
+        async def call() -> dict[str, Any]:
             return await self._call(command, "RemoteStopTransaction", transactionId=transaction_id)
 
-        answer, settled = await self._call_and_await_event(command, ask, TransactionSettled, ours)
-        if answer["status"] != "Accepted":
-            return Done(answer)
+        response, settled = await self._call_and_await_event(
+            command, call, TransactionSettled, is_settled
+        )
+        if response["status"] != "Accepted":
+            return Done(response)
         if not isinstance(settled, TransactionSettled):
             return Failed(
                 "Timeout",
@@ -255,7 +263,7 @@ class CommandRunner:
         )
 
     async def _close_session(self, command: Command) -> CommandOutcome:
-        """End a transaction in our ledger that its charge point will not end, connected or not."""
+        """Close a transaction that its charge point does not stop, in the ledger alone."""
         transaction_id = self.bus.fleet.open_transaction(
             command.charge_point_id, command.connector_id
         )
@@ -272,12 +280,12 @@ class CommandRunner:
             await self.bus.publish(closed)
             with trio.move_on_after(self.remote_start_timeout_s):
                 async for entry in entries:
-                    fact = entry.event
+                    event = entry.event
                     if (
-                        isinstance(fact, TransactionSettled)
-                        and fact.transaction_id == transaction_id
+                        isinstance(event, TransactionSettled)
+                        and event.transaction_id == transaction_id
                     ):
-                        return Done({"status": "Closed", "receipt_id": fact.receipt["receipt_id"]})
+                        return Done({"status": "Closed", "receipt_id": event.receipt["receipt_id"]})
         return Failed("Timeout", "accounting is behind: it will be closed when it has caught up")
 
     # --- what they share -------------------------------------------------------------------------
@@ -285,33 +293,38 @@ class CommandRunner:
     async def _call(self, command: Command, action: str, /, **payload: Any) -> dict[str, Any]:
         connection = self.registry.connection(command.charge_point_id)
         if action == "RemoteStopTransaction":
-            return await self._call_to_stop(connection, payload)
+            return await self._call_remote_stop(connection, payload)
         return await connection.call(action, payload)
 
-    async def _call_to_stop(
+    async def _call_remote_stop(
         self, connection: ChargePointConnection, payload: dict[str, Any]
     ) -> dict[str, Any]:
-        """RemoteStopTransaction, noted for the stop that follows, which may not say why."""
+        """RemoteStopTransaction, recorded first: the StopTransaction may name no reason.
+
+        The event is withdrawn where the charge point has not accepted.
+        """
         check_call("RemoteStopTransaction", payload)
         name, transaction_id = connection.charge_point_id, payload["transactionId"]
         connector = self.bus.fleet.connector_of(name, transaction_id)
         if transaction_id != self.bus.fleet.open_transaction(name, connector):
-            return await connection.call("RemoteStopTransaction", payload)  # none that we know of
-        wanted = RemoteStopRequested(
+            return await connection.call("RemoteStopTransaction", payload)  # it is not open here
+        requested = RemoteStopRequested(
             charge_point_id=name,
             received_at=self.now(),
             transaction_id=transaction_id,
             connector_id=connector,
         )
-        await self.bus.publish(wanted)
+        await self.bus.publish(requested)
         accepted = False
         try:
-            answer = await connection.call("RemoteStopTransaction", payload)
-            accepted = answer["status"] == "Accepted"
-            return answer
+            response = await connection.call("RemoteStopTransaction", payload)
+            accepted = response["status"] == "Accepted"
+            return response
         finally:
             if not accepted:
-                self.bus.publish_soon(attrs.evolve(wanted, received_at=self.now(), withdrawn=True))
+                self.bus.publish_soon(
+                    attrs.evolve(requested, received_at=self.now(), withdrawn=True)
+                )
 
     async def _call_and_await_event(
         self,
@@ -320,35 +333,35 @@ class CommandRunner:
         kind: type[Event],
         is_awaited: Callable[[Event], bool],
     ) -> tuple[dict[str, Any], Event | None]:
-        """The answer, and the event that makes it true; None where none came in time.
+        """The response, and the event that makes it true; None where none came in time.
 
-        The event may come before the answer: charge points that authorise a remote start
-        begin it first and answer then.
+        The event may come before the response, since some charge points begin the transaction
+        first and respond then.  So the subscription begins before the call.
         """
         with self.bus.subscribe(kind, overflow=Overflow.DROP_OLDEST, capacity=10_000) as entries:
-            answer = await call()
-            if answer["status"] == "Accepted":
+            response = await call()
+            if response["status"] == "Accepted":
                 with trio.move_on_after(self.remote_start_timeout_s):
                     async for entry in entries:
                         event = entry.event
                         if event.charge_point_id == command.charge_point_id and is_awaited(event):
-                            return answer, event
-        return answer, None
+                            return response, event
+        return response, None
 
     def _id_tag(self, params: Any) -> str:
         if params is None or params == {}:
             if self.default_id_tag is None:
-                raise _Invalid(
+                raise _InvalidParams(
                     'no idTag: send {"idTag": "..."}, or configure [commands] default_id_tag'
                 )
             return self.default_id_tag
         if isinstance(params, dict) and isinstance(params.get("idTag"), str):
             return str(params["idTag"])
-        raise _Invalid('remoteStart takes {"idTag": "..."} or nothing')
+        raise _InvalidParams('remoteStart takes {"idTag": "..."} or nothing')
 
 
-def _for_people(payload: Any) -> Any:
-    """An answer that could not be read, without its secrets; text where it was not JSON at all."""
+def _shown(payload: Any) -> Any:
+    """An unreadable response without its secrets; text where it was not JSON at all."""
     if isinstance(payload, str):
         return frame_without_secrets(payload)[:_MAX_SHOWN]
     return value_without_secrets(payload)
@@ -357,18 +370,18 @@ def _for_people(payload: Any) -> Any:
 def _true_or_false(command: Command) -> bool:
     if isinstance(command.params, bool):
         return command.params
-    raise _Invalid(f"{command.method} takes true or false")
+    raise _InvalidParams(f"{command.method} takes true or false")
 
 
 def _minutes(params: Any) -> float:
     """How long a trace is to last; 0 to end it."""
     if params is None or params is True or params == {}:
-        return _MINUTES
+        return _USUAL_TRACE_MINUTES
     if params is False:
         return 0.0
     minutes = params.get("minutes") if isinstance(params, dict) else None
     if isinstance(minutes, bool) or not isinstance(minutes, int | float):
-        raise _Invalid('trace takes {"minutes": 10}, true or false')
+        raise _InvalidParams('trace takes {"minutes": 10}, true or false')
     if not 0 <= minutes <= MAX_TRACE_S / 60:
-        raise _Invalid(f"minutes must lie between 0 and {MAX_TRACE_S / 60:g}")
+        raise _InvalidParams(f"minutes must lie between 0 and {MAX_TRACE_S / 60:g}")
     return float(minutes)

@@ -1,6 +1,6 @@
 """Messages that break their schema, read as they are meant.  Pure.
 
-Half of the charge points in the field break a schema somewhere, with no harm to anybody: a serial
+Half of the charge points in the field break a schema somewhere, and do no harm: a serial
 number of 34 characters, a null for what is absent, `"1"` for 1.  A message is read along its
 schema, and what comes of it is a payload of the types that the schema names:
 
@@ -46,7 +46,7 @@ _MAX_ZEROS = 30  # before the decimal point, and behind it
 
 _MAY_BE_ABSENT = frozenset(
     {
-        # Who boots without a vendor is in service all the same; the model is asked for.
+        # A charge point without a vendor is in service all the same; its model is required.
         ("BootNotification", "chargePointVendor"),
         ("StatusNotification", "errorCode"),  # then there is no error
         ("SecurityEventNotification", "timestamp"),  # then it is the time of receipt
@@ -64,16 +64,16 @@ _ANY_JSON = frozenset(
 )
 """Texts that some charge points send as whatever they hold: an object, a list, true."""
 
-_STATUS_OF_AN_ANSWER = (
+_STATUSES_OF_RESPONSES = (
     "Accepted", "AcceptedCanceled", "Failed", "Faulted", "HashError", "InvalidCertificate",
     "NotFound", "NotImplemented", "NotSupported", "Occupied", "RebootRequired", "Rejected",
     "RevokedCertificate", "Scheduled", "Unavailable", "Unknown", "UnknownMessageId",
     "UnknownVendorId", "UnlockFailed", "Unlocked", "VersionMismatch",
 )  # fmt: skip
-"""Every status that some answer of OCPP 1.5 or 1.6 may have.
+"""Every status that some response of OCPP 1.5 or 1.6 may have.
 
 One of another message than its own (UnlockConnector was `Accepted` in 1.5) is passed on as it came.
-A word that no answer has says nothing of what the charge point did, and is not read.
+A word that no response has does not say what the charge point did, and is not read.
 """
 
 _TRUE_OR_FALSE: Mapping[Any, bool] = {
@@ -126,7 +126,7 @@ class Reading:
     """payload: as far as it can be read.  deviations: the first ways in which it breaks its schema.
 
     fault: the worst of what cannot be read; None where all can.
-    strictly: the worst for one who reads nothing leniently; None where nothing is wrong.
+    strictly: the worst of all deviations, for `lenient = false`; None where there is none.
     """
 
     payload: Any
@@ -137,12 +137,13 @@ class Reading:
 
 @attrs.frozen(eq=False)
 class Node:
-    """One place of a schema, prepared for reading.
+    """One node of a schema, prepared for reading.
 
-    kind: of JSON Schema.  message, path: where it stands, without numbers: ("MeterValues",
-        "meterValue.timestamp").
-    enum: OCPP's spelling by that in lower case.  status: what an unknown value may be instead.
-    spelled: a property's name by that in lower case.
+    kind: its `type` in JSON Schema, as min_items, max_length and multiple_of are its words too.
+    where: message and path, without array indexes: ("MeterValues", "meterValue.timestamp").
+    enum: lower case -> OCPP's spelling of each allowed value.  status: the same for the statuses
+        that are passed on although this message does not allow them.
+    spelled: lower case -> OCPP's spelling of each property's name.
     """
 
     kind: str
@@ -151,11 +152,11 @@ class Node:
     spelled: Mapping[str, str] = attrs.field(factory=dict)
     required: tuple[str, ...] = ()
     items: Node | None = None
-    fewest: int = 0
-    longest: int | None = None
+    min_items: int = 0
+    max_length: int | None = None
     enum: Mapping[str, str] | None = None
     status: Mapping[str, str] | None = None
-    step: Decimal | None = None
+    multiple_of: Decimal | None = None
 
     @property
     def may_be_absent(self) -> bool:
@@ -182,11 +183,11 @@ def node_of(schema: Mapping[str, Any], message: str) -> Node:
             spelled=_by_lower_case(properties),
             required=tuple(part.get("required", ())),
             items=node(part["items"], path) if "items" in part else None,
-            fewest=part.get("minItems", 0),
-            longest=part.get("maxLength"),
+            min_items=part.get("minItems", 0),
+            max_length=part.get("maxLength"),
             enum=None if enum is None else _by_lower_case(enum),
-            status=_by_lower_case(_STATUS_OF_AN_ANSWER) if decides else None,
-            step=Decimal(str(part["multipleOf"])) if "multipleOf" in part else None,
+            status=_by_lower_case(_STATUSES_OF_RESPONSES) if decides else None,
+            multiple_of=Decimal(str(part["multipleOf"])) if "multipleOf" in part else None,
         )
 
     return node(schema, "")
@@ -271,7 +272,7 @@ class _Reader:
         if not isinstance(value, list):
             self._deviates(at, TYPE, "no array")
             value = [value]
-        if len(value) < node.fewest:
+        if len(value) < node.min_items:
             self._deviates(at, PROPERTY, "an empty array")
         found = []
         for index, item in enumerate(value):
@@ -288,7 +289,7 @@ class _Reader:
         if number is None:
             return self._unreadable(value, at, TYPE, "no integer")
         if number is not value:
-            # FormationViolation is what a strict gateway has always said to it.
+            # FormationViolation, as schema validators answer to it: `lenient = false` keeps that.
             self._deviates(at, FORMATION, "an integer as text or with a fraction")
         return number
 
@@ -299,8 +300,8 @@ class _Reader:
             self._deviates(at, TYPE, "a number as text")
         if not isinstance(number, int | Decimal) or isinstance(number, bool):
             return self._unreadable(value, at, TYPE, "no number")
-        if node.step is not None and not _is_multiple(number, node.step):
-            self._deviates(at, PROPERTY, f"no multiple of {node.step}")
+        if node.multiple_of is not None and not _is_multiple(number, node.multiple_of):
+            self._deviates(at, PROPERTY, f"no multiple of {node.multiple_of}")
         return number
 
     def _boolean(self, value: Any, at: str) -> Any:
@@ -320,8 +321,8 @@ class _Reader:
             return self._unreadable(value, at, TYPE, "no text")
         if text is not value:
             self._deviates(at, TYPE, "not written as text")
-        if node.longest is not None and len(text) > node.longest:
-            self._deviates(at, PROPERTY, f"{len(text)} characters, {node.longest} are allowed")
+        if node.max_length is not None and len(text) > node.max_length:
+            self._deviates(at, PROPERTY, f"{len(text)} characters, {node.max_length} are allowed")
         if node.enum is None:
             return text
         word = node.enum.get(text.lower())

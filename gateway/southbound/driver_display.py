@@ -1,9 +1,12 @@
 """The driver's display: prices and running costs for the charge points that can show them.
 
-DataTransfer as in the OCA's "OCPP & California Pricing Requirements".  Its laws: nothing
-that serves a charge point waits for it; at most one message is under way to a charge point; what
-something newer says better is never sent; a display that does not take part is dark until the
-charge point connects again, and no other display notices.
+DataTransfer as in the OCA's "OCPP & California Pricing Requirements".  The laws:
+
+* No task that serves a charge point waits for its display.
+* At most one message is under way to a charge point.
+* A message that a newer one has made obsolete is never sent.
+* A display that refuses, or does not respond, gets no more until the charge point connects again.
+  No other display is affected.
 """
 
 from __future__ import annotations
@@ -103,7 +106,7 @@ class _Displays:
             display.handle(event)
 
     def _of(self, charge_point_id: str) -> _Display | None:
-        """That of the connection which the charge point has now; None where it has none."""
+        """The display of the charge point's present connection; None where it has none."""
         try:
             connection = self._registry.connection(charge_point_id)
         except ChargePointGone:
@@ -113,7 +116,7 @@ class _Displays:
         if display is None or display.connection is not connection:
             display = _Display(connection, self._editor, self._now)
             self._displays[charge_point_id] = display
-            connection.tasks.start_soon(display.run)  # it is to end with the connection
+            connection.tasks.start_soon(display.run)  # so it ends with the connection
         return display
 
 
@@ -134,7 +137,7 @@ class _Display:
         self._disabled = False
 
     def handle(self, event: Event) -> None:
-        """Wait for it, show it, or find that nobody needs it."""
+        """Note what the event means for the display: a message, a changed price, or nothing."""
         match event:
             case ChargePointBooted(status="Accepted"):
                 self._arrival.cancel()
@@ -148,8 +151,8 @@ class _Display:
                 self._starts[event.transaction_id] = event.received_at
                 self._costs[event.transaction_id] = event.progress.cost_total, event.progress.idle
                 price = self._waiting.get(None)
-                if isinstance(price, IdTagPresented) and _same(price.id_tag, event.id_tag):
-                    del self._waiting[None]  # it comes too late
+                if isinstance(price, IdTagPresented) and _is_same_tag(price.id_tag, event.id_tag):
+                    del self._waiting[None]  # the price comes too late
                 self._handle_cost(event)
             case TransactionProgressed():
                 costs = event.progress.cost_total, event.progress.idle
@@ -204,8 +207,8 @@ class _Display:
         """Ask the charge point how many decimals it shows; None where it shows nothing."""
         with self._arrival:
             await trio.sleep_forever()
-        answer = await self.connection.call("GetConfiguration", {"key": [_SHOWS, _DECIMALS]})
-        return decimals_of(answer)
+        response = await self.connection.call("GetConfiguration", {"key": [_SHOWS, _DECIMALS]})
+        return decimals_of(response)
 
     async def _show(self, decimals: int) -> None:
         known = True
@@ -226,21 +229,21 @@ class _Display:
             "data": _encoder.encode(data).decode(),
         }
         try:
-            answer = await self.connection.call("DataTransfer", payload)
-        except TooManyCalls:  # of operators; the next message says it better
+            response = await self.connection.call("DataTransfer", payload)
+        except TooManyCalls:  # of operators; the next message holds newer costs
             return True
-        return bool(answer["status"] != "UnknownVendorId")
+        return bool(response["status"] != "UnknownVendorId")
 
 
-def _same(one: str, other: str) -> bool:
+def _is_same_tag(one: str, other: str) -> bool:
     return one.lower() == other.lower()  # OCPP 1.6 §7.28: an idTag knows no case
 
 
-def decimals_of(answer: Mapping[str, Any]) -> int | None:
-    """From GetConfiguration's answer; None where the charge point shows no costs."""
+def decimals_of(response: Mapping[str, Any]) -> int | None:
+    """From GetConfiguration's response; None where the charge point shows no costs."""
     values = {
         str(item["key"]).lower(): str(item.get("value", "")).strip().lower()
-        for item in answer.get("configurationKey") or ()
+        for item in response.get("configurationKey") or ()
     }
     if values.get(_SHOWS.lower()) != "true":
         return None

@@ -14,12 +14,12 @@ class ChargePointSilent(Exception):
 
 
 class ChargePointRefused(Exception):
-    """The charge point answered with a CALLERROR."""
+    """The charge point responded with a CALLERROR."""
 
-    def __init__(self, refusal: CallError) -> None:
-        super().__init__(refusal.description or refusal.code)
-        self.code = refusal.code
-        self.details = refusal.details
+    def __init__(self, error: CallError) -> None:
+        super().__init__(error.description or error.code)
+        self.code = error.code
+        self.details = error.details
 
 
 class NotApproved(Exception):

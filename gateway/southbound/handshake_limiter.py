@@ -1,9 +1,9 @@
 """The handshake limiter: connections whose handshake is not finished yet.
 
-Its law: an address holds a bounded number of such connections.  One more takes the place of the
-oldest that has asked for nothing yet, for an honest client asks at once: so those that send
-nothing or trickle cannot keep out others, not even from their own address (a whole fleet may come
-back from behind one router, and its passwords take a while to be checked).
+Its law: an address has a bounded number of such connections.  One more ends the oldest that has
+sent no request yet, since a charge point sends it at once.  So peers that send nothing, or one byte
+at a time, cannot keep out others, not even from their own address: a whole fleet may come back from
+behind one router, and its passwords take a while to be checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class HandshakeLimiter:
     """Owns: the cancel scope of each handshake that is under way, by address, oldest first.
 
     max_handshakes_per_address: handshakes that an address may have under way.  handshake_timeout_s:
-    seconds that each step takes at most, the request and its answer.
+    seconds for each of the two steps, the request and its response.
     """
 
     def __init__(self, max_handshakes_per_address: int, handshake_timeout_s: float) -> None:
@@ -47,11 +47,11 @@ class HandshakeLimiter:
                     del self._by_address[address]
 
     def request_received(self, scope: trio.CancelScope) -> None:
-        """The request has come; its answer has a time of its own."""
+        """The request has come; the response has a time limit of its own."""
         self._silent.discard(scope)
         scope.deadline = trio.current_time() + self._handshake_timeout_s
 
     def cancel_silent(self) -> None:
-        """Cancel the handshakes of those that have asked for nothing yet."""
+        """Cancel the handshakes that have no request yet."""
         for scope in self._silent:
             scope.cancel()

@@ -1,13 +1,14 @@
-"""How large a message may be, found out while it comes in, and what the large ones may cost.
+"""How large a message may be, checked while it comes in, and how many large ones at a time.
 
-Whatever is larger than `max_message_bytes` ends its connection before it is whole, but for a
-StopTransaction: its transactionData grows with the session, it cannot be sent in parts, and a
-charge point repeats it until it is answered, with its whole queue behind it (OCPP 1.6 §4.10).
-That one is taken up to 4 MiB.  A message of OCPP-J says what it is within its first bytes,
-`[2,"id","StopTransaction",`, so nobody is trusted with more than they are looked at for.
+A message larger than `max_message_bytes` ends its connection before it is whole.  A StopTransaction
+is the exception and may have 4 MiB: its transactionData grows with the charging session, it cannot
+be sent in parts, and a charge point repeats it until it gets a response, with its whole queue
+behind it (OCPP 1.6 §4.10).  A message of OCPP-J names its action within its first bytes,
+`[2,"id","StopTransaction",`, so the exception is known before the rest is received.
 
-The memory of all connections together is bounded as well: above the limit, a message needs one of
-a few places until it is answered.  Who waits for one is not read meanwhile, so TCP holds it back.
+The memory of all connections together is bounded as well: from `max_message_bytes` on, a message
+takes one of `MAX_LARGE` permits until it got its response.  A connection that waits for a permit is
+not read meanwhile, so TCP holds the peer back.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..offload import offload
 from .messages import CallError, CallResult, Request, decode
 
 STOP_TRANSACTION_BYTES = 4 * 2**20
-MAX_LARGE = 16  # messages above the limit that are received, decoded or answered at a time
+MAX_LARGE = 16  # messages above the limit that are received, decoded or handled at a time
 LONG_TO_READ = 32_768  # characters beyond which a message is decoded outside of the event loop
 _HEAD = 512  # characters: a message id has at most 36, or six times as many where all are escaped
 _ACTION = re.compile(r'\s*\[\s*2\s*,\s*(?:"(?:[^"\\]|\\.)*"|[^\s",]+)\s*,\s*"([A-Za-z]{1,60})"\s*,')
@@ -44,20 +45,23 @@ async def decode_any(text: str, *, lenient: bool = True) -> Request | CallResult
 
 
 class Incoming:
-    """One connection's messages, from the first byte to the answer of each.
+    """One connection's messages, from the first byte of each to its response.
 
-    max_message_bytes: bytes that any message may have.  places: shared by all connections.
+    max_message_bytes: bytes that any message may have.  large_messages: the permits, which all
+        connections share.
     """
 
-    def __init__(self, max_message_bytes: int, places: trio.Semaphore) -> None:
+    def __init__(self, max_message_bytes: int, large_messages: trio.Semaphore) -> None:
         self._max_message_bytes = max_message_bytes
         self._max_stop_bytes = max(max_message_bytes, STOP_TRANSACTION_BYTES)
-        self._places = places
+        self._large_messages = large_messages
         self._held = 0
         self._size = 0
         self._head = ""
-        self._large = self._placed = False  # the message under way
-        self._whole: deque[bool] = deque()  # whether each that nobody has taken yet has a place
+        self._large = self._has_permit = False  # the message under way
+        self._whole: deque[bool] = (
+            deque()
+        )  # whether each message that is not taken yet has a permit
         self._taken = False
 
     def add(self, data: str | bytes | bytearray, *, finished: bool) -> str | None:
@@ -77,23 +81,23 @@ class Incoming:
                 return f"Exceeded maximum message size: {limit} bytes{what}"
             self._large = True
         if finished:
-            self._whole.append(self._placed)
-            self._size, self._head, self._large, self._placed = 0, "", False, False
+            self._whole.append(self._has_permit)
+            self._size, self._head, self._large, self._has_permit = 0, "", False, False
         return None
 
     async def wait_for_room(self) -> None:
-        """Wait until more of the message under way may be received."""
-        if self._large and not self._placed:
-            await self._places.acquire()
+        """Wait until more of the message under way may be received: a large one needs a permit."""
+        if self._large and not self._has_permit:
+            await self._large_messages.acquire()
             self._held += 1
-            self._placed = True
+            self._has_permit = True
 
     def take(self) -> None:
-        """The next whole message is taken, to be answered."""
+        """The next whole message is taken, to be handled."""
         self._taken = self._whole.popleft() if self._whole else False
 
-    def answered(self) -> None:
-        """What was taken last needs no memory any more."""
+    def handled(self) -> None:
+        """The message that was taken last got its response: it needs no memory any more."""
         if self._taken:
             self._taken = False
             self._release()
@@ -106,4 +110,4 @@ class Incoming:
     def _release(self) -> None:
         if self._held:
             self._held -= 1
-            self._places.release()
+            self._large_messages.release()

@@ -24,7 +24,8 @@ from .deviations import FORMATION, INT64, Node, Reading, node_of, read
 CALL, CALL_RESULT, CALL_ERROR = 2, 3, 4
 
 TRANSACTION_ACTIONS = frozenset({"StartTransaction", "StopTransaction", "MeterValues"})
-"""Always answered with a CALLRESULT, whatever is wrong with them: chargers drop what is refused."""
+"""They always get a CALLRESULT, whatever is wrong with them: a charge point drops one that gets a
+CALLERROR for good."""
 
 CHARGE_POINT_ACTIONS = TRANSACTION_ACTIONS | {
     "Authorize",
@@ -65,7 +66,7 @@ class InvalidCall(Exception):
 
 
 class InvalidResponse(Exception):
-    """The charge point answered our call with what OCPP does not allow.  payload: as it came."""
+    """The response to our call is not what OCPP allows.  payload: as it came."""
 
     def __init__(self, why: str, payload: Any) -> None:
         super().__init__(why)
@@ -78,7 +79,7 @@ class Request:
 
     payload: as its schema means it, where that can be read.
     deviations: where it breaks the schema in a way that can be read all the same.
-    long: it takes so long to read that the event loop is to serve others meanwhile.
+    long: reading it takes so long that it is done outside of the event loop.
     """
 
     unique_id: MessageId
@@ -101,7 +102,7 @@ class CallResult:
 
 @attrs.frozen
 class ValidResponse:
-    """The answer to a call of ours, its payload as the schema means it.
+    """The response to a call of ours, its payload as the schema means it.
 
     action: of the call.  deviations: where it breaks the schema in a way that can be read all the
         same.
@@ -131,7 +132,7 @@ def decode(text: str, *, lenient: bool = True) -> Request | CallResult | CallErr
     except FrameError as exc:
         kind, unique_id = _beginning(text)
         if kind in (CALL_RESULT, CALL_ERROR) and isinstance(unique_id, str):
-            return CallResult(unique_id, text)  # the caller is to see what came
+            return CallResult(unique_id, text)  # the command's outcome shows what came
         raise FrameError(exc.code, exc.why, unique_id if kind == CALL else None) from exc
     if not isinstance(frame, list) or len(frame) < 2:
         raise FrameError(FORMATION, "not an OCPP-J message")
@@ -172,10 +173,10 @@ def encode_error(unique_id: MessageId, code: str, why: str) -> str:
 
 
 def read_result(action: str, payload: Any, *, lenient: bool = True) -> ValidResponse:
-    """An answer to our call, as its schema means it.  Raises InvalidResponse.
+    """The response to our call, as its schema means it.  Raises InvalidResponse.
 
     lenient: read what breaks the schema but can be read.  Properties beyond it are let through
-        in any case: they do no harm to anybody.
+        in any case: they do no harm.
     """
     if payload is None and lenient and _RESPONSES[action].is_valid({}):
         return ValidResponse(action, {}, ("null",))  # or left out, as it may be in a request
@@ -285,8 +286,8 @@ _BEGINNING = re.compile(
 def _beginning(text: str) -> tuple[int | None, MessageId | None]:
     """Type and message id of what is not JSON further on; None where they cannot be read.
 
-    A charge point that gets no answer sends the same again for ever (a broken number, a comma
-    too many, a frame cut short); one that hears FormationViolation goes on.
+    A charge point that gets no response repeats the request for ever (a broken number, a comma
+    too many, a frame cut short); one that gets a FormationViolation goes on.
     """
     found = _BEGINNING.match(text)
     if found is None:
@@ -295,7 +296,7 @@ def _beginning(text: str) -> tuple[int | None, MessageId | None]:
     if found["quoted"] is not None:
         return kind, found["quoted"]
     try:
-        # Control characters in it are no reason not to answer.
+        # Control characters in it are no reason to leave the request without a response.
         loosely = json.loads(found["text"] or found["number"], parse_float=Decimal, strict=False)
     except ValueError:  # "\x" or "\u00"
         return kind, None

@@ -37,12 +37,12 @@ class Registry:
         return self._connections.get(connection.charge_point_id) is connection
 
     def retry_after_s(self, charge_point_id: str) -> float:
-        """Seconds until one more connection of a connected charge point is welcome; 0 for now.
+        """Seconds until a new connection may replace the charge point's present one; 0: at once.
 
-        Two devices with one identity that both reconnect when they are replaced would take
-        the place from each other for ever: after five times in 30 s, the present one keeps it.
-        A charge point that closed its connection, or lost it, and comes back replaces nobody,
-        also while the last request of its old connection is still being answered.
+        Two devices with one id that both reconnect when they are replaced would replace each other
+        for ever: after five replacements in 30 s, the present connection stays.  A charge point
+        that closed its connection, or lost it, and comes back replaces none, also while the last
+        request of its old connection is still being handled.
         """
         times = self._replaced.get(charge_point_id)
         holder = self._connections.get(charge_point_id)
@@ -60,7 +60,7 @@ class Registry:
         """Register a connection while the block runs, from now on and without waiting.
 
         An earlier connection of the same charge point is ended: one that reconnects has
-        given its old connection up.  What the earlier one does later cannot touch this one.
+        given its old connection up.  What the earlier connection does later cannot affect this one.
         """
         name = connection.charge_point_id
         earlier = self._connections.get(name)

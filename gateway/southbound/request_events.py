@@ -1,4 +1,4 @@
-"""What a charge point's request says, as events.  Pure, and it never refuses.
+"""Request payload -> event.  Pure, and it never refuses.
 
 A transaction message that can be parsed at all must be kept and answered (OCPP 1.6 §4.7, 4.8,
 4.10: a sanity check "SHOULD NOT ever cause the Central System to not respond"), so whatever
@@ -29,7 +29,7 @@ T = TypeVar("T")
 def event_of(
     action: str, payload: Payload, *, charge_point_id: str, received_at: datetime
 ) -> Event | None:
-    """The fact that a request reports; None for a request that reports none we keep.
+    """The event that a request reports; None for a request that is not recorded.
 
     payload: a JSON object as decoded, numbers with a fraction as Decimal.
     """
@@ -43,7 +43,7 @@ def event_of(
 
 
 def _texts_named(payload: Payload, names: Mapping[str, str]) -> dict[str, Any]:
-    return {ours: text_of(payload.get(theirs)) or "" for ours, theirs in names.items()}
+    return {field: text_of(payload.get(name)) or "" for field, name in names.items()}
 
 
 def _boot(payload: Payload, about: dict[str, Any]) -> Event:
@@ -166,12 +166,12 @@ _READERS: Mapping[str, Callable[[Payload, dict[str, Any]], Event]] = {
 
 def _present(value: T | None, name: str, defects: list[str]) -> T | None:
     if value is None:
-        _note(name, defects)
+        _add_defect(name, defects)
     return value
 
 
-def _note(name: str, defects: list[str]) -> None:
-    """Once each: a StopTransaction may hold a million readings without a timestamp."""
+def _add_defect(name: str, defects: list[str]) -> None:
+    """Each name once: a StopTransaction may hold a million readings without a timestamp."""
     if name not in defects:
         defects.append(name)
 
@@ -187,12 +187,12 @@ def _connector(payload: Payload, defects: list[str]) -> int:
 
 def _readings(value: object, name: str, defects: list[str]) -> tuple[Reading, ...]:
     if not isinstance(value, list):
-        _note(name, defects)
+        _add_defect(name, defects)
         return ()
     readings = []
     for item in value:
         if not isinstance(item, dict):
-            _note(name, defects)
+            _add_defect(name, defects)
             continue
         at = _timestamp(item, defects)
         samples = item.get("sampledValue")
@@ -204,7 +204,7 @@ def _readings(value: object, name: str, defects: list[str]) -> tuple[Reading, ..
 
 
 def _lenient_samples(value: object, defects: list[str]) -> tuple[Sample, ...]:
-    _note("sampledValue", defects)
+    _add_defect("sampledValue", defects)
     if not isinstance(value, list):
         return ()
     return tuple(

@@ -1,14 +1,18 @@
 """Resync: a charge point that reconnects without a boot is asked for its status (OCPP 1.6 §5.17).
 
-One that only lost its connection does not boot again (OCPP-J 5.4), and tells nothing of what
-changed meanwhile, so a restart of ours would be seen in ThingsBoard for as long as nothing
-happens.  The laws: who boots tells it all by itself and is not asked; nobody waits for the
-answers; one question at a time, and an operator's call waits for no more than one of them; who
-does not know such questions, or does not answer, is asked no more on this connection.
+A charge point that only lost its connection does not boot again (OCPP-J 5.4), and does not report
+what changed meanwhile.  Without a resync, ThingsBoard would show the state from before for as long
+as nothing happens.  The laws:
 
-Who has then reported no status, not even after a boot, has it inferred from its transactions
-(`Desk.infer_statuses`).  Only then, so that a charge point which tells of other connectors than 1
-never has a device for one that it lacks.
+* A charge point that boots reports its state by itself, so it is not asked.
+* No other task waits for the responses.
+* One TriggerMessage is under way at a time, so an operator's call waits for one of them at most.
+* A charge point that does not know TriggerMessage, or does not respond, is asked no more on this
+  connection.
+
+Connectors of which no status has come then, not even after a boot, have it inferred from their
+transactions (`RequestHandlers.infer_statuses`).  Not earlier: a charge point that reports other
+connectors than 1 must never get a device for a connector that it lacks.
 """
 
 from __future__ import annotations
@@ -24,9 +28,7 @@ from .connection import ChargePointConnection
 from .errors import ChargePointGone, ChargePointRefused, ChargePointSilent, TooManyCalls
 from .messages import InvalidResponse
 
-ANSWER_TIMEOUT = (
-    5.0  # seconds for an answer, and so the most that an operator's call waits for ours
-)
+RESPONSE_TIMEOUT = 5.0  # seconds for one response, and so the longest wait of an operator's call
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +36,10 @@ log = structlog.get_logger(__name__)
 async def resync(
     connection: ChargePointConnection, booted: trio.Event, fleet: Fleet, boot_wait_s: float
 ) -> bool:
-    """Ask, unless a boot comes within `boot_wait_s` seconds.
+    """Ask for statuses and meter values, unless a boot comes within `boot_wait_s` seconds.
 
-    Returns whether the charge point has said that it will tell something.
-    booted: set when a BootNotification of this connection is answered.
+    Returns whether the charge point will report something: it has booted or accepted a request.
+    booted: set when a BootNotification of this connection got its response.
     """
     with trio.move_on_after(boot_wait_s):
         await booted.wait()
@@ -51,9 +53,9 @@ async def resync(
             kind = request["requestedMessage"]
             if kind in unknown:
                 continue
-            answer = await connection.call("TriggerMessage", request, timeout=ANSWER_TIMEOUT)
-            promised |= answer["status"] == "Accepted"
-            if answer["status"] == "NotImplemented":
+            response = await connection.call("TriggerMessage", request, timeout=RESPONSE_TIMEOUT)
+            promised |= response["status"] == "Accepted"
+            if response["status"] == "NotImplemented":
                 unknown.add(kind)
     except ChargePointGone:
         pass
@@ -63,8 +65,9 @@ async def resync(
 
 
 def resync_requests(fleet: Fleet, charge_point_id: str) -> Iterator[dict[str, Any]]:
-    """TriggerMessage payloads: each connector's status, what is being charged, and at last
-    its BootNotification, where it never sent one."""
+    """TriggerMessage payloads: each connector's status, the meter values of open transactions, and
+    last the BootNotification, where the charge point never sent one.
+    """
     connectors = fleet.connectors(charge_point_id)
     if not connectors:
         yield {"requestedMessage": "StatusNotification"}

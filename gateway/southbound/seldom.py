@@ -1,4 +1,4 @@
-"""Log lines that are written once in a while, however often their cause happens."""
+"""A rate limit for log lines whose cause a peer can repeat at will."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from .handshake_limiter import HandshakeLimiter
 from .message_size import MAX_LARGE
 from .messages import FrameError
 from .registry import Registry
-from .resync import ANSWER_TIMEOUT, resync
+from .resync import RESPONSE_TIMEOUT, resync
 from .seldom import LogLimiter
 from .settings import SouthboundSettings
 from .statistics import ConnectionStatistics
@@ -122,7 +122,7 @@ class _Server:
         self._handshake_limiter = HandshakeLimiter(
             settings.max_handshakes_per_address, settings.handshake_timeout_s
         )
-        self._large = trio.Semaphore(MAX_LARGE)
+        self._large_messages = trio.Semaphore(MAX_LARGE)
         self._no_id_logs = LogLimiter(_HOUR, 100)
         self._too_large_logs = LogLimiter(_HOUR, settings.max_connections)
         self._clocks = ChargePointClocks(bus.fleet, now)
@@ -141,9 +141,9 @@ class _Server:
             connection.end(GOING_AWAY, STOPPING)
 
     async def _guard_connection(self, stream: trio.abc.Stream) -> None:
-        """One connection, from its first byte to its last.
+        """Serve one connection, from its first byte to its last.
 
-        The guard of one connection: whatever goes wrong with one charge point, in our code
+        This is the guard of one connection: whatever goes wrong with one charge point, in our code
         or in trio-websocket's reader, ends that charge point's connection and no other.  Only
         a journal that fails goes through: then the gateway must stop.
         """
@@ -190,7 +190,7 @@ class _Server:
                 stream,
                 tasks,
                 max_message_bytes=settings.max_message_bytes,
-                places=self._large,
+                large_messages=self._large_messages,
                 throttle=throttle,
                 waiting=scope,
             )
@@ -290,9 +290,9 @@ class _Server:
                 finally:
                     current = self._registry.is_current(connection)
         finally:
-            # The charge point may connect again before the disconnect is durable.  The new
-            # connection finds the disconnect in the journal's order before its own connect: there
-            # is no pause between.
+            # The charge point may connect again before its disconnection is durable.  The journal
+            # has the disconnection first all the same: nothing is awaited between leaving the
+            # registry and the append.
             if self._frame_tap.is_watched:
                 self._frame_tap.record(
                     charge_point_id, DISCONNECTED, reason=reason or connection.why()
@@ -314,9 +314,9 @@ class _Server:
     ) -> None:
         wait = self._settings.boot_wait_s
         promised = await resync(connection, handlers.booted, self._bus.fleet, wait)
-        # Statuses follow a boot, and the question for them, but not at once.
+        # Statuses follow a boot or a TriggerMessage, but not at once.
         if handlers.booted.is_set() or promised:
-            await trio.sleep(wait if handlers.booted.is_set() else ANSWER_TIMEOUT)
+            await trio.sleep(wait if handlers.booted.is_set() else RESPONSE_TIMEOUT)
         if self._registry.is_current(connection):
             handlers.infer_statuses(since)
 
@@ -333,7 +333,7 @@ class _Server:
             )
 
     async def _publish_disconnected(self, connection: ChargePointConnection, reason: str) -> None:
-        # Shielded: that a charge point is gone must be known also where its task is cancelled.
+        # Shielded: the disconnection is recorded also where the connection's task is cancelled.
         now = self._now()
         silent_s = max(0.0, trio.current_time() - connection.last_frame_at)
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True):

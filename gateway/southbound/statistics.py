@@ -10,7 +10,7 @@ from ..domain.histogram import Histogram
 
 REFUSAL_REASONS = ("full", "no_id", "password", "profile", "stopping", "subprotocol",
             "taken", "tls", "unknown")  # fmt: skip
-"""Why a connection is not let in, in a word for metrics."""
+"""Why a connection is refused, in a word for metrics."""
 
 
 @attrs.define
@@ -18,14 +18,14 @@ class ConnectionStatistics:
     """What all connections have seen since the start, for metrics.
 
     requests: by action and outcome (answered or refused).  request_seconds: from the arrival of
-        one to its answer.  deviating_requests: requests and answers that broke a schema but were
-        read.
+        one to its response.  deviating_requests: requests and responses that broke a schema but
+        were read.
     rejected_frames: frames, by code.
     calls: by action and outcome (answered, refused, invalid, timeout, gone).  call_seconds: from
-        the sending of one to its answer, whatever it says.
-    refused_handshakes: refused, by reason.  unfinished_handshakes: connections that ended before
-        theirs did.
-    throttled_frames: frames of charge points that sent too much and were made to wait.
+        the sending of one to its response, whatever that is.
+    refused_handshakes: by reason.  unfinished_handshakes: connections that ended before their
+        handshake did.
+    throttled_frames: frames of charge points that sent too fast, each read before a pause.
     """
 
     requests: Counter[tuple[str, ...]] = attrs.field(factory=Counter)

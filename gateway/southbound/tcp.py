@@ -34,7 +34,7 @@ def tune(stream: trio.abc.Stream) -> None:
 
 def has_left(stream: trio.abc.Stream) -> bool:
     """Whether the peer has ended or reset the connection, also where what it sent before that is
-    not read yet; False where there is no TCP that could tell."""
+    not read yet; False where there is no TCP below."""
     plain = _plain(stream)
     if plain is None:
         return False

@@ -35,7 +35,7 @@ class Throttle:
         self._max_messages_per_s = max_messages_per_s
         self._on_throttled = on_throttled
         self._frames = 0  # since the last look at the clock
-        self._paid_until = -math.inf  # Trio's time at which what was said is within the rate
+        self._paid_until = -math.inf  # Trio's time up to which the rate allows what came
         self._warned = False
 
     def count(self) -> None:
@@ -43,7 +43,7 @@ class Throttle:
         self._frames += 1
 
     def resume_at(self, now: float, received: int) -> float | None:
-        """When to read on, in Trio's time; None for at once.  received: bytes since the last."""
+        """When to read on, in Trio's time; None for at once.  received: bytes of the last read."""
         frames, self._frames = self._frames, 0
         cost = (frames + received / _FRAME_BYTES) * self._each
         self._paid_until = max(self._paid_until, now) + cost
@@ -59,7 +59,7 @@ class Throttle:
 
 
 class ThrottledStream(trio.abc.Stream):
-    """A stream that is read at the pace of what came of it."""
+    """A stream that is read no faster than its throttle allows."""
 
     def __init__(self, stream: trio.abc.Stream, throttle: Throttle) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
 """The seam to WebSocket: receive text, send text, close.  trio-websocket behind it.
 
-What is known to go wrong there is kept from everybody else in this module and in the guard
-that `server` puts round each connection:
+What is known to go wrong there is dealt with in this module, and in the guard that `server` puts
+round each connection:
 
 * its reader task can raise (a ping that comes after our Close: wsproto's LocalProtocolError),
   so it runs in the nursery of its own connection and nowhere else;
@@ -50,7 +50,7 @@ from .throttle import Throttle, ThrottledStream
 UNSUPPORTED_DATA, ABNORMAL, TOO_BIG = 1003, 1006, 1009
 MESSAGE_TOO_LARGE, VIOLATION = "MessageTooLarge", "WebSocketViolation"
 ENDS_CONNECTION = frozenset({MESSAGE_TOO_LARGE, VIOLATION})
-"""What is wrong with a frame that is the last of its connection, in a word for metrics."""
+"""The codes of rejected frames that end their connection, as metrics name them."""
 _HEAD = b"HEAD "
 WHAT_THIS_IS = (
     "This is the port of a central system for charge points: it speaks OCPP 1.6J over WebSocket,"
@@ -71,7 +71,7 @@ class ProtocolViolation(SocketClosed):
 
     @property
     def word(self) -> str:
-        """The why, for metrics."""
+        """The code of the rejected frame, as metrics name it."""
         return MESSAGE_TOO_LARGE if self.code == TOO_BIG else VIOLATION
 
 
@@ -80,11 +80,11 @@ PROTOCOL_FAULTS = (HandshakeError, LocalProtocolError, SocketClosed)
 
 
 class Socket(Protocol):
-    """One charge point's connection, as the session sees it."""
+    """One charge point's WebSocket, as `connection` sees it."""
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has closed it yet: no Close, no end of the stream, no reset was seen."""
+        """Whether neither side has closed it: no Close, no end of the stream, no reset was seen."""
 
     @property
     def last_frame_at(self) -> float:
@@ -179,7 +179,7 @@ class _WatchedProtocol(WSConnection):
 
 class _OpenStream(trio.abc.Stream):
     """The stream as trio-websocket has it: read where there is room for what comes, and not
-    closed for a fault of the peer, who has our Close still to read."""
+    closed for a fault of the peer, which has our Close still to read."""
 
     def __init__(
         self, stream: trio.abc.Stream, protocol: _WatchedProtocol, incoming: Incoming
@@ -215,13 +215,13 @@ class TrioSocket:
         connection: WebSocketConnection,
         protocol: _WatchedProtocol,
         incoming: Incoming,
-        paced: ThrottledStream,
+        throttled: ThrottledStream,
         stream: trio.abc.Stream,
     ) -> None:
         self._connection = connection
         self._protocol = protocol
         self._incoming = incoming
-        self._paced = paced
+        self._throttled = throttled
         self._stream = stream
 
     @property
@@ -237,7 +237,7 @@ class TrioSocket:
         return self._protocol.last_frame_at
 
     async def receive(self) -> str:
-        self._incoming.answered()
+        self._incoming.handled()
         try:
             message = await self._connection.get_message()
         except ConnectionClosed as exc:
@@ -262,7 +262,7 @@ class TrioSocket:
         except ConnectionClosed as exc:
             raise self._closed(exc.reason) from exc
         except BaseException:  # cut in half: nothing that follows could be understood
-            await self.abort()  # noqa: ASYNC102  it waits for nobody
+            await self.abort()  # noqa: ASYNC102  it does not wait for the peer
             raise
 
     def _closed(self, reason: CloseReason | None) -> SocketClosed:
@@ -274,7 +274,7 @@ class TrioSocket:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 if isinstance(self._stream, trio.abc.HalfCloseableStream):
                     await self._stream.send_eof()
-                while await self._paced.receive_some():
+                while await self._throttled.receive_some():
                     pass
 
     async def abort(self) -> None:
@@ -325,7 +325,7 @@ async def read_handshake(
     tasks: trio.Nursery,
     *,
     max_message_bytes: int,
-    places: trio.Semaphore,
+    large_messages: trio.Semaphore,
     throttle: Throttle,
     waiting: trio.CancelScope,
 ) -> Handshake:
@@ -333,15 +333,15 @@ async def read_handshake(
 
     tasks: where trio-websocket's reader goes on running.  It may raise: the nursery is to be
         the connection's own.
-    max_message_bytes, places: see `message_size`; the places are those of all connections.
+    max_message_bytes, large_messages: see `message_size.Incoming`.
     throttle: how fast the connection is read, from its first byte to its last.
     waiting: the scope that the handshake runs in; cancelled when the peer leaves before its end.
     """
-    incoming = Incoming(max_message_bytes, places)
+    incoming = Incoming(max_message_bytes, large_messages)
     protocol = _WatchedProtocol(throttle, incoming)
-    paced = ThrottledStream(stream, throttle)
+    throttled = ThrottledStream(stream, throttle)
     connection = WebSocketConnection(
-        _OpenStream(paced, protocol, incoming),
+        _OpenStream(throttled, protocol, incoming),
         protocol,
         max_message_size=max(max_message_bytes, STOP_TRANSACTION_BYTES),
     )
@@ -360,5 +360,5 @@ async def read_handshake(
     tasks.start_soon(read)
     request = await connection._get_request()  # noqa: SLF001
     return Handshake(
-        request, lambda accepted: TrioSocket(accepted, protocol, incoming, paced, stream)
+        request, lambda accepted: TrioSocket(accepted, protocol, incoming, throttled, stream)
     )

@@ -276,14 +276,14 @@ async def test_places_are_given_back_exactly():
     assert incoming.add("x", finished=True) is None
     incoming.take()
     assert incoming.add("[]", finished=True) is None
-    incoming.answered()
+    incoming.handled()
     assert places.value == 1
     incoming.take()
-    incoming.answered()
+    incoming.handled()
     incoming.close()
     assert places.value == 1
     assert incoming.add(head + "x" * 5_000, finished=False) is None
     await incoming.wait_for_room()
     incoming.close()
-    incoming.answered()
+    incoming.handled()
     assert places.value == 1
