@@ -18,6 +18,7 @@ import trio
 from ..bus import Entry, EventBus, JournalError, Overflow
 from ..config.model import Config
 from ..domain.commands import Command, CommandOutcome, Failed
+from ..domain.exceptions import first_reason
 from ..observability.frame_tap import FrameSubscription
 from . import compat_nodered
 from .checkpoint import CheckpointTracker
@@ -208,9 +209,9 @@ class _Publisher:
             except* JournalError:
                 raise
             except* LinkLost as group:
-                why = _first_cause(group)
+                why = first_reason(group)
             except* Exception as group:
-                why = f"unexpected: {_first_cause(group)}"
+                why = f"unexpected: {first_reason(group)}"
                 log.debug("link broke", exc_info=group)
             self._outbox.disconnected()
             if done:
@@ -341,11 +342,3 @@ class _Publisher:
         finally:
             self._under_way -= 1
             recent.until = trio.current_time() + _REMEMBERED_S
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> str:
-    """The words of the first real exception in a group of groups."""
-    inner = group.exceptions[0]
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return str(inner) or repr(inner)

@@ -15,7 +15,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import structlog
 import trio
 
@@ -29,6 +28,7 @@ from ..billing.driver_messages import (
 )
 from ..billing.ledger import Ledger
 from ..bus import EventBus, Overflow, Subscription
+from ..domain import json_codec
 from ..domain.events import (
     ChargePointBooted,
     ChargePointConnected,
@@ -53,8 +53,6 @@ _CAPACITY = 20_000  # a whole fleet comes back at once
 _MAX_BATCH = 25  # events, without letting others run
 
 log = structlog.get_logger(__name__)
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @asynccontextmanager
@@ -223,7 +221,7 @@ class _Display:
         payload = {
             "vendorId": COST_MESSAGES,
             "messageId": message_id,
-            "data": _encoder.encode(data).decode(),
+            "data": json_codec.encode_text(data),
         }
         try:
             answer = await self.connection.call("DataTransfer", payload)

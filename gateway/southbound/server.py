@@ -13,6 +13,7 @@ import trio
 
 from ..bus import EventBus, JournalError
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
+from ..domain.exceptions import first_cause
 from ..observability.frame_tap import CONNECTED, DISCONNECTED, REFUSED, FrameTap
 from .authentication import NO_ID, PasswordVerifier, identity_of, password_of
 from .clocks import ChargePointClocks
@@ -28,7 +29,7 @@ from .settings import SouthboundSettings
 from .statistics import ConnectionStatistics
 from .tcp import address_of, tune
 from .throttle import Throttle
-from .tls import first_of, tls_fault
+from .tls import tls_fault
 from .websocket import MESSAGE_TOO_LARGE, PROTOCOL_FAULTS, Handshake, TrioSocket, read_handshake
 
 SUBPROTOCOL = "ocpp1.6"
@@ -150,10 +151,10 @@ class _Server:
             if (fault := tls_fault(group)) is not None:
                 self._record_no_tls(remote, fault)
             else:
-                log.debug("connection broken", remote=remote, why=repr(first_of(group)))
+                log.debug("connection broken", remote=remote, why=repr(first_cause(group)))
         except* PROTOCOL_FAULTS as group:
             log.info(
-                "connection ended by a protocol fault", remote=remote, why=repr(first_of(group))
+                "connection ended by a protocol fault", remote=remote, why=repr(first_cause(group))
             )
         except* Exception:
             log.exception("connection dropped", remote=remote)
