@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from ..domain.clock import iso
+from ..domain.exceptions import first_cause
 from ..observability.frame_tap import FrameTap, TappedFrame, TooManyTraces
 from .http import response_bytes
 
@@ -55,10 +56,10 @@ async def stream_trace(
                     text = "".join(map(_line, frames)) or "\n"
                     await _send(stream, connection, h11.Data(data=text.encode()))
     except* TooManyTraces as group:
-        why = f"{group.exceptions[0]}\n".encode()
+        why = f"{first_cause(group)}\n".encode()
         await stream.send_all(response_bytes(connection, (503, "text/plain", why)))
     except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as group:
-        log.debug("admin client gone", why=str(group.exceptions[0]))
+        log.debug("admin client gone", why=str(first_cause(group)))
 
 
 def _matches(charge_point_id: str, patterns: Sequence[str]) -> bool:

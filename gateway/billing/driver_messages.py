@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from ..domain.clock import iso
 from ..domain.events import (
     IdTagPresented,
     TransactionOpened,
@@ -24,7 +25,6 @@ from ..tariffs.policy import Policy
 from ..tariffs.tariff import Terms
 from .ledger import Ledger
 from .price_text import grace_minutes, price_in_words, receipt_in_words, round_half_up
-from .receipt import iso
 
 MAX_DECIMALS = 4  # prices per hour are made of prices per minute, which have six
 _OFFLINE_DELAY = timedelta(minutes=2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from ..domain.clock import iso
 from ..domain.event_values import Reading
 from ..domain.events import MessageOrphaned, MeterSampled, TransactionStopped
 
@@ -63,4 +64,4 @@ def _present(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
+    return None if at is None else iso(at)

@@ -7,9 +7,9 @@ decimal text, counts and durations whole numbers; the tariff is the object as it
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
 from typing import Any
 
+from ..domain.clock import iso
 from ..domain.fixed_point import (
     HOUR,
     KWH,
@@ -74,11 +74,6 @@ def receipt_of(settlement: Settlement, *, version: int, software: str) -> dict[s
         "signed": [_signed(signed) for signed in session.signed],
         "software": software,
     }
-
-
-def iso(at: datetime) -> str:
-    """UTC, with a fraction only where there is one."""
-    return at.isoformat().replace("+00:00", "Z")
 
 
 def _register(nwh: int | None) -> int | str | None:

@@ -13,12 +13,12 @@ from typing import Any
 
 from ..config.load import ConfigError, Fault, load
 from ..config.model import Config
+from ..domain.json_codec import encode_text
 from ..export.cdr import NoCdr, cdr, credit, export, of_cdr
 from ..export.csv_table import write_header, write_row
 from ..export.party import Party, party_of
 from ..export.signed import transparency_xml
 from ..journal import JournalError
-from ..journal.codec import dump_object
 from .sessions import open_sessions, receipt_versions, receipts
 
 
@@ -64,7 +64,7 @@ def _as_text(found: Sequence[Any], _: Config) -> int:
 
 
 def _as_json(found: Sequence[Any], _: Config) -> int:
-    return _each(found, lambda receipt: print(dump_object(receipt)))
+    return _each(found, lambda receipt: print(encode_text(receipt)))
 
 
 def _as_csv(found: Sequence[Any], _: Config) -> int:
@@ -76,7 +76,7 @@ def _as_cdrs(found: Sequence[Any], config: Config) -> int:
     """One OCPI CDR a line; what cannot be one is named on stderr."""
     made = export(found, party=_party(config))
     for one in made.cdrs:
-        print(dump_object(one))
+        print(encode_text(one))
     for receipt_id in made.unpriced:
         print(f"{receipt_id}: no CDR, for it has no price", file=sys.stderr)
     for receipt_id in made.still_open:
@@ -109,7 +109,7 @@ def _credit(arguments: argparse.Namespace, config: Config) -> int:
         why = "there is no CDR of it to take back" if receipt is not None else ""
         print(": ".join(filter(None, (str(exc), why))), file=sys.stderr)
         return 1
-    print(dump_object(made))
+    print(encode_text(made))
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from ..config.load import ConfigError, Fault, load, load_with_faults
+from ..domain.exceptions import first_cause
 from .arguments import parser
 
 if sys.version_info >= (3, 14):
@@ -88,10 +89,7 @@ def _status_of_crash(group: BaseExceptionGroup[BaseException]) -> int:
         raise group
     if known is None:
         return 130
-    first: BaseException = known
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    print(f"ocpp-gateway: {first}", file=sys.stderr)
+    print(f"ocpp-gateway: {first_cause(known)}", file=sys.stderr)
     return 1
 
 

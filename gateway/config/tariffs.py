@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..journal.codec import load_object
+from ..domain.json_codec import decode_exact
 from ..tariffs.file import Fault as TariffFault
 from ..tariffs.file import read_tariffs, repeated_keys
 from ..tariffs.tariff import TariffBook
@@ -23,7 +23,7 @@ def load_tariff_book(config: Config) -> tuple[TariffBook, list[Fault]]:
     if path is not None:
         try:
             text = Path(path).read_text("utf-8")
-            document, twice = load_object(text), repeated_keys(text)
+            document, twice = decode_exact(text), repeated_keys(text)
         except (OSError, ValueError, RecursionError) as exc:  # UnicodeDecodeError, DecodeError
             raise ConfigError([Fault(path, f"not readable as JSON: {exc}")]) from exc
     known = config.charge_points.items()

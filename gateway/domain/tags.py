@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import attrs
+
+from .clock import iso
 
 MAX_LENGTH = 20  # OCPP 1.6 §7.28 CiString20
 
@@ -36,8 +38,7 @@ class TagList:
         status = "Expired" if expired and known.status == "Accepted" else known.status
         info = {"status": status}
         if known.expires is not None:
-            expiry = known.expires.astimezone(UTC).isoformat(timespec="seconds")
-            info["expiryDate"] = expiry.replace("+00:00", "Z")
+            info["expiryDate"] = iso(known.expires, "seconds")
         if known.parent:
             info["parentIdTag"] = known.parent
         return info

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, TextIO
 from zoneinfo import ZoneInfo
 
-from ..domain.clock import parse_timestamp
+from ..domain.clock import iso, parse_timestamp
 from ..domain.fixed_point import trimmed
 
 Receipt = Mapping[str, Any]
@@ -83,11 +83,11 @@ def _row(receipt: Receipt) -> list[str]:
         str(receipt["connector"]),
         str(receipt["transaction_id"]),
         _text(receipt["id_tag"]),
-        _iso(started),
-        _iso(stopped),
+        _time(started),
+        _time(stopped),
         _text(receipt["time_zone"]),
-        _iso(started, zone),
-        _iso(stopped, zone),
+        _time(started, zone),
+        _time(stopped, zone),
         _text(receipt["stop_reason"]),
         str(trimmed(Decimal(receipt["energy_wh"]) / 1000)),
         _minutes(receipt["duration_s"]),
@@ -111,12 +111,10 @@ def _text(value: str | None) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _iso(at: datetime | None, zone: ZoneInfo | None = None) -> str:
+def _time(at: datetime | None, zone: ZoneInfo | None = None) -> str:
     if at is None:
         return ""
-    if zone is not None:
-        return at.astimezone(zone).isoformat()
-    return at.isoformat().replace("+00:00", "Z")
+    return iso(at) if zone is None else at.astimezone(zone).isoformat()
 
 
 def _minutes(seconds: int) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from ..domain.clock import parse_timestamp
+from ..domain.clock import iso, parse_timestamp
 from ..domain.fixed_point import trimmed
 
 _CONNECTOR_TYPES = """
@@ -54,9 +54,7 @@ def is_string(text: object, most: int) -> bool:
 
 def date_time(at: datetime) -> str:
     """UTC, cut to milliseconds: a DateTime has 25 characters at most.  at: aware."""
-    at = at.astimezone(UTC)
-    unit = "milliseconds" if at.microsecond >= 1000 else "seconds"
-    return at.isoformat(timespec=unit).replace("+00:00", "Z")
+    return iso(at, "milliseconds" if at.microsecond >= 1000 else "seconds")
 
 
 def instant_of(text: str) -> datetime:

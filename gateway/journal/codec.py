@@ -7,15 +7,12 @@ for Decimal again, which is what `load` does, inside free-form fields too.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
 from ..domain import events
 from ..domain.events import Event
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
-_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=Decimal)
+from ..domain.json_codec import encode_text
 
 
 def _kinds(base: type[Event]) -> dict[str, type[Event]]:
@@ -33,16 +30,8 @@ _decoders = {
 
 def dump(event: Event) -> tuple[str, str]:
     """(kind, JSON text)"""
-    return type(event).__name__, _encoder.encode(event).decode()
+    return type(event).__name__, encode_text(event)
 
 
 def load(kind: str, text: str) -> Event:
     return _decoders[kind].decode(text)
-
-
-def dump_object(value: Any) -> str:
-    return _encoder.encode(value).decode()
-
-
-def load_object(text: str) -> Any:
-    return _anything.decode(text)

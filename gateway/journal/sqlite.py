@@ -20,8 +20,9 @@ import attrs
 from ..domain.clock import milliseconds
 from ..domain.events import ACCOUNTED, Event, TransactionSettled, TransactionStarted
 from ..domain.fleet import patches
+from ..domain.json_codec import decode_exact, encode_text
 from . import Checkpoint, DeadLetter, Entry, JournaledTransaction, JournalError
-from .codec import dump, dump_object, load, load_object
+from .codec import dump, load
 from .rules import is_retry, receipt_key, retired, start_key
 from .sqlite_file import (
     SCHEMA_VERSION,
@@ -142,7 +143,7 @@ class SqliteStore:
                 self._known.add(name)
                 # Key by key: json_patch would keep what is inside of a value that is replaced.
                 keys = ", ".join(f"'$.{key}', json(?)" for key in patch)
-                values = [dump_object(value) for value in patch.values()]
+                values = [encode_text(value) for value in patch.values()]
                 insert = "insert into device values (?, json_object()) on conflict do nothing"
                 self._writer.execute(insert, (name,))
                 if patch:
@@ -205,7 +206,7 @@ class SqliteStore:
         rows = self._rows("select seq, ahead from bookmark where reader = ?", (reader,))
         for seq, ahead in rows:
             return Checkpoint(
-                reader, seq, tuple((first, last) for first, last in load_object(ahead))
+                reader, seq, tuple((first, last) for first, last in decode_exact(ahead))
             )
         return Checkpoint(reader)
 
@@ -225,18 +226,18 @@ class SqliteStore:
 
     def devices(self) -> Mapping[str, Mapping[str, Any]]:
         rows = self._rows("select name, state from device")
-        return {name: load_object(state) for name, state in rows}
+        return {name: decode_exact(state) for name, state in rows}
 
     def receipts(self) -> tuple[Mapping[str, Any], ...]:
         rows = self._rows(
             "select body, max(version) from receipt group by receipt_id order by published_ms"
         )
-        return tuple(load_object(body) for body, _ in rows)
+        return tuple(decode_exact(body) for body, _ in rows)
 
     def receipt_versions(self) -> tuple[Mapping[str, Any], ...]:
         """Every version of every receipt, those of a session one after the other."""
         rows = self._rows("select body from receipt order by published_ms, receipt_id, version")
-        return tuple(load_object(body) for (body,) in rows)
+        return tuple(decode_exact(body) for (body,) in rows)
 
     def _entries(self, sql: str, given: tuple[Any, ...]) -> tuple[Entry, ...]:
         return tuple(Entry(seq, load(kind, body)) for seq, kind, body in self._rows(sql, given))
@@ -266,7 +267,7 @@ def _save_checkpoint(db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
     db.execute(
         "insert into bookmark values (?, ?, ?) on conflict (reader)"
         " do update set seq = excluded.seq, ahead = excluded.ahead",
-        (checkpoint.reader, checkpoint.seq, dump_object(checkpoint.ahead)),
+        (checkpoint.reader, checkpoint.seq, encode_text(checkpoint.ahead)),
     )
     db.executemany(
         "insert or replace into aside values (?, ?, ?)",
@@ -310,7 +311,7 @@ def _with_published_ms(
     event = attrs.evolve(event, published_ms=published_ms)
     db.execute(
         "insert or replace into receipt values (?, ?, ?, ?, ?)",
-        (key, event.version, published_ms, dump_object(event.receipt), event.transaction_id),
+        (key, event.version, published_ms, encode_text(event.receipt), event.transaction_id),
     )
     db.execute("update tx set settled = ? where id = ?", (seq, event.transaction_id))
     return event

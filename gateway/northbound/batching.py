@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-import msgspec
 
+from ..domain import json_codec
 from .mqtt import Publication
 from .rate_limits import MAX_BYTES, MessageCost
 from .telemetry import TelemetryRow
@@ -24,8 +24,6 @@ ATTRIBUTES_TOPIC = "v1/gateway/attributes"
 CONNECT_TOPIC = "v1/gateway/connect"
 
 _AROUND_A_ROW = 64  # bytes: braces, brackets, "ts", "values", and the largest of instants
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 # A row, or what a message holds of it: its device, its instant, the entry it is of, and its keys.
@@ -51,7 +49,7 @@ def connect_message(device: str, session_log: str) -> Publication:
         kind = SESSION_LOG_TYPE
     else:
         kind = CONNECTOR_TYPE if "/" in device else CHARGE_POINT_TYPE
-    return Publication(CONNECT_TOPIC, _encoder.encode({"device": device, "type": kind}))
+    return Publication(CONNECT_TOPIC, json_codec.encode({"device": device, "type": kind}))
 
 
 def topic_of(row: TelemetryRow) -> str:
@@ -103,7 +101,7 @@ def _parts(values: Mapping[str, Any], max_values: int, max_bytes: int) -> Iterat
     part: dict[str, Any] = {}
     size = 0
     for key, value in values.items():
-        cost = len(_encoder.encode({key: value}))  # its braces stand for the comma, and to spare
+        cost = len(json_codec.encode({key: value}))  # its braces stand for the comma, and to spare
         if part and (size + cost > max_bytes or len(part) >= max_values):
             yield part
             part, size = {}, 0
@@ -143,7 +141,7 @@ class _MessageBuilder:
 
     @staticmethod
     def _body(ts: int | None, values: Mapping[str, Any]) -> bytes:
-        return _encoder.encode(values if ts is None else {"ts": ts, "values": values})
+        return json_codec.encode(values if ts is None else {"ts": ts, "values": values})
 
     def _add_part(
         self, device: str, ts: int | None, body: bytes, keys: tuple[str, ...], seqs: Iterable[int]
@@ -163,7 +161,7 @@ class _MessageBuilder:
 
     def _cost(self, device: str, body: bytes) -> int:
         """Bytes that the item adds, with the device's name where it is the first of it."""
-        name = 0 if device in self._devices else len(_encoder.encode(device)) + 4
+        name = 0 if device in self._devices else len(json_codec.encode(device)) + 4
         return len(body) + 1 + name
 
     def finish(self) -> Sequence[TelemetryMessage]:
@@ -183,5 +181,5 @@ class _MessageBuilder:
     def _member(self, item: tuple[str, list[bytes]]) -> bytes:
         device, bodies = item
         if self._topic == ATTRIBUTES_TOPIC:
-            return _encoder.encode(device) + b":" + bodies[0]
-        return _encoder.encode(device) + b":[" + b",".join(bodies) + b"]"
+            return json_codec.encode(device) + b":" + bodies[0]
+        return json_codec.encode(device) + b":[" + b",".join(bodies) + b"]"

@@ -22,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from trio_asyncio import aio_as_trio
 
 from ..config.model import Thingsboard
+from ..domain.exceptions import first_cause
 from .reason_codes import NO_PUBACK, connack_reason, disconnect_reason
 
 CONNECT_TIMEOUT = 10.0  # seconds for CONNACK and SUBACK
@@ -226,10 +227,8 @@ async def open_link(broker: Broker, topics: Sequence[str]) -> AsyncIterator[Link
 
 
 def _reason_of(group: BaseExceptionGroup[BaseException], client: _Client | None) -> str:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return str(first) if client is None else client.why(first)
+    cause = first_cause(group)
+    return str(cause) if client is None else client.why(cause)
 
 
 def _client(broker: Broker) -> _Client:

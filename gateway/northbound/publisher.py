@@ -17,6 +17,7 @@ import trio
 
 from ..bus import Entry, EventBus, JournalError, Overflow
 from ..config.model import Config
+from ..domain.exceptions import first_reason
 from ..observability.frame_tap import FrameSubscription
 from . import compat_nodered
 from .checkpoint import CheckpointTracker
@@ -187,9 +188,9 @@ class _Publisher:
             except* JournalError:
                 raise
             except* LinkLost as group:
-                why = _first_cause(group)
+                why = first_reason(group)
             except* Exception as group:
-                why = f"unexpected: {_first_cause(group)}"
+                why = f"unexpected: {first_reason(group)}"
                 log.debug("link broke", exc_info=group)
             self._outbox.disconnected()
             if done:
@@ -245,11 +246,3 @@ class _Publisher:
     async def _wait_holding(self) -> None:
         await trio.sleep(_STABLE_AFTER)
         self._link_status.link_holds()
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> str:
-    """The text of the first real exception in a group of groups."""
-    inner = group.exceptions[0]
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return str(inner) or repr(inner)

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import trio
 
+from ..domain import json_codec
 from .mqtt import Publication
 
 LIMITS_REQUEST = Publication(
@@ -34,8 +35,6 @@ _SPEED_UP_AFTER = 60.0  # seconds without a further one
 _ROUNDING = 1e-6  # seconds: a bucket is never quite as full as it was computed to be
 _YIELD_S = 0.05  # seconds until a message of the backlog looks again whether an urgent one waits
 _SHARE = 0.8  # of a rate: others may spend from the tenant's, too
-
-_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 @attrs.define
@@ -101,7 +100,7 @@ class RateLimiter:
     def apply_limits(self, payload: bytes) -> None:
         """Keep to the limits in a response of the server; what cannot be read changes nothing."""
         try:
-            limits = _anything.decode(payload)
+            limits = json_codec.decode(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return
         if not isinstance(limits, dict):

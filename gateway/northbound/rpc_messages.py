@@ -7,14 +7,12 @@ from typing import Any
 import attrs
 import msgspec
 
+from ..domain import json_codec
 from ..domain.commands import Command, CommandOutcome
 from ..domain.fleet import split_name
 from .mqtt import Publication
 
 RPC_TOPIC = "v1/gateway/rpc"
-
-_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @attrs.frozen
@@ -29,7 +27,7 @@ class RpcRequest:
     @property
     def key(self) -> tuple[str, int, str, bytes]:
         """Equal for a request that is delivered again (thingsboard-contract R8)."""
-        return self.device, self.id, self.method, _encoder.encode(self.params)
+        return self.device, self.id, self.method, json_codec.encode(self.params)
 
 
 class RpcError(Exception):
@@ -42,7 +40,7 @@ def read_rpc(payload: bytes) -> RpcRequest | None:
     Raises RpcError.
     """
     try:
-        message = _anything.decode(payload)
+        message = json_codec.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise RpcError(f"not JSON: {str(exc)[:80]}") from exc
     if not isinstance(message, dict):
@@ -76,4 +74,4 @@ def command_of(rpc: RpcRequest) -> Command | None:
 
 def response_message(rpc: RpcRequest, outcome: CommandOutcome) -> Publication:
     body = {"device": rpc.device, "id": rpc.id, "data": outcome.payload}
-    return Publication(RPC_TOPIC, _encoder.encode(body))
+    return Publication(RPC_TOPIC, json_codec.encode(body))

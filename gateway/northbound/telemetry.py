@@ -12,9 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 import attrs
-import msgspec
 
-from ..domain import events
+from ..domain import events, json_codec
 from ..domain.clock import milliseconds
 from ..domain.connector_state import NO_FLOW
 from ..domain.event_values import Progress, Sample
@@ -31,8 +30,6 @@ _LARGEST_RECEIPT = 50_000  # bytes; with the rest of its row it then fits a mess
 _NOT_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})  # and yet read as such by some
 
 Values = Mapping[str, Any]
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @attrs.frozen
@@ -289,7 +286,7 @@ def _receipt(receipt: Mapping[str, Any]) -> Values:
     """Signed meter values can be kilobytes each; where a message has no room, they go apart."""
     receipt = {**receipt, **_shortened(receipt, "id_tag", "stop_reason")}
     signed = receipt.get("signed")
-    if not signed or len(_encoder.encode(receipt)) <= _LARGEST_RECEIPT:
+    if not signed or len(json_codec.encode(receipt)) <= _LARGEST_RECEIPT:
         return {"receipt": receipt}
     rest = {key: value for key, value in receipt.items() if key != "signed"}
     return {"receipt": rest, "receipt_signed": signed}

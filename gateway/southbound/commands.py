@@ -8,14 +8,13 @@ stop.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC
 from typing import Any
 
 import attrs
 import trio
 
 from ..bus import EventBus, Overflow
-from ..domain.clock import milliseconds
+from ..domain.clock import iso, milliseconds
 from ..domain.commands import Command, CommandOutcome, Done, Failed
 from ..domain.events import (
     CommandCarriedOut,
@@ -169,8 +168,7 @@ class CommandRunner:
             self.frame_tap.end_trace(command.charge_point_id)
             return Done({"status": "Stopped"})
         until = self.frame_tap.start_trace(command.charge_point_id, minutes * 60)
-        until_text = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return Done({"status": "Accepted", "until": until_text})
+        return Done({"status": "Accepted", "until": iso(until, "seconds")})
 
     # --- to a connector: they end when it has truly happened --------------------------------------
 

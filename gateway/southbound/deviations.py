@@ -32,7 +32,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import attrs
-import msgspec
+
+from ..domain import json_codec
 
 FORMATION = "FormationViolation"
 PROPERTY = "PropertyConstraintViolation"
@@ -81,8 +82,6 @@ _TRUE_OR_FALSE: Mapping[Any, bool] = {
 }  # fmt: skip
 _INTEGER = re.compile(r"([+-]?[0-9]{1,20})(?:\.0{0,20})?")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{0,20})?")
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def text_of(value: object) -> str | None:
@@ -316,7 +315,7 @@ class _Reader:
     def _text(self, node: Node, value: Any, at: str) -> Any:
         text = text_of(value)
         if text is None and value is not None and node.where in _ANY_JSON:
-            text = _encoder.encode(value).decode()
+            text = json_codec.encode_text(value)
         if text is None:
             return self._unreadable(value, at, TYPE, "no text")
         if text is not value:

@@ -18,7 +18,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import structlog
 import trio
 
@@ -32,6 +31,7 @@ from ..billing.driver_messages import (
 )
 from ..billing.ledger import Ledger
 from ..bus import EventBus, Overflow, Subscription
+from ..domain import json_codec
 from ..domain.events import (
     ChargePointBooted,
     ChargePointConnected,
@@ -56,8 +56,6 @@ _CAPACITY = 20_000  # a whole fleet comes back at once
 _MAX_BATCH = 25  # events, without letting others run
 
 log = structlog.get_logger(__name__)
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @asynccontextmanager
@@ -226,7 +224,7 @@ class _Display:
         payload = {
             "vendorId": COST_MESSAGES,
             "messageId": message_id,
-            "data": _encoder.encode(data).decode(),
+            "data": json_codec.encode_text(data),
         }
         try:
             response = await self.connection.call("DataTransfer", payload)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from ..bus import EventBus, JournalError
 from ..config.model import Config
 from ..domain import events, refused_tags
 from ..domain.charge_point_clock import ChargePointClock
-from ..domain.clock import SteadyClock
+from ..domain.clock import SteadyClock, iso
 from ..domain.connector_state import completed, inferred, status_inferred
 from ..domain.fleet import device_name, is_another
 from ..domain.tags import IdTag, TagList
@@ -194,7 +194,7 @@ class RequestHandlers:
         await self._bus.publish(attrs.evolve(event, status=status, replaced=replaced))
         self.booted.set()
         return {
-            "currentTime": _iso(self._now()),
+            "currentTime": iso(self._now(), "milliseconds"),  # as in the specification's examples
             "interval": self._settings.heartbeat_interval_s,
             "status": status,
         }
@@ -205,7 +205,7 @@ class RequestHandlers:
             self._bus.publish_soon(
                 events.HeartbeatReceived(charge_point_id=self._charge_point_id, received_at=now)
             )
-        return {"currentTime": _iso(now)}
+        return {"currentTime": iso(now, "milliseconds")}
 
     async def on_authorize(self, request: Request) -> Response:
         now = self._now()
@@ -375,8 +375,3 @@ class RequestHandlers:
         elif not isinstance(event, events.TransactionStarted):
             return event
         return event if scale is None else attrs.evolve(event, energy_scale=scale)
-
-
-def _iso(at: datetime) -> str:
-    """With milliseconds, as the specification's own examples have it."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -19,6 +19,7 @@ import jsonschema_rs
 import msgspec
 from ocpp.v16.enums import Action
 
+from ..domain import json_codec
 from .deviations import FORMATION, INT64, Node, Reading, node_of, read
 
 CALL, CALL_RESULT, CALL_ERROR = 2, 3, 4
@@ -245,7 +246,6 @@ def _fraction(digits: str) -> Decimal | str:
 
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_fraction)
-_encoder = msgspec.json.Encoder(decimal_format="number")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _TOO_LONG = "Integer value out of range"  # msgspec's words
 _MAX_DIGITS = 400
@@ -323,11 +323,11 @@ def _no_constant(name: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    return _encoder.encode(value).decode()[:40]
+    return json_codec.encode_text(value)[:40]
 
 
 def _dump(frame: list[Any]) -> str:
-    return _encoder.encode(frame).decode()
+    return json_codec.encode_text(frame)
 
 
 # --- the schemas, compiled once ----------------------------------------------------------------

@@ -20,6 +20,7 @@ import trio
 from ..bus import EventBus, JournalError
 from ..domain.clock import SteadyClock
 from ..domain.events import ChargePointConnected, ChargePointDisconnected
+from ..domain.exceptions import first_cause
 from ..observability.frame_tap import CONNECTED, DISCONNECTED, REFUSED, FrameTap
 from .authentication import identity_of
 from .clocks import ChargePointClocks
@@ -36,7 +37,7 @@ from .settings import SouthboundSettings
 from .statistics import ConnectionStatistics
 from .tcp import address_of, tune
 from .throttle import Throttle
-from .tls import first_of, tls_fault
+from .tls import tls_fault
 from .watchdog import Watchdog
 from .websocket import MESSAGE_TOO_LARGE, PROTOCOL_FAULTS, TrioSocket, read_handshake
 
@@ -166,10 +167,10 @@ class _Server:
             if (fault := tls_fault(group)) is not None:
                 self._record_no_tls(remote, fault)
             else:
-                log.debug("connection broken", remote=remote, why=repr(first_of(group)))
+                log.debug("connection broken", remote=remote, why=repr(first_cause(group)))
         except* PROTOCOL_FAULTS as group:
             log.info(
-                "connection ended by a protocol fault", remote=remote, why=repr(first_of(group))
+                "connection ended by a protocol fault", remote=remote, why=repr(first_cause(group))
             )
         except* Exception:
             log.exception("connection dropped", remote=remote)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 
+from ..domain.exceptions import first_cause
+
 
 def tls_context(cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
     """Server side of security profile 2, or 3 with `client_ca`.  Raises OSError, ssl.SSLError."""
@@ -16,15 +18,7 @@ def tls_context(cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
     return context
 
 
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first real exception in a group of groups."""
-    inner = group.exceptions[0]
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
-
-
 def tls_fault(group: BaseExceptionGroup[BaseException]) -> str | None:
     """What OpenSSL found wrong, where it was that."""
-    cause = first_of(group).__cause__
+    cause = first_cause(group).__cause__
     return cause.reason or str(cause) if isinstance(cause, ssl.SSLError) else None

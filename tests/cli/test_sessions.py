@@ -14,7 +14,7 @@ import trio
 
 from gateway.cli import listing, sessions
 from gateway.cli.main import main
-from gateway.journal.codec import dump_object
+from gateway.domain.json_codec import encode_text
 from gateway.journal.group_commit import open_sqlite
 
 from ..billing.builders import ChargePoint
@@ -49,7 +49,7 @@ def store(tmp_path):
         trio.run(open_it)
         with closing(sqlite3.connect(path)) as db, db:
             for place, receipt in enumerate(receipts):
-                row = (receipt["receipt_id"], receipt["version"], place, dump_object(receipt), 0)
+                row = (receipt["receipt_id"], receipt["version"], place, encode_text(receipt), 0)
                 db.execute("insert into receipt values (?, ?, ?, ?, ?)", row)
         config = tmp_path / "gateway.toml"
         config.write_text(f'[storage]\nurl = "sqlite://{path}"\n{more}')
@@ -157,9 +157,9 @@ def test_a_receipt_that_cannot_be_shown_hides_none_of_the_others(form, store, ca
         def dump(receipt):
             if receipt["receipt_id"] == "B":
                 raise TypeError("a bug of ours")
-            return dump_object(receipt)
+            return encode_text(receipt)
 
-        monkeypatch.setattr(listing, "dump_object", dump)
+        monkeypatch.setattr(listing, "encode_text", dump)
     assert main(["sessions", "--config", config, "--format", form]) == 1
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == (3 if form == "csv" else 2)

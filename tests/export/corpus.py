@@ -12,8 +12,8 @@ from gateway.billing.receipt import receipt_of
 from gateway.billing.settlement import settle
 from gateway.cli import replay
 from gateway.domain.event_values import Sample
+from gateway.domain.json_codec import decode_exact, encode_text
 from gateway.export.party import Location, Party
-from gateway.journal.codec import dump_object, load_object
 
 from ..billing.builders import CP, LIVE, component, element, receipt, tariff, tariff_book
 
@@ -53,7 +53,7 @@ PRICED = {
 
 
 def stored(found: dict[str, Any]) -> dict[str, Any]:
-    back: dict[str, Any] = load_object(dump_object(found))
+    back: dict[str, Any] = decode_exact(encode_text(found))
     return back
 
 
