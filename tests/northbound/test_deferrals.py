@@ -1,59 +1,38 @@
-"""What ThingsBoard cannot take now is put off: it holds up nobody, and the innocent are told."""
+"""What ThingsBoard cannot take now is deferred: it holds up nothing, and the rest is delivered."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 import trio
 
-from gateway.domain.events import ChargePointConnected
-from gateway.northbound.mqtt import Delivery
 from gateway.northbound.outbox import READER
 from gateway.northbound.rpc_messages import RPC_TOPIC
 
-from ..fakes import ATTRIBUTES, CONNECT, TELEMETRY, FakeThingsBoard, now
-from .test_outbox import away, told
-from .test_poison import all_told, open_publisher_alone
-from .test_publisher import assert_announced_first, firmware, order, settled, wait_until
+from ..fakes import ATTRIBUTES, CONNECT, TELEMETRY
+from .builders import (
+    assert_announced_first,
+    connected,
+    firmware,
+    numbered,
+    open_gateway_without_link,
+    open_publisher_alone,
+    rpc_payload,
+    settled,
+    wait_until,
+)
+from .faulty_board import Act, Fate, FaultyBoard
 
 
-class Choosy(FakeThingsBoard):
-    """Answers a `connect` of a device with its code in `rejected`; with None it does not answer.
-
-    codes: what is said of all other messages.  dropped: topics where it says 0x80 to all.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept_out: dict[str, int | None] = {}
-        self.failing: set[str] = set()
-
-    async def send(self, publication):
-        name = ""
-        if publication.topic == CONNECT:
-            name = json.loads(publication.payload)["device"]
-        if name not in self.kept_out and publication.topic not in self.failing:
-            return await super().send(publication)
-        await trio.lowlevel.checkpoint()
-        code = self.kept_out.get(name, 0x80)
-        delivery = Delivery(code)
-        if code is not None:
-            delivery.acknowledged.set()
-        return delivery
+def not_admitted(name: str, code: int | None) -> Fate:
+    """ThingsBoard refuses the `connect` of a device, or does not answer it (None)."""
+    act = Act.LOSE if code is None else Act.REFUSE
+    return Fate(act, f'"{name}"', topic=CONNECT, code=code or 0)
 
 
-def arrived(name: str, address: str = "x") -> ChargePointConnected:
-    return ChargePointConnected(charge_point_id=name, received_at=now(), remote_address=address)
-
-
-async def is_told_soon(board, bus, status: str, within: float) -> None:
-    await bus.publish(firmware(status, after=trio.current_time()))
-    await wait_until(lambda: status in board.values("CP-1", "firmware_status"), within=within)
-
-
-async def asides_of(journal) -> set[int]:
-    return {aside.seq for aside in await journal.dead_letters(READER)}
+async def publish_and_wait(alone, status: str, within: float) -> None:
+    """Publish a value of CP-1 now; it must arrive within so many seconds."""
+    await alone.bus.publish(firmware(status, after=trio.current_time()))
+    await wait_until(lambda: status in alone.board.values("CP-1", "firmware_status"), within=within)
 
 
 # --- devices -------------------------------------------------------------------------------------
@@ -61,18 +40,18 @@ async def asides_of(journal) -> set[int]:
 
 @pytest.mark.parametrize("code", [0x80, 0x97, None])
 async def test_a_device_that_is_let_in_late_is_told_of_whole_and_with_its_type(code):
-    board = Choosy()
-    async with open_publisher_alone(board) as (bus, journal, statistics):
+    board = FaultyBoard()
+    async with open_publisher_alone(board) as alone:
         await trio.sleep(60)
-        board.kept_out["NEW"] = code
-        await bus.publish(arrived("NEW"))
+        board.fates = [not_admitted("NEW", code)]
+        await alone.bus.publish(connected("NEW"))
         await trio.sleep(30)
-        board.kept_out.clear()
+        board.fates.clear()
         for n in range(60):
-            await bus.publish(firmware(f"S{n}", "NEW", 100 + n))
+            await alone.bus.publish(firmware(f"S{n}", "NEW", 100 + n))
             await trio.sleep(10)
-        await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.dead_letters(READER) == ()
+        await wait_until(lambda: alone.all_delivered)
+        assert await alone.dead_letters() == set()
     assert {f"S{n}" for n in range(60)} == {*board.values("NEW", "firmware_status")}
     assert board.attributes("NEW")["remote_address"] == "x"
     assert_announced_first(board)
@@ -80,74 +59,70 @@ async def test_a_device_that_is_let_in_late_is_told_of_whole_and_with_its_type(c
 
 @pytest.mark.parametrize("code", [0x80, 0x97, None])
 async def test_a_device_that_is_never_let_in_is_set_aside_after_minutes_and_holds_up_nobody(code):
-    board = Choosy()
-    board.kept_out["CP-9"] = code
-    async with open_publisher_alone(board, "CP-1", "CP-9") as (bus, journal, statistics):
+    board = FaultyBoard()
+    board.fates = [not_admitted("CP-9", code)]
+    async with open_publisher_alone(board, "CP-1", "CP-9") as alone:
         for n in range(300):
-            await bus.publish(firmware(f"X{n}", "CP-9", 100 + n))
-            await is_told_soon(board, bus, f"S{n}", within=45)
+            await alone.bus.publish(firmware(f"X{n}", "CP-9", 100 + n))
+            await publish_and_wait(alone, f"S{n}", within=45)
             if trio.current_time() < 120:
-                assert await journal.dead_letters(READER) == ()
+                assert await alone.dead_letters() == set()
             await trio.sleep(5)
-        await wait_until(lambda: all_told(statistics, journal))
+        await wait_until(lambda: alone.all_delivered)
         assert {
-            "admit the device" in aside.why for aside in await journal.dead_letters(READER)
+            "admit the device" in letter.why for letter in await alone.journal.dead_letters(READER)
         } == {True}
-        assert len(await asides_of(journal)) == 301
+        assert len(await alone.dead_letters()) == 301
         assert board.links <= 5
-        board.kept_out.clear()  # the tenant's limit was raised
+        board.fates.clear()  # the tenant's limit was raised
         await trio.sleep(300)
-        await bus.publish(firmware("At last", "CP-9", 9_000))
+        await alone.bus.publish(firmware("At last", "CP-9", 9_000))
         await settled()
         assert board.latest("CP-9")["firmware_status"] == "At last"
     assert_announced_first(board)
 
 
 async def test_however_many_are_never_answered_all_others_go_on():
-    board = Choosy()
+    board = FaultyBoard()
     others = [f"X-{n}" for n in range(130)]
-    board.kept_out = dict.fromkeys(others)
-    async with open_publisher_alone(board, "CP-1", *others) as (bus, journal, statistics):
-        await wait_until(lambda: all_told(statistics, journal), within=7_200)
-        assert await asides_of(journal) == {*range(2, 132)}
+    board.fates = [not_admitted(name, None) for name in others]
+    async with open_publisher_alone(board, "CP-1", *others) as alone:
+        await wait_until(lambda: alone.all_delivered, within=7_200)
+        assert await alone.dead_letters() == {*range(2, 132)}
         for n in range(30):
-            await is_told_soon(board, bus, f"S{n}", within=300)
+            await publish_and_wait(alone, f"S{n}", within=300)
             await trio.sleep(60)
 
 
 async def test_a_server_that_lets_nobody_in_keeps_out_no_device():
     """The transport is there, and its core is not: all is refused, after a while."""
 
-    class Board(Choosy):
-        async def send(self, publication):
-            if self.failing:
-                await trio.sleep(10)
-            return await super().send(publication)
-
-    board = Board()
+    board = FaultyBoard()
     names = [f"CP-{n}" for n in range(1, 21)]
-    async with open_publisher_alone(board, *names) as (bus, journal, statistics):
+    async with open_publisher_alone(board, *names) as alone:
         await trio.sleep(60)
-        board.failing = {CONNECT, TELEMETRY, ATTRIBUTES}
+        board.fates = [
+            Fate(Act.REFUSE, topic=topic, seconds=10) for topic in (CONNECT, TELEMETRY, ATTRIBUTES)
+        ]
         board.cut()
         for n in range(60):
-            await bus.publish(firmware(f"S{n}", names[n % 20], 100 + n))
+            await alone.bus.publish(firmware(f"S{n}", names[n % 20], 100 + n))
             await trio.sleep(10)
-        board.failing = set()
-        await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.dead_letters(READER) == ()
+        board.fates.clear()
+        await wait_until(lambda: alone.all_delivered)
+        assert await alone.dead_letters() == set()
 
 
 async def test_who_is_kept_out_slows_nobody_down_and_gets_no_answers_told():
     """Answers in its name would create it with no type (thingsboard-contract R1)."""
-    board = Choosy()
-    board.kept_out["CP-9"] = 0x97
-    async with open_publisher_alone(board, "CP-1", "CP-9") as (bus, _, _):
-        await board.deliver(order(device="CP-9"))
-        await board.deliver(order(device="CP-1"))
+    board = FaultyBoard()
+    board.fates = [not_admitted("CP-9", 0x97)]
+    async with open_publisher_alone(board, "CP-1", "CP-9") as alone:
+        await board.deliver(rpc_payload(device="CP-9"))
+        await board.deliver(rpc_payload(device="CP-1"))
         for n in range(20):
-            await bus.publish(firmware(f"X{n}", "CP-9", n))
-        await is_told_soon(board, bus, "quick", within=2)
+            await alone.bus.publish(firmware(f"X{n}", "CP-9", n))
+        await publish_and_wait(alone, "quick", within=2)
     assert [body["device"] for body in board.about(RPC_TOPIC)] == ["CP-1"]
 
 
@@ -156,132 +131,116 @@ async def test_who_is_kept_out_slows_nobody_down_and_gets_no_answers_told():
 
 @pytest.mark.parametrize("code", [0x80, 0x97])
 async def test_what_a_server_fails_at_each_time_is_set_aside_after_minutes(code):
-    board = Choosy()
+    board = FaultyBoard()
     board.codes["Poison"] = code
-    async with open_publisher_alone(board) as (bus, journal, statistics):
-        (poison,) = await bus.publish(firmware("Poison"))
+    async with open_publisher_alone(board) as alone:
+        (poison,) = await alone.bus.publish(firmware("Poison"))
         for n in range(30):
-            await is_told_soon(board, bus, f"S{n}", within=30)
+            await publish_and_wait(alone, f"S{n}", within=30)
             if trio.current_time() < 120:
-                assert await journal.dead_letters(READER) == ()
+                assert await alone.dead_letters() == set()
             await trio.sleep(10)
-        (aside,) = await journal.dead_letters(READER)
-        assert aside.seq == poison.seq
-        assert f"0x{code:02x}" in aside.why
-        assert all_told(statistics, journal)
+        (letter,) = await alone.journal.dead_letters(READER)
+        assert letter.seq == poison.seq
+        assert f"0x{code:02x}" in letter.why
+        assert alone.all_delivered
         assert board.links == 4
-        assert statistics.dead_letters == 1
+        assert alone.statistics.dead_letters == 1
 
 
 @pytest.mark.parametrize("code", [0x80, 0x97])
 @pytest.mark.parametrize("seconds", [20, 900])
 async def test_a_server_that_fails_at_all_telemetry_for_a_while_makes_nobody_guilty(code, seconds):
-    board = Choosy()
-    async with open_publisher_alone(board, "CP-1", "CP-2") as (bus, journal, statistics):
+    board = FaultyBoard()
+    async with open_publisher_alone(board, "CP-1", "CP-2") as alone:
         await trio.sleep(60)
         board.codes['"values"'] = code
         for n in range(30):
-            await bus.publish(firmware(f"S{n}", "CP-1", 100 + n))
+            await alone.bus.publish(firmware(f"S{n}", "CP-1", 100 + n))
             await trio.sleep(seconds / 30)
         board.codes.clear()
-        await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.dead_letters(READER) == ()
+        await wait_until(lambda: alone.all_delivered)
+        assert await alone.dead_letters() == set()
         assert {*board.values("CP-1", "firmware_status")} == {f"S{n}" for n in range(30)}
 
 
 async def test_what_a_server_fails_and_closes_at_each_time_is_set_aside_after_minutes():
     """As its queue does at a record that is too large for it, whatever else it takes."""
 
-    class Board(Choosy):
-        async def send(self, publication):
-            delivery = await super().send(publication)
-            if delivery.code == 0x80:
-                self.cut()
-            return delivery
-
-    board = Board()
-    board.codes["Poison"] = 0x80
-    async with open_publisher_alone(board) as (bus, journal, statistics):
-        (poison,) = await bus.publish(firmware("Poison"))
-        await bus.publish(firmware("Behind", after=1))
+    board = FaultyBoard(Fate(Act.REFUSE_AND_CLOSE, "Poison"))
+    async with open_publisher_alone(board) as alone:
+        (poison,) = await alone.bus.publish(firmware("Poison"))
+        await alone.bus.publish(firmware("Behind", after=1))
         await trio.sleep(60)
-        assert await journal.dead_letters(READER) == ()
-        await wait_until(lambda: all_told(statistics, journal))
-        assert await asides_of(journal) == {poison.seq}
+        assert await alone.dead_letters() == set()
+        await wait_until(lambda: alone.all_delivered)
+        assert await alone.dead_letters() == {poison.seq}
         assert board.values("CP-1", "firmware_status") == ["Behind"]
 
 
 async def test_a_rate_that_is_too_high_makes_nobody_guilty_however_often_the_link_ends():
-    class Board(Choosy):
-        async def send(self, publication):
-            delivery = await super().send(publication)
-            if delivery.code == 0x97:
-                self.cut()
-            return delivery
-
-    board = Board()
-    board.codes["S1"] = 0x97
-    async with open_publisher_alone(board) as (bus, journal, statistics):
-        await bus.publish(firmware("S1"))
+    board = FaultyBoard(Fate(Act.REFUSE_AND_CLOSE, "S1", code=0x97))
+    async with open_publisher_alone(board) as alone:
+        await alone.bus.publish(firmware("S1"))
         await trio.sleep(900)
-        board.codes.clear()
-        await wait_until(lambda: all_told(statistics, journal))
-        assert await journal.dead_letters(READER) == ()
+        board.fates.clear()
+        await wait_until(lambda: alone.all_delivered)
+        assert await alone.dead_letters() == set()
         assert board.values("CP-1", "firmware_status") == ["S1"]
 
 
 async def test_many_that_a_server_fails_at_hold_up_nobody_for_good():
-    board = Choosy()
+    board = FaultyBoard()
     board.codes["Poison"] = 0x80
-    async with open_publisher_alone(board) as (bus, journal, statistics):
-        entries = await bus.publish(*(firmware(f"Poison{n}", "CP-1", n) for n in range(70)))
+    async with open_publisher_alone(board) as alone:
+        entries = await alone.bus.publish(*(firmware(f"Poison{n}", "CP-1", n) for n in range(70)))
         for n in range(40):
-            await is_told_soon(board, bus, f"S{n}", within=300)
+            await publish_and_wait(alone, f"S{n}", within=300)
             await trio.sleep(10)
-        await wait_until(lambda: all_told(statistics, journal))
-        assert await asides_of(journal) == {entry.seq for entry in entries}
+        await wait_until(lambda: alone.all_delivered)
+        assert await alone.dead_letters() == {entry.seq for entry in entries}
 
 
 # --- attributes ----------------------------------------------------------------------------------
 
 
 async def test_attributes_that_were_put_off_are_told_as_they_are_by_then():
-    board = Choosy()
-    async with open_publisher_alone(board) as (bus, journal, statistics):
+    board = FaultyBoard()
+    async with open_publisher_alone(board) as alone:
         board.codes['"old"'] = 0x80
-        await bus.publish(arrived("CP-1", "old"))
+        await alone.bus.publish(connected(address="old"))
         await settled()
         board.codes.clear()
-        await bus.publish(arrived("CP-1", "new"))
+        await alone.bus.publish(connected(address="new"))
         await settled()
         assert board.attributes("CP-1")["remote_address"] == "new"
-        await wait_until(lambda: all_told(statistics, journal))
+        await wait_until(lambda: alone.all_delivered)
         assert board.attributes("CP-1")["remote_address"] == "new"
-        assert await journal.dead_letters(READER) == ()
+        assert await alone.dead_letters() == set()
 
 
 @pytest.mark.parametrize("code", [0x80, 0x99])
 async def test_attributes_of_a_backlog_that_are_refused_are_told_again_or_set_aside(code):
-    board = Choosy()
-    async with away(board) as gateway:
+    board = FaultyBoard()
+    async with open_gateway_without_link(board) as gateway:
         board.codes['"remote_address":"bad"'] = code
-        bus, north = gateway.running.bus, gateway.running.delivery
-        (bad,) = await bus.publish(arrived("CP-1", "bad"))
-        await bus.publish(*(told(n) for n in range(1, 300)))
+        bus, delivery = gateway.running.bus, gateway.running.delivery
+        (bad,) = await bus.publish(connected(address="bad"))
+        await bus.publish(*(numbered(n) for n in range(1, 300)))
         board.up = True
         await wait_until(
-            lambda: north.delivered_seq == 300 or await_no_more(board, code), within=900
+            lambda: delivery.delivered_seq == 300 or only_deferred_is_left(board, code), within=900
         )
         assert board.attributes("CP-1").get("remote_address") != "bad"
         if code == 0x99:
-            assert await asides_of(gateway.journal) == {bad.seq}
+            assert {one.seq for one in await gateway.journal.dead_letters(READER)} == {bad.seq}
         else:
             assert await gateway.journal.dead_letters(READER) == ()
             board.codes.clear()
-            await wait_until(lambda: north.delivered_seq == 300, within=900)
+            await wait_until(lambda: delivery.delivered_seq == 300, within=900)
             assert board.attributes("CP-1")["remote_address"] == "bad"
 
 
-def await_no_more(board, code: int) -> bool:
-    """Whether what is only put off has had its first refusal, and all else is told."""
+def only_deferred_is_left(board, code: int) -> bool:
+    """Whether what is deferred has had its first refusal, and all else is delivered."""
     return code == 0x80 and len(board.values("CP-1", "firmware_status")) == 299
