@@ -23,7 +23,7 @@ from gateway.southbound.websocket import SocketClosed
 
 from ..conftest import Gateway, open_gateway
 from ..fakes import Refused, now
-from ..northbound.test_publisher import firmware
+from ..northbound.builders import firmware
 from ..southbound.connections import southbound_settings
 from ..southbound.raw_websocket import dial
 from .test_server import value_of

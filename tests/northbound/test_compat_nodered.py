@@ -89,8 +89,8 @@ async def test_each_message_is_told_under_the_names_of_the_prototype():
             await trio.sleep(60)
             await sample(charger, tx, 150, soc=41)
             await settled()
-            told = latest("OC")
-            assert (told["Energy Active Import Register"], told["SoC"]) == (150, 41)
+            shown = latest("OC")
+            assert (shown["Energy Active Import Register"], shown["SoC"]) == (150, 41)
             await charger.stop(tx, meter_wh=160)
             await settled()
             assert latest("OC")["Command"] == "StopTransaction"
@@ -119,14 +119,14 @@ async def test_two_chargers_at_once_have_each_its_own_summary():
         "OC": (first, "11111111", 1_000, 1_200, 20),
         "ABB": (second, "AABB", 77_000, 77_777, 80),
     }
-    for name, told in (("OC", oc), ("ABB", abb)):
+    for name, shown in (("OC", oc), ("ABB", abb)):
         tx, tag, begin, end, soc = expected[name]
-        assert told["Charge Box Id"] == name
-        assert (told["Transaction Id"], told["Id Tag"], told["Connector Id"]) == (tx, tag, 1)
-        assert (told["Meter Start"], told["Meter Stop"]) == (begin, end)
-        assert told["Energy Active Import Register Final"] == end
-        assert told["SoC Final"] == soc
-        assert told["Start Time"] < told["Stop Time"]
+        assert shown["Charge Box Id"] == name
+        assert (shown["Transaction Id"], shown["Id Tag"], shown["Connector Id"]) == (tx, tag, 1)
+        assert (shown["Meter Start"], shown["Meter Stop"]) == (begin, end)
+        assert shown["Energy Active Import Register Final"] == end
+        assert shown["SoC Final"] == soc
+        assert shown["Start Time"] < shown["Stop Time"]
 
 
 async def test_a_summary_never_has_the_state_of_charge_of_another_car():
@@ -142,8 +142,8 @@ async def test_a_summary_never_has_the_state_of_charge_of_another_car():
             await trio.sleep(60)
             await charger.stop(second, meter_wh=30)
             await settled()
-        told = summaries(gateway, "OC")
-    assert [summary.get("SoC Final") for summary in told] == [55, None]
+        shown = summaries(gateway, "OC")
+    assert [summary.get("SoC Final") for summary in shown] == [55, None]
 
 
 async def test_a_summary_that_is_sent_again_is_the_same():
@@ -184,8 +184,8 @@ async def test_eighty_chargers_that_stop_together_have_eighty_summaries():
             done.set()
         await settled()
         for name in names:
-            (told,) = summaries(gateway, name)
-            assert (told["Charge Box Id"], told["Id Tag"]) == (name, name)
+            (shown,) = summaries(gateway, name)
+            assert (shown["Charge Box Id"], shown["Id Tag"]) == (name, name)
 
 
 def test_registers_are_numbers_also_where_a_meter_counts_in_fractions():

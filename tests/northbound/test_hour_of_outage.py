@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from .test_publisher import LOG, settled, wait_until
+from .builders import LOG, settled, wait_until
 
 CHARGERS = 100
 SAMPLES = 12  # one in five minutes
@@ -21,14 +21,14 @@ async def test_hc_121_an_hour_without_thingsboard_loses_nothing_and_tells_each_d
         chargers = [await stack.enter_async_context(gateway.charger(name)) for name in names]
         transactions = [await charger.start(meter_wh=0) for charger in chargers]
         await settled()
-        told_before = len(thingsboard.published)
+        published_before = len(thingsboard.published)
         thingsboard.up = False
         thingsboard.cut()
         for n in range(1, SAMPLES + 1):
             await trio.sleep(300)
             for charger, tx in zip(chargers, transactions, strict=True):
                 await charger.sample(tx, str(n * 100))
-        assert len(thingsboard.published) == told_before
+        assert len(thingsboard.published) == published_before
         thingsboard.up = True
         await wait_until(
             lambda: (

@@ -22,9 +22,9 @@ from ..fakes import FakeThingsBoard
      (0x88, "tried again"), (0x9F, "tried again")],
 )  # fmt: skip
 def test_each_refusal_of_a_connection_says_what_to_do(code, to_do):
-    told = reason_codes.connack_reason(code, "Name")
-    assert told.startswith(f"Name (0x{code:02x}): ")
-    assert to_do in told
+    text = reason_codes.connack_reason(code, "Name")
+    assert text.startswith(f"Name (0x{code:02x}): ")
+    assert to_do in text
 
 
 @pytest.mark.parametrize(

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from gateway.northbound.rate_limits import MAX_BYTES, MessageCost, RateLimiter
 
 
-def learnt(**told) -> RateLimiter:
-    pace = RateLimiter()
-    pace.apply_limits(json.dumps(told).encode())
-    return pace
+def learnt(**limits) -> RateLimiter:
+    limiter = RateLimiter()
+    limiter.apply_limits(json.dumps(limits).encode())
+    return limiter
 
 
 async def test_without_an_answer_nothing_is_waited_for():
-    pace = RateLimiter()
+    limiter = RateLimiter()
     for _ in range(10_000):
-        await pace.wait_to_send()
-        await pace.wait_to_send_telemetry(MessageCost(100, 10_000))
+        await limiter.wait_to_send()
+        await limiter.wait_to_send_telemetry(MessageCost(100, 10_000))
     assert trio.current_time() == 0
-    assert (pace.max_bytes, pace.max_values) == (MAX_BYTES, None)
+    assert (limiter.max_bytes, limiter.max_values) == (MAX_BYTES, None)
 
 
 async def test_a_smaller_message_is_kept_to_and_a_larger_one_is_not_used():
@@ -39,36 +39,36 @@ async def test_a_smaller_message_is_kept_to_and_a_larger_one_is_not_used():
      b'{"gatewayRateLimits":{"messages":5,"telemetryMessages":"a:b,:,0:1,1:0,-1:1"}}'],
 )  # fmt: skip
 async def test_what_cannot_be_read_changes_nothing(payload):
-    pace = RateLimiter()
-    pace.apply_limits(payload)
-    await pace.wait_to_send()
-    await pace.wait_to_send_telemetry(MessageCost(1_000, 1_000))
-    assert (trio.current_time(), pace.max_bytes) == (0, MAX_BYTES)
+    limiter = RateLimiter()
+    limiter.apply_limits(payload)
+    await limiter.wait_to_send()
+    await limiter.wait_to_send_telemetry(MessageCost(1_000, 1_000))
+    assert (trio.current_time(), limiter.max_bytes) == (0, MAX_BYTES)
 
 
 async def test_messages_go_at_four_fifths_of_the_rate_after_a_bucketful():
     """100 in 10 s: 80 at once, then 8 a second."""
-    pace = learnt(gatewayRateLimits={"messages": "100:10"})
+    limiter = learnt(gatewayRateLimits={"messages": "100:10"})
     for _ in range(80):
-        await pace.wait_to_send()
+        await limiter.wait_to_send()
     assert trio.current_time() == 0
     for _ in range(80):
-        await pace.wait_to_send()
+        await limiter.wait_to_send()
     assert trio.current_time() == pytest.approx(10)
 
 
 async def test_the_strictest_of_several_rates_holds():
-    pace = learnt(gatewayRateLimits={"telemetryDataPoints": "1000:1,6000:60"})
-    assert pace.max_values == 800
+    limiter = learnt(gatewayRateLimits={"telemetryDataPoints": "1000:1,6000:60"})
+    assert limiter.max_values == 800
     for _ in range(20):
-        await pace.wait_to_send_telemetry(MessageCost(1, 800))
+        await limiter.wait_to_send_telemetry(MessageCost(1, 800))
     assert trio.current_time() == pytest.approx((16_000 - 4_800) / 80, rel=0.05)
 
 
 async def test_a_message_above_a_bucketful_waits_for_a_full_one_and_goes():
-    pace = learnt(gatewayRateLimits={"telemetryMessages": "10:1"})
-    await pace.wait_to_send_telemetry(MessageCost(50, 1))
-    await pace.wait_to_send_telemetry(MessageCost(50, 1))
+    limiter = learnt(gatewayRateLimits={"telemetryMessages": "10:1"})
+    await limiter.wait_to_send_telemetry(MessageCost(50, 1))
+    await limiter.wait_to_send_telemetry(MessageCost(50, 1))
     assert 1 < trio.current_time() < 10
 
 
@@ -83,9 +83,9 @@ def test_no_span_of_time_ever_sees_more_than_the_server_allows(count, seconds, s
     paid: list[tuple[float, int]] = []
 
     async def main() -> None:
-        pace = learnt(gatewayRateLimits={"telemetryMessages": f"{count}:{seconds}"})
+        limiter = learnt(gatewayRateLimits={"telemetryMessages": f"{count}:{seconds}"})
         for devices, pause in sent:
-            await pace.wait_to_send_telemetry(MessageCost(devices, 1))
+            await limiter.wait_to_send_telemetry(MessageCost(devices, 1))
             paid.append((trio.current_time(), devices))
             await trio.sleep(pause)
 
@@ -97,10 +97,10 @@ def test_no_span_of_time_ever_sees_more_than_the_server_allows(count, seconds, s
 
 
 async def test_what_is_urgent_goes_before_what_can_wait():
-    pace, went = learnt(gatewayRateLimits={"telemetryMessages": "10:1"}), []
+    limiter, went = learnt(gatewayRateLimits={"telemetryMessages": "10:1"}), []
 
     async def send(name: str, urgent: bool) -> None:
-        await pace.wait_to_send_telemetry(MessageCost(1, 1), urgent=urgent)
+        await limiter.wait_to_send_telemetry(MessageCost(1, 1), urgent=urgent)
         went.append(name)
 
     async with trio.open_nursery() as nursery:
@@ -115,54 +115,54 @@ async def test_what_is_urgent_goes_before_what_can_wait():
 
 
 async def test_the_limits_are_waited_for_but_once_and_not_for_ever():
-    pace = RateLimiter()
-    await pace.wait_limits_known()
+    limiter = RateLimiter()
+    await limiter.wait_limits_known()
     assert trio.current_time() == 5
-    await pace.wait_limits_known()
+    await limiter.wait_limits_known()
     assert trio.current_time() == 5
 
 
 async def test_an_answer_ends_the_wait_for_it():
-    pace = RateLimiter()
+    limiter = RateLimiter()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pace.wait_limits_known)
+        nursery.start_soon(limiter.wait_limits_known)
         await trio.sleep(1)
-        pace.apply_limits(b'{"maxPayloadSize":65536}')
+        limiter.apply_limits(b'{"maxPayloadSize":65536}')
     assert trio.current_time() == 1
 
 
 async def test_what_was_spent_on_one_link_is_spent_on_the_next():
     """Each link asks again; a bucket of the same rate stays as full as it was."""
-    told = b'{"gatewayRateLimits":{"telemetryMessages":"100:10"}}'
-    pace = RateLimiter()
-    pace.apply_limits(told)
+    limits = b'{"gatewayRateLimits":{"telemetryMessages":"100:10"}}'
+    limiter = RateLimiter()
+    limiter.apply_limits(limits)
     for _ in range(80):
-        await pace.wait_to_send_telemetry(MessageCost(1, 1))
-    pace.apply_limits(told)
-    await pace.wait_to_send_telemetry(MessageCost(1, 1))
+        await limiter.wait_to_send_telemetry(MessageCost(1, 1))
+    limiter.apply_limits(limits)
+    await limiter.wait_to_send_telemetry(MessageCost(1, 1))
     assert trio.current_time() == pytest.approx(10 / 80)
-    pace.apply_limits(b'{"gatewayRateLimits":{"telemetryMessages":""}}')
-    await pace.wait_to_send_telemetry(MessageCost(1_000, 1))
+    limiter.apply_limits(b'{"gatewayRateLimits":{"telemetryMessages":""}}')
+    await limiter.wait_to_send_telemetry(MessageCost(1_000, 1))
     assert trio.current_time() == pytest.approx(10 / 80)
 
 
 async def test_a_limit_that_is_hit_leaves_nothing_to_spend():
-    pace = learnt(gatewayRateLimits={"messages": "100:10"})
-    pace.limit_exceeded()
-    await pace.wait_to_send()
+    limiter = learnt(gatewayRateLimits={"messages": "100:10"})
+    limiter.limit_exceeded()
+    await limiter.wait_to_send()
     assert trio.current_time() == pytest.approx(10 / 80)
 
 
 async def test_a_limit_that_nobody_told_of_slows_down_and_is_forgotten_in_time():
-    pace = RateLimiter()
+    limiter = RateLimiter()
     for _ in range(20):
-        pace.limit_exceeded()
+        limiter.limit_exceeded()
     for _ in range(5):
-        await pace.wait_to_send_telemetry(MessageCost(1, 1))
+        await limiter.wait_to_send_telemetry(MessageCost(1, 1))
     assert trio.current_time() == 25
     while True:
         began = trio.current_time()
-        await pace.wait_to_send_telemetry(MessageCost(1, 1))
+        await limiter.wait_to_send_telemetry(MessageCost(1, 1))
         if trio.current_time() == began:
             break
     assert 300 < trio.current_time() < 700

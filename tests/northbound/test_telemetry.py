@@ -1,4 +1,4 @@
-"""What ThingsBoard is told of each event, and that it takes all of it as it is meant."""
+"""The rows of each event: their devices, times and values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from decimal import Decimal
 import attrs
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain import events
 from gateway.domain.clock import milliseconds
 from gateway.domain.event_values import Progress, Reading, Sample
 from gateway.domain.events import Event
-from gateway.northbound import telemetry_keys
-from gateway.northbound.batching import ATTRIBUTES_TOPIC, TELEMETRY_TOPIC, connect_message, pack
+from gateway.northbound.batching import connect_message, pack
 from gateway.northbound.telemetry import (
     TelemetryRow,
     double,
@@ -25,19 +24,13 @@ from gateway.northbound.telemetry import (
     telemetry_rows,
     text_that_stays_text,
 )
-from gateway.simulation.thingsboard import ThingsBoard
 from gateway.simulation.thingsboard.gson import parse
-from gateway.simulation.thingsboard.rows import row_of, values_of
-from gateway.simulation.thingsboard.store import Device, Traffic
 from gateway.simulation.thingsboard.values import store_value
-
-from .strategies import OF_KIND, any_event
 
 LOG = "gw sessions"
 AT = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 MS = 1_772_366_400_250
 ABOUT = {"charge_point_id": "CP-1", "received_at": AT}
-KINDS = {"bool": bool, "int": int, "number": (int, float, Decimal), "text": str}
 PROGRESS = Progress(
     as_of=AT,
     energy_wh=Decimal("5000.1234567"),
@@ -53,7 +46,7 @@ PROGRESS = Progress(
     price_kwh=Decimal("0.30"),
     flags=("meter_reset",),
 )
-TOLD_OF_PROGRESS = {
+VALUES_OF_PROGRESS = {
     "tx_duration_s": 1800,
     "tx_charging_s": 1700,
     "tx_idle_s": 100,
@@ -72,7 +65,7 @@ TOLD_OF_PROGRESS = {
 TX = {"transaction_id": 7, "connector_id": 1, "started_at": AT - timedelta(seconds=1800)}
 
 
-def told(event: Event) -> list[tuple[str, int | None, dict]]:
+def rows_of(event: Event) -> list[tuple[str, int | None, dict]]:
     return [(row.device, row.ts, dict(row.values)) for row in telemetry_rows(event, LOG)]
 
 
@@ -220,14 +213,14 @@ def sampled(*samples: Sample, at: datetime | None = AT, connector: int = 1, **mo
                         "tx_id": 7,
                         "tx_started_at": MS - 1_800_000,
                         "tx_info": {"id_tag": "0042", "tariff_id": "STD"},
-                        **TOLD_OF_PROGRESS,
+                        **VALUES_OF_PROGRESS,
                     },
                 )
             ],
         ),
         (
             events.TransactionProgressed(**ABOUT, **TX, progress=PROGRESS),
-            [("CP-1/1", MS, TOLD_OF_PROGRESS)],
+            [("CP-1/1", MS, VALUES_OF_PROGRESS)],
         ),
         (events.TransactionProgressed(**ABOUT, **TX | {"connector_id": 0}, progress=PROGRESS), []),
         (events.MessageOrphaned(**ABOUT, message="Stop", transaction_id=1, content="{}"), []),
@@ -239,7 +232,7 @@ def sampled(*samples: Sample, at: datetime | None = AT, connector: int = 1, **mo
     ],
 )
 def test_an_event_is_told_in_exactly_these_rows(event, expected):
-    assert told(event) == expected
+    assert rows_of(event) == expected
 
 
 def test_a_receipt_is_told_at_its_own_instant_on_all_three_devices():
@@ -258,8 +251,8 @@ def test_a_receipt_is_told_at_its_own_instant_on_all_three_devices():
     }
     idle = {"tx_active": False, "power_w": 0, "current_a": 0}
     connector, charge_point = {"session_connector": 1}, {"session_charge_point": "CP-1"}
-    assert told(settled) == [
-        ("CP-1/1", MS, TOLD_OF_PROGRESS | idle),
+    assert rows_of(settled) == [
+        ("CP-1/1", MS, VALUES_OF_PROGRESS | idle),
         ("CP-1/1", MS + 3, session),
         ("CP-1", MS + 3, session | connector),
         (LOG, MS + 3, session | connector | charge_point),
@@ -270,7 +263,7 @@ def test_a_correction_replaces_the_receipt_and_says_nothing_of_the_connector_now
     settled = events.TransactionSettled(
         **ABOUT, **TX, progress=PROGRESS, receipt={}, published_ms=MS - 9, version=2
     )
-    corrected = told(settled)
+    corrected = rows_of(settled)
     devices = ["CP-1/1", "CP-1", LOG]
     assert [(device, ts) for device, ts, _ in corrected] == [(name, MS - 9) for name in devices]
     assert all("tx_active" not in values for _, _, values in corrected)
@@ -281,7 +274,7 @@ def test_a_session_without_a_price_has_no_cost_at_all():
         PROGRESS, currency=None, cost_total=None, cost_total_minor=None, cost_energy=None
     )
     settled = events.TransactionSettled(**ABOUT, **TX, progress=free, receipt={}, published_ms=MS)
-    for _, _, values in told(settled):
+    for _, _, values in rows_of(settled):
         assert not {key for key in values if "cost" in key or key == "currency"}
 
 
@@ -289,7 +282,7 @@ def test_a_receipt_of_a_connector_that_cannot_be_is_told_without_it():
     settled = events.TransactionSettled(
         **ABOUT, **TX | {"connector_id": 999}, progress=PROGRESS, receipt={}, published_ms=MS
     )
-    assert [device for device, _, _ in told(settled)] == ["CP-1", LOG]
+    assert [device for device, _, _ in rows_of(settled)] == ["CP-1", LOG]
 
 
 # --- time --------------------------------------------------------------------------------------
@@ -307,7 +300,7 @@ def test_a_receipt_of_a_connector_that_cannot_be_is_told_without_it():
     ],
 )
 def test_a_timestamp_is_believed_or_the_skew_is_told(timestamp, is_believed):
-    *skew, row = told(status(timestamp=timestamp))
+    *skew, row = rows_of(status(timestamp=timestamp))
     if is_believed:
         assert (skew, row[1]) == ([], milliseconds(timestamp))
     else:
@@ -337,14 +330,14 @@ def test_a_timestamp_is_believed_or_the_skew_is_told(timestamp, is_believed):
     ],
 )
 def test_every_message_with_an_absurd_time_tells_the_skew(event):
-    assert told(event)[0] == ("CP-1", MS, {"clock_skew_s": -1_772_366_400.25})
+    assert rows_of(event)[0] == ("CP-1", MS, {"clock_skew_s": -1_772_366_400.25})
 
 
 def test_readings_of_one_message_have_each_their_own_time():
     times = (AT - timedelta(minutes=15), None, AT + timedelta(hours=1))
     readings = tuple(Reading(at, (Sample(str(n)),)) for n, at in enumerate(times, 1))
     event = events.MeterSampled(**ABOUT, connector_id=1, readings=readings)
-    assert told(event) == [
+    assert rows_of(event) == [
         ("CP-1/1", MS - 900_000, {"meter_wh": 1}),
         ("CP-1/1", MS, {"meter_wh": 2}),
         ("CP-1/1", MS, {"meter_wh": 3}),
@@ -413,42 +406,6 @@ def store_value_of(shown: float):
     return store_value(parse(msgspec.json.encode({"v": shown}))[0]["v"])
 
 
-# --- keys --------------------------------------------------------------------------------------
-
-
-def table_of(row: TelemetryRow) -> dict[str, telemetry_keys.Key]:
-    if row.device == LOG:
-        kind = telemetry_keys.SESSION_LOG_TYPE
-    else:
-        kind = (
-            telemetry_keys.CONNECTOR_TYPE if "/" in row.device else telemetry_keys.CHARGE_POINT_TYPE
-        )
-    return (telemetry_keys.ATTRIBUTES if row.ts is None else telemetry_keys.TELEMETRY)[kind]
-
-
-@settings(max_examples=200)
-@given(any_event)
-def test_every_key_is_in_the_table_and_of_its_kind(event):
-    for row in telemetry_rows(event, LOG):
-        table = table_of(row)
-        for key, value in row.values.items():
-            kind = table[key].kind
-            if kind == "json":
-                assert isinstance(value, dict | list | tuple), key
-            else:
-                assert isinstance(value, KINDS[kind]), (key, value)
-                assert (kind == "bool") == isinstance(value, bool), (key, value)
-
-
-@settings(max_examples=60)
-@given(st.lists(any_event, min_size=1, max_size=8))
-def test_thingsboard_takes_the_rows_of_any_events(given):
-    """Nothing is lost, taken for another type, null, or refused by the double's rules."""
-    thingsboard = Judge()
-    thingsboard.take(given)
-    assert thingsboard.violations() == []
-
-
 def settled(signed: list[dict]) -> events.TransactionSettled:
     receipt = {"receipt_id": "R", "version": 1, "total_incl_vat": "1.50", "signed": signed}
     return events.TransactionSettled(
@@ -458,10 +415,10 @@ def settled(signed: list[dict]) -> events.TransactionSettled:
 
 def test_signed_values_that_would_make_a_receipt_too_large_go_apart_at_its_time():
     small, large = ([{"value": "x" * size}] for size in (40_000, 55_000))
-    for _, _, values in told(settled(small))[-3:]:
+    for _, _, values in rows_of(settled(small))[-3:]:
         assert values["receipt"]["signed"] == small
         assert "receipt_signed" not in values
-    for device, ts, values in told(settled(large))[-3:]:
+    for device, ts, values in rows_of(settled(large))[-3:]:
         assert device in ("CP-1", "CP-1/1", LOG)
         assert ts == MS
         assert values["receipt"] == {"receipt_id": "R", "version": 1, "total_incl_vat": "1.50"}
@@ -476,38 +433,6 @@ def test_a_receipt_is_told_whole_in_messages_that_thingsboard_takes(size):
         assert len(message.publication.payload) <= 60_000
 
 
-def test_every_kind_of_event_is_generated():
-    assert set(OF_KIND) == {
-        kind
-        for kind in vars(events).values()
-        if isinstance(kind, type)
-        and issubclass(kind, Event)
-        and kind not in (Event, events.MeterMessage, events.TransactionFact)
-    }
-
-
-def test_the_keys_promised_to_users_are_all_there():
-    promised = {
-        "CHARGE_POINT": "connected disconnect_reason clock_skew_s status error_code"
-        " vendor_error_code info firmware_status diagnostics_status security_event last_command"
-        " last_command_result rejected_frames",
-        "CHARGE_POINT_ATTRIBUTES": "charger ocpp_version security_profile remote_address",
-        "CONNECTOR": "status error_code tx_active tx_id tx_started_at tx_duration_s tx_charging_s"
-        " tx_idle_s tx_energy_wh meter_wh power_w power_source current_a current_l1_a voltage_v"
-        " voltage_l1_v current_offered_a power_offered_w soc_percent temperature_c frequency_hz"
-        " energy_export_wh currency cost_total cost_total_minor cost_energy cost_time cost_idle"
-        " cost_fixed cost_as_of price_kwh price_min price_idle_min tx_flags tx_info",
-        "RECEIPT": "receipt session_energy_kwh session_duration_s session_idle_s session_cost"
-        " session_cost_minor session_count",
-        "SESSION_LOG": "receipt session_energy_kwh session_duration_s session_idle_s session_cost"
-        " session_cost_minor session_count session_charge_point session_connector",
-    }
-    for table, names in promised.items():
-        assert set(names.split()) <= set(getattr(telemetry_keys, table)), table
-    kinds = {key.kind for table in promised for key in getattr(telemetry_keys, table).values()}
-    assert kinds == {"bool", "int", "number", "text", "json"}
-
-
 def test_a_sign_of_life_says_what_is_so_now():
     assert sign_of_life("CP-1", {"connected": False}, AT) == TelemetryRow(
         "CP-1", MS, {"connected": False}
@@ -519,37 +444,6 @@ def test_a_sign_of_life_says_what_is_so_now():
     )
     assert sign_of_life("CP-1/1", known, AT) == TelemetryRow("CP-1/1", MS, known)
     assert sign_of_life(LOG, {}, AT).values == {}
-
-
-class Judge:
-    """The double's own desk, without a connection."""
-
-    def __init__(self) -> None:
-        self._told: list[tuple[int, TelemetryRow]] = []
-        self._violations: list[object] = []
-
-    def take(self, given: list[Event]) -> None:
-        thingsboard = ThingsBoard(now=lambda: AT + timedelta(days=60))
-        devices: dict[str, Device] = {}
-        told = [
-            (seq, row) for seq, event in enumerate(given, 1) for row in telemetry_rows(event, LOG)
-        ]
-        for message in pack(told, batch_devices=True):
-            payload = message.publication.payload
-            json.loads(payload, parse_constant=pytest.fail)
-            for name, body in parse(payload)[0].items():
-                device = devices.setdefault(name, Device(name, "x"))
-                if message.publication.topic == TELEMETRY_TOPIC:
-                    for item in body:
-                        ts, values = row_of(thingsboard, name, item, in_gateway=True)
-                        device.save(ts, values_of(thingsboard, device, values) or {}, Traffic())
-                else:
-                    assert message.publication.topic == ATTRIBUTES_TOPIC
-                    values_of(thingsboard, device, body)
-        self._violations += thingsboard.violations
-
-    def violations(self) -> list[object]:
-        return self._violations
 
 
 def test_devices_are_announced_with_their_types():
