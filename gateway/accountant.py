@@ -144,7 +144,7 @@ def restore_entries(
         if entry.seq <= checkpoint or isinstance(entry.event, TransactionFact):
             try:
                 ledger.restore(entry.event)
-            except Exception as exc:  # noqa: BLE001  a gateway that cannot start accounts for nobody
+            except Exception as exc:  # noqa: BLE001  a gateway that cannot start accounts for no session
                 refused(entry, exc)
 
 
@@ -223,7 +223,7 @@ async def _recall(entry: Entry, journal: Journal, ledger: Ledger) -> None:
 async def _tick(
     bus: EventBus, ledger: Ledger, now: Callable[[], datetime], stale_session: timedelta
 ) -> None:
-    """What time alone brings: minutes that cost, and transactions that nobody will end."""
+    """What time alone brings: minutes that cost, and transactions that no message will end."""
     while True:
         await trio.sleep(_TICK)
         at = now()

@@ -105,9 +105,9 @@ class Subscription:
                 return entry
 
     async def take_batch(self, limit: int, within: float = 0.0) -> list[Entry]:
-        """What is at hand, at least one entry and at most `limit`; empty at the end of all.
+        """The entries that wait: at least one, at most `limit`; none once the iteration ends.
 
-        within: seconds that are waited after the first for others to come.
+        within: seconds to wait, after the first entry, for others to come.
         """
         entries: list[Entry] = []
         async for entry in self:
@@ -171,7 +171,10 @@ class EventBus:
         return await self.journal.append(*events, checkpoint=checkpoint)
 
     def publish_soon(self, *events: Event, checkpoint: Checkpoint | None = None) -> None:
-        """Publish without waiting, for what nobody is promised.  Raises JournalError."""
+        """Publish without waiting, for what need not be durable before an answer.
+
+        Raises JournalError.
+        """
         self.journal.append_soon(*events, checkpoint=checkpoint)
 
     def _fan_out(self, entries: Sequence[Entry]) -> None:
@@ -187,7 +190,7 @@ class EventBus:
     def subscribe(
         self, *wanted: type[Event], overflow: Overflow, after: int = 0, capacity: int = 64
     ) -> Iterator[Subscription]:
-        """A view of all entries beyond `after` (REREAD), or of those from now on (FORGET).
+        """A view of all entries beyond `after` (REREAD), or of those from now on (DROP_OLDEST).
 
         capacity: entries kept in memory for a reader that is slow.
         On leaving the block, the iteration ends once what was offered is delivered.
