@@ -123,9 +123,9 @@ class Subscription:
                 return entry
 
     async def take_batch(self, limit: int, within: float = 0.0) -> list[Entry]:
-        """What is at hand, at least one entry and at most `limit`; empty at the end of all.
+        """The entries that wait: at least one, at most `limit`; none once the iteration ends.
 
-        within: seconds that are waited after the first for others to come.
+        within: seconds to wait, after the first entry, for others to come.
         """
         entries: list[Entry] = []
         async for entry in self:

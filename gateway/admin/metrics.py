@@ -1,5 +1,6 @@
-"""The figures of every part of the gateway as Prometheus text.  Pulled: there are no counters
-here.
+"""/metrics: the statistics of every part of the gateway as Prometheus text.
+
+They are read at each scrape: there are no counters here.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 def is_local(stream: trio.SocketStream) -> bool:
-    """Whether the client is on this host: frames are not for everybody who may read /metrics."""
+    """Whether the client is on this host: frames are more private than what /metrics shows."""
     try:
         peer = ip_address(stream.socket.getpeername()[0])
     except (OSError, ValueError):  # it has left already

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     _config(run)
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
-    check = _command(commands, "check", "judge configuration and tariffs; exit 2 on a fault")
+    check = _command(commands, "check", "check configuration and tariffs; exit 2 on a fault")
     _config(check)
 
     healthz = _command(

@@ -1,4 +1,4 @@
-"""Asking a running gateway how it is: what a container's health check does."""
+"""`ocpp-gateway healthz`: a container's health check of the gateway that runs in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WITHIN = 4.0  # seconds for each step: health checks give 5 s in all
 
 
 def ask_health(listen: Address, path: str) -> tuple[bool, str]:
-    """(whether all is well, what was said)
+    """Whether the gateway is healthy, and its answer or why there is none.
 
     listen: where the gateway's admin port is.  path: `/healthz` or `/readyz`.
     """

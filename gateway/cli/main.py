@@ -119,9 +119,9 @@ def _healthz(arguments: argparse.Namespace) -> int:
 
     # A fault in the configuration says nothing of the health of a gateway that runs.
     config, _ = load_with_faults(arguments.config, os.environ)
-    well, answer = ask_health(config.admin.listen, "/readyz" if arguments.ready else "/healthz")
-    print(answer, file=sys.stdout if well else sys.stderr)
-    return 0 if well else 1
+    healthy, answer = ask_health(config.admin.listen, "/readyz" if arguments.ready else "/healthz")
+    print(answer, file=sys.stdout if healthy else sys.stderr)
+    return 0 if healthy else 1
 
 
 def _demo(arguments: argparse.Namespace) -> int:

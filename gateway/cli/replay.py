@@ -1,8 +1,8 @@
 """Prices recorded frames without a network: `ocpp-gateway replay FILE...`.
 
 A file holds one example (`tz`, `policy`, `tariff`, `energy_scale`, `events`), or many as
-`{"default_policy": ..., "vectors": [...]}`.  The frames go the way that a charge point's go: facts,
-then the ledger.  What cannot be read or priced is reported, and hides nothing else.
+`{"default_policy": ..., "vectors": [...]}`.  The frames go the way of a charge point's frames:
+events, then the ledger.  What cannot be read or priced is reported, and hides nothing else.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def replay(
     """
     if not isinstance(example, Mapping):
         raise ExampleFault("an example must be an object")
-    ledger = _Replayed(_book(example, default_policy), _energy_scale(example))
-    moments = [_moment(at, "live_at") for at in _listed(example, "live_at")]
+    ledger = _Replayed(_tariff_book(example, default_policy), _energy_scale(example))
+    instants = [_instant(at, "live_at") for at in _listed(example, "live_at")]
     live: list[dict[str, Any]] = []
     for at, event in _events(example):
-        while moments[len(live) :] and moments[len(live)] < at:
-            live.append(_live(moments[len(live)], ledger))
+        while instants[len(live) :] and instants[len(live)] < at:
+            live.append(_live(instants[len(live)], ledger))
         ledger.take(event)
-    live += [_live(moment, ledger) for moment in moments[len(live) :]]
+    live += [_live(instant, ledger) for instant in instants[len(live) :]]
     found: dict[str, Any] = {
         "id": example.get("id"),
         "sessions": [*ledger.receipts()],
@@ -107,15 +107,15 @@ def main(paths: Sequence[str], *, out: TextIO = sys.stdout, err: TextIO = sys.st
             found = _found(example, policy)
             print(json.dumps(found, ensure_ascii=False, default=str), file=out)
             faults = [found["error"]] if "error" in found else found.get("errors", [])
-            unlike: list[str] = []
+            differing: list[str] = []
             if not faults and "expected" in example:
                 try:
-                    unlike = list(differences(found, example["expected"]))
+                    differing = list(differences(found, example["expected"]))
                 except ValueError as exc:
                     faults = [str(exc)]
-            for line in (*faults, *unlike):
+            for line in (*faults, *differing):
                 print(f"{path}: {name}: {line}", file=err)
-            status = max(status, 2 if faults else int(bool(unlike)))
+            status = max(status, 2 if faults else int(bool(differing)))
     return status
 
 
@@ -150,15 +150,15 @@ class _Replayed:
             self.errors.append(f"{type(event).__name__} not accounted for: {exc!r}")
 
     def _take(self, event: Event) -> None:
-        lacking = self._ledger.missing_transaction(event)
-        if lacking is not None:
+        missing = self._ledger.missing_transaction(event)
+        if missing is not None:
             scratch = Ledger(self._ledger.tariff_book)
             for past in self._journal:
                 scratch.restore(past)
-            self._ledger.adopt(scratch, lacking)
-        facts = self._ledger.post(event)
-        self._journal += [event, *facts]
-        self.orphans += [fact.message for fact in facts if isinstance(fact, MessageOrphaned)]
+            self._ledger.adopt(scratch, missing)
+        derived = self._ledger.post(event)
+        self._journal += [event, *derived]
+        self.orphans += [one.message for one in derived if isinstance(one, MessageOrphaned)]
         if isinstance(event, TransactionStarted):
             self._known[event.transaction_id] = self._session(event.transaction_id)
         for transaction_id in self._known:
@@ -200,9 +200,9 @@ def _examples(document: Any) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
         yield _name(example, f"vectors[{index}]"), example, policy
 
 
-def _name(example: Any, place: str) -> str:
+def _name(example: Any, default: str) -> str:
     name = example.get("id") if isinstance(example, dict) else None
-    return place if name is None else str(name)
+    return default if name is None else str(name)
 
 
 def _listed(value: Mapping[str, Any], name: str) -> list[Any]:
@@ -212,7 +212,7 @@ def _listed(value: Mapping[str, Any], name: str) -> list[Any]:
     return found
 
 
-def _book(example: Mapping[str, Any], default_policy: Mapping[str, Any]) -> TariffBook:
+def _tariff_book(example: Mapping[str, Any], default_policy: Mapping[str, Any]) -> TariffBook:
     tariff, policy = example.get("tariff"), example.get("policy") or {}
     if not isinstance(policy, Mapping):
         raise ExampleFault("policy must be an object")
@@ -237,7 +237,7 @@ def _energy_scale(example: Mapping[str, Any]) -> Decimal | None:
 
 
 def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
-    """The frames' facts with the time of receipt, transactions numbered as they were."""
+    """The frames' events with the time of receipt, transactions numbered as they were."""
     lines = [_line(item) for item in _listed(example, "events")]
     given = {
         frame[1]: frame[2]["transactionId"]
@@ -279,10 +279,10 @@ def _events(example: Mapping[str, Any]) -> Iterator[tuple[datetime, Event]]:
 def _line(item: Any) -> tuple[datetime, list[Any]]:
     if not isinstance(item, dict) or not isinstance(item.get("frame"), list) or not item["frame"]:
         raise ExampleFault("an event must be an object with `at` and `frame`")
-    return _moment(item.get("at"), "at"), item["frame"]
+    return _instant(item.get("at"), "at"), item["frame"]
 
 
-def _moment(value: Any, name: str) -> datetime:
+def _instant(value: Any, name: str) -> datetime:
     at = parse_timestamp(value)
     if at is None:
         raise ExampleFault(f"{name} must be a date and time like 2026-01-31T00:00:00Z")
@@ -311,7 +311,7 @@ def _live(at: datetime, ledger: _Replayed) -> dict[str, Any]:
 
 
 def _session(settlement: Settlement) -> dict[str, Any]:
-    session, run, bill = settlement.session, settlement.pricing, settlement.bill
+    session, bill = settlement.session, settlement.bill
     opening, stop = session.opening, session.stop
     tariff = opening.terms.tariff
     exact = (None, None) if bill is None else (bill.units(bill.excl), bill.units(bill.incl))
@@ -320,8 +320,8 @@ def _session(settlement: Settlement) -> dict[str, Any]:
         "tariff_id": None if tariff is None else tariff.id,
         "energy_wh": str(watt_hours(settlement.nwh)),
         "duration_s": decimal_text(ratio(settlement.end - opening.start, SECOND)),
-        "charging_s": decimal_text(ratio(run.charging, SECOND)),
-        "idle_s": decimal_text(ratio(run.idle, SECOND)),
+        "charging_s": decimal_text(ratio(settlement.pricing.charging, SECOND)),
+        "idle_s": decimal_text(ratio(settlement.pricing.idle, SECOND)),
         "stop_reason": None if stop is None else stop.reason,
         "currency": None if tariff is None else tariff.currency,
         "lines": list(_lines(settlement)),

@@ -1,4 +1,4 @@
-"""What charge points say, on a terminal: /trace on the admin port of a gateway that runs here."""
+"""`ocpp-gateway tail`: the frames of charge points, from /trace on the admin port."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Show = Callable[[dict[str, Any]], None]
 
 
 async def tail(admin: Address, charge_points: Sequence[str], show: Show) -> None:
-    """Show everything that is said from now on, each time as a JSON object.
+    """Show each frame from now on, as a JSON object.
 
     charge_points: ids, wildcards allowed; none for all.
     Returns never; raises TailError when there is nothing to show any more.

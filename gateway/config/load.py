@@ -136,7 +136,7 @@ class _Reader:
         return self._read(section, kind, found, variables)
 
     def table(self, name: str, given: object) -> dict[str, Any]:
-        """A table of the file that somebody else judges."""
+        """A table of the file as it is: the part of the gateway that it is for checks it."""
         if not isinstance(given, dict):
             self.fault(name, "must be a table")
             return {}
@@ -209,7 +209,7 @@ def _suggestion(word: str, words: list[str]) -> str:
 
 
 def _check_across_keys(config: Config, reader: _Reader) -> None:
-    """What no single key can show."""
+    """Check what no single key can show."""
     ocpp = config.ocpp
     if (ocpp.tls_cert is None) != (ocpp.tls_key is None):
         reader.fault("ocpp.tls_cert", "tls_cert and tls_key belong together")
@@ -223,7 +223,7 @@ def _check_across_keys(config: Config, reader: _Reader) -> None:
     if config.thingsboard.access_token is None:
         reader.fault(
             "thingsboard.access_token",
-            "is missing: ThingsBoard lets nobody in without one (a plain broker may)",
+            "is missing: ThingsBoard refuses a connection without one (a plain broker may not)",
             fatal=False,
         )
     if config.thingsboard.compat == "node-red" and config.commands.default_id_tag is None:
@@ -272,7 +272,7 @@ def _check_certificates(config: Config, reader: _Reader) -> None:
 
 
 def _reason(exc: Exception) -> str:
-    """What OpenSSL says, in its words: `[SSL: KEY_VALUES_MISMATCH] ...` -> key values mismatch"""
+    """What OpenSSL found wrong: `[SSL: KEY_VALUES_MISMATCH] ...` -> key values mismatch"""
     reason = getattr(exc, "reason", None)
     if not reason:
         return "not a certificate chain and its key in PEM form, without a password"

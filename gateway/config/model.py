@@ -113,4 +113,4 @@ class Config:
     charge_points: Mapping[str, ChargePoint] = attrs.field(factory=dict)
     id_tags: Mapping[str, IdTag] = attrs.field(factory=dict)
     party: Mapping[str, Any] = attrs.field(factory=dict)
-    """[party]: who sells the energy and where, as `export.party` judges it when CDRs are made."""
+    """[party]: the operator and its locations, which `export.party` reads when CDRs are made."""

@@ -18,7 +18,7 @@ from .model import Config
 def load_tariff_book(config: Config) -> tuple[TariffBook, list[Fault]]:
     """The tariffs and the warnings about them.  Raises ConfigError with every fault."""
     path = config.pricing.tariffs
-    document: Any = {}  # no prices: time zones and greatest powers hold all the same
+    document: Any = {}  # no prices: time zones and max_power_kw hold all the same
     twice: Sequence[TariffFault] = ()
     if path is not None:
         try:

@@ -52,7 +52,7 @@ def flag(value: object) -> bool:
     return value
 
 
-def number_between(least: float, most: float, kind: type[int] | type[float] = int) -> Any:
+def number_between(lowest: float, highest: float, kind: type[int] | type[float] = int) -> Any:
     def read(value: object) -> float:
         if isinstance(value, str):
             if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", value):
@@ -62,8 +62,8 @@ def number_between(least: float, most: float, kind: type[int] | type[float] = in
             value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("must be a number")
-        if not least <= value <= most:
-            raise ValueError(f"must lie between {least:.12g} and {most:.12g}")
+        if not lowest <= value <= highest:
+            raise ValueError(f"must lie between {lowest:.12g} and {highest:.12g}")
         if kind is int and value != int(value):
             raise ValueError("must be a whole number")
         return kind(value)
@@ -71,15 +71,15 @@ def number_between(least: float, most: float, kind: type[int] | type[float] = in
     return read
 
 
-def exact(least: str, most: str) -> Any:
+def exact(lowest: str, highest: str) -> Any:
     """A decimal as it is written: what energy and money rest on is never a float."""
 
     def read(value: object) -> Decimal:
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
             raise ValueError("must be a number")
         found = Decimal(value)
-        if not found.is_finite() or not Decimal(least) <= found <= Decimal(most):
-            raise ValueError(f"must lie between {least} and {most}")
+        if not found.is_finite() or not Decimal(lowest) <= found <= Decimal(highest):
+            raise ValueError(f"must lie between {lowest} and {highest}")
         if found != round(found, 12):
             raise ValueError("must have at most 12 decimals")
         return Decimal(f"{found.normalize():f}")  # 1000, and not 1E+3

@@ -4,14 +4,14 @@ What OCPI leaves open, and how it is settled here:
 
 * `id` is the receipt's id, with a hash in place of its end where it has more than 36 characters.
   A CDR is never changed: a later version of a receipt is a CDR of its own, whose id ends in
-  `-v2` and whose remark names the one that it replaces.  Whoever has sent that one sends its
-  `credit` first (mod_cdrs, Credit CDRs).
+  `-v2` and whose remark names the one that it replaces.  An operator that has sent that one
+  sends its `credit` first (mod_cdrs, Credit CDRs).
 * `auth_method` is WHITELIST: the gateway decides about id tags without asking an eMSP.
 * `cdr_token`: the id tag, as RFID; no other contract is known than the tag itself.
 * `cdr_location` and the parties come from configuration (`Party`).  OCPP 1.6 has no EVSEs: each
   connector is one.
 * `total_cost` is the price that was billed, rounded once to the currency's minor unit.  Its parts
-  have four decimals and add up to it: the greatest takes the difference that rounding makes.  What
+  have four decimals and add up to it: the largest takes the difference that rounding makes.  What
   a tariff's `min_price` adds does not depend on time or energy and is in `total_fixed_cost`; what
   its `max_price` takes off is taken off all parts in proportion; the remark says how much it is.
   Where no VAT applies, both amounts of a cost are the same.

@@ -29,27 +29,27 @@ _DIGEST = 12
 _STEP = Decimal("0.0001")
 
 
-def identifier(text: str, most: int = 36) -> str:
+def identifier(text: str, max_length: int = 36) -> str:
     """A CiString: the text where it is one, else its beginning and a hash of all of it.
 
     The same text always gives the same identifier, and another text another one.
     """
-    if len(text) <= most and _CI_STRING.fullmatch(text):
+    if len(text) <= max_length and _CI_STRING.fullmatch(text):
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
-    beginning = "".join(_CI_STRING.findall(text))[: most - _DIGEST - 1]
+    beginning = "".join(_CI_STRING.findall(text))[: max_length - _DIGEST - 1]
     return f"{beginning}-{digest}"
 
 
-def string(text: str, most: int) -> str:
+def string(text: str, max_length: int) -> str:
     """A string without what cannot be printed, cut to its greatest length."""
     text = _UNPRINTABLE.sub("?", text)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
-def is_string(text: object, most: int) -> bool:
+def is_string(text: object, max_length: int) -> bool:
     """Whether it is a string of OCPI as it stands."""
-    return isinstance(text, str) and len(text) <= most and not _UNPRINTABLE.search(text)
+    return isinstance(text, str) and len(text) <= max_length and not _UNPRINTABLE.search(text)
 
 
 def date_time(at: datetime) -> str:

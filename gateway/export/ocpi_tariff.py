@@ -81,8 +81,8 @@ def _owner(snapshot: Mapping[str, Any], name: str, pattern: str) -> str | None:
     return value if re.fullmatch(pattern, value) else None
 
 
-def _text(value: Any, most: int) -> str | None:
-    return value if value and is_string(value, most) else None
+def _text(value: Any, max_length: int) -> str | None:
+    return value if value and is_string(value, max_length) else None
 
 
 def _alt_texts(value: Any) -> list[dict[str, str]]:

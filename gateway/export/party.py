@@ -1,4 +1,4 @@
-"""Who sells the energy, and where: what a CDR must say and no charge point tells.
+"""The operator and its locations: what a CDR must name and no charge point knows.
 
 All of it comes from the operator's configuration.
 """
@@ -28,10 +28,10 @@ def _matching(pattern: str, like: str) -> Callable[[Any, Any, Any], None]:
     return check
 
 
-def _text(most: int, *, ascii_only: bool = False) -> Callable[[Any, Any, Any], None]:
+def _text(max_length: int, *, ascii_only: bool = False) -> Callable[[Any, Any, Any], None]:
     def check(owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not value or not is_string(value, most) or (ascii_only and not value.isascii()):
-            raise ValueError(f"{attribute.name} must be text of 1 to {most} characters")
+        if not value or not is_string(value, max_length) or (ascii_only and not value.isascii()):
+            raise ValueError(f"{attribute.name} must be text of 1 to {max_length} characters")
 
     return check
 
@@ -44,14 +44,14 @@ def _member_of(names: frozenset[str]) -> Callable[[Any, Any, Any], None]:
     return check
 
 
-def _degrees(value: Any, most: int) -> str:
+def _degrees(value: Any, limit: int) -> str:
     """Decimal degrees as OCPI writes them, from a number or its digits."""
     try:
         degrees = Decimal(str(value))
     except InvalidOperation:
         degrees = Decimal("NaN")
-    if not degrees.is_finite() or abs(degrees) > most:
-        raise ValueError(f"{quoted(value)} is no degrees from -{most} to {most}")
+    if not degrees.is_finite() or abs(degrees) > limit:
+        raise ValueError(f"{quoted(value)} is no degrees from -{limit} to {limit}")
     return f"{degrees:.6f}"
 
 

@@ -1,9 +1,10 @@
 """A receipt's periods as ChargingPeriods of OCPI, whose volumes add up to the CDR's totals.
 
-Whoever has the tariff can price them: each lies within one set of prices, and where the tariff
-asks for power or current they tell the least and the greatest (mod_cdrs, CdrDimensionType).  Time
-and energy that cost nothing whatever the tariff says stand in a period without a `tariff_id`: "If
-not provided, no Tariff is relevant during this period" (mod_cdrs, ChargingPeriod).
+A partner that has the tariff can price them: each lies within one set of prices, and where the
+tariff asks for power or current they give the lowest and the highest (mod_cdrs,
+CdrDimensionType).  Time and energy that cost nothing whatever the tariff says stand in a period
+without a `tariff_id`: "If not provided, no Tariff is relevant during this period" (mod_cdrs,
+ChargingPeriod).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The journal: an append-only log of events, and each reader's checkpoint in it.
 
-This is the contract.  `memory` and `sqlite` keep it, and one suite of tests holds both to it.
+This is the contract.  `sqlite` keeps it, as does the journal in memory of the tests; one suite of
+tests holds both to it.
 
 What the journal promises: an append that returned is durable; entries are numbered 1, 2, 3
 ... in the order in which they were appended; subscribers get them in that order, each
-only after it is durable.  What is old and needed by nobody may be trimmed, oldest first.
+only after it is durable.  What is old and no reader needs may be trimmed, oldest first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ENTRY_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 
 
 class JournalError(Exception):
-    """The journal cannot be read or written; nothing can be promised to anybody any more."""
+    """The journal cannot be read or written: no event can be made durable any more."""
 
 
 @attrs.frozen
@@ -47,7 +48,7 @@ Span = tuple[int, int]
 
 @attrs.frozen
 class Checkpoint:
-    """A reader's place in the journal: every entry up to `seq` is dealt with.
+    """How far a reader is in the journal: every entry up to `seq` is dealt with.
 
     ahead: runs of entries beyond `seq` that are dealt with too, ascending.
     dead_letters: entries given up with this step; the journal keeps those of earlier steps.
@@ -95,7 +96,7 @@ class Journal(Protocol):
     """Every method raises JournalError when the store fails."""
 
     on_durable: OnDurable
-    """Called with what each commit made durable, in order, before those who wait are woken."""
+    """Called with what each commit made durable, in order, before the waiting tasks go on."""
 
     async def append(
         self, *events: Event, checkpoint: Checkpoint | None = None
@@ -108,7 +109,7 @@ class Journal(Protocol):
         """
 
     def append_soon(self, *events: Event, checkpoint: Checkpoint | None = None) -> None:
-        """Append without waiting: for what nobody was promised.  Order is kept."""
+        """Append without waiting, for what need not be durable before an answer.  Order is kept."""
 
     async def read(self, *, after: int, limit: int) -> tuple[Entry, ...]:
         """The entries that follow `after`, oldest first, at most `limit`."""
@@ -139,8 +140,8 @@ class Journal(Protocol):
     async def trim(self, before: datetime, readers: Sequence[str], limit: int) -> int:
         """Delete the entries that were received before an instant; returns how many entries went.
 
-        At most `limit` of the oldest entries go at a time, so that nobody waits long; 0 means
-        that there is nothing left to forget.  Kept whatever its age: what a reader has not
+        At most `limit` of the oldest entries go at a time, so that no append waits long; 0
+        means that there is nothing left to trim.  Kept whatever its age: what a reader has not
         dealt with, and all since an open transaction began.  With its entries goes a
         transaction's receipt, once that is older than `before` too.
         """

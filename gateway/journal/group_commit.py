@@ -2,7 +2,7 @@
 
 Appends gather while a commit is under way, and for one round of Trio's schedule before one
 begins; then all of them are written at once, in a thread.  What a commit made durable is
-heard in journal order before those who wait for it go on.
+heard in journal order before the tasks that wait for it go on.
 """
 
 from __future__ import annotations

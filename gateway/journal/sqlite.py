@@ -40,7 +40,7 @@ class Append:
     """One request to append, and what came of it.
 
     bodies: each event as (kind, JSON), encoded by the caller, so that an event which cannot
-        be written fails its own sender and nobody else.
+        be written fails its own append and no other.
     """
 
     events: tuple[Event, ...]

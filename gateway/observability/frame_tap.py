@@ -34,7 +34,7 @@ class TooManyTraces(Exception):
 
 @attrs.frozen(kw_only=True)
 class TappedFrame:
-    """One thing that happened on the line of a charge point.
+    """One thing that happened on the connection of a charge point.
 
     charge_point_id: empty where a handshake named none.
     what: IN or OUT for a frame; CONNECTED, DISCONNECTED or REFUSED.
@@ -83,7 +83,7 @@ class FrameSubscription:
         self._characters += len(traced.frame)
         while len(self._waiting) > _MAX_WAITING or self._characters > _MAX_CHARACTERS_WAITING:
             dropped = self._take().charge_point_id
-            # A stranger may call itself anything: beyond so many names they share one.
+            # A client may give any charge point id: beyond so many, the ids share one count.
             known = dropped in self._missed or len(self._missed) < _MAX_WAITING
             self._missed[dropped if known else ""] += 1
         self._arrived.set()
@@ -94,7 +94,7 @@ class FrameSubscription:
         return traced
 
     async def take_batch(self, limit: int) -> list[TappedFrame]:
-        """What there is, oldest first, once there is something; at most so many."""
+        """The frames that wait, oldest first and at most `limit`, once there is one."""
         while not self._waiting:
             self._arrived = trio.Event()
             await self._arrived.wait()
@@ -145,7 +145,7 @@ class FrameTap:
     def start_trace(self, charge_point_id: str, seconds: float) -> datetime:
         """Publish a charge point's frames to ThingsBoard for so long; returns until when.
 
-        Instead of how long it was before.  Raises TooManyTraces.
+        A trace under way gets the new end.  Raises TooManyTraces.
         """
         self._end_expired()
         if charge_point_id not in self._until and len(self._until) >= MAX_TRACED:
@@ -165,11 +165,12 @@ class FrameTap:
 
     @contextmanager
     def subscribe(self, wants: Callable[[str], bool]) -> Iterator[FrameSubscription]:
-        """Subscribe to frames while the block runs.  wants: charge point id -> bool.  Raises
-        TooManyTraces.
+        """Subscribe to the frames of the charge points that `wants` picks while the block runs.
+
+        Raises TooManyTraces.
         """
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise TooManyTraces(f"{MAX_SUBSCRIPTIONS} look on already")
+            raise TooManyTraces(f"there are {MAX_SUBSCRIPTIONS} subscribers already")
         subscription = FrameSubscription(wants)
         self._subscriptions.append(subscription)
         self._update_is_watched()

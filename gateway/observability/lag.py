@@ -1,15 +1,12 @@
-"""Lag: when the oldest entry that is not published yet was appended, as precisely as a metric
-needs it.
-"""
+"""Lag: when the oldest entry that is not published yet was appended, to the second or so."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 
 _MARK_INTERVAL = 1.0  # seconds from one mark to the next
-_MAX_MARKS = (
-    4_096  # marks: beyond, every other one is forgotten, and new ones are made half as often
-)
+# Beyond so many, every other mark is forgotten, and new ones are made half as often.
+_MAX_MARKS = 4_096
 
 
 class LagClock:
@@ -38,7 +35,7 @@ class LagClock:
             self._interval *= 2
 
     def oldest_at(self, seq: int) -> float | None:
-        """When the entry came, or a little earlier; nobody will ask for one before it.
+        """When the entry came, or a little earlier; entries before it cannot be asked for any more.
 
         None where nothing is known.
         """

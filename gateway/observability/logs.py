@@ -1,4 +1,4 @@
-"""Logs: one event in plain words a line, data as keys; JSON where nobody watches a terminal.
+"""Logs: one event in plain words a line, data as keys; JSON where stderr is no terminal.
 
 Whatever a peer made us log, a line stays one line, of bounded length, without control
 characters and without secrets.
@@ -83,14 +83,14 @@ def _traceback(text: str) -> str:
 
 
 class _FromLibraries(logging.Handler):
-    """What libraries warn of, in our own log, in a line each."""
+    """Passes the warnings of libraries to our own log, a line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger(record.name)
         write = log.error if record.levelno >= logging.ERROR else log.warning
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):  # its own mistake: arguments that do not fit the words
+        except (TypeError, ValueError):  # the library's mistake: arguments that do not fit
             message = str(record.msg)
         why = repr(record.exc_info[1]) if record.exc_info else None
         write("a library complains", library=record.name, said=message, why=why)

@@ -12,8 +12,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.accountant import AccountingStatistics
-from gateway.admin import server
-from gateway.admin.server import respond
+from gateway.admin.server import open_admin, respond
 from gateway.admin.trace import is_local
 from gateway.app import RunningGateway
 from gateway.billing.ledger import Ledger
@@ -140,15 +139,15 @@ async def test_other_paths_are_404_and_other_methods_405(gateway):
 
 
 @asynccontextmanager
-async def open_admin(running):
+async def admin_port(running):
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with server.open_admin([listener], running):
+    async with open_admin([listener], running):
         yield listener.socket.getsockname()[1]
 
 
 @pytest.mark.real_time
 async def test_over_http_each_answer_has_its_length_and_ends_the_connection(gateway):
-    async with open_admin(gateway.running) as port:
+    async with admin_port(gateway.running) as port:
         assert await get(port, "/healthz") == (200, b"ok\n")
         assert (await get(port, "/readyz"))[0] == 200
         assert (await get(port, "/metrics"))[1].startswith(b"# HELP ocpp_gateway_")
@@ -166,24 +165,24 @@ async def test_over_http_each_answer_has_its_length_and_ends_the_connection(gate
      b"GET /" + b"x" * 100_000, b"\r\n" * 5_000, "GET /ü HTTP/1.1\r\nHost: x\r\n\r\n".encode()],
 )  # fmt: skip
 async def test_garbage_is_refused_and_harms_nobody(gateway, garbage):
-    async with open_admin(gateway.running) as port:
+    async with admin_port(gateway.running) as port:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         async with stream:
-            with trio.move_on_after(5) as deferral_counts:
+            with trio.move_on_after(5) as waiting:
                 try:
                     await stream.send_all(garbage)
                     await stream.send_eof()
                     answer = b"".join([data async for data in stream])
                 except (trio.BrokenResourceError, OSError):
                     answer = b""
-        assert not deferral_counts.cancelled_caught
+        assert not waiting.cancelled_caught
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
         assert await get(port, "/healthz") == (200, b"ok\n")
 
 
 @pytest.mark.real_time
 async def test_slow_visitors_keep_nobody_waiting(gateway):
-    async with open_admin(gateway.running) as port, AsyncExitStack() as visits:
+    async with admin_port(gateway.running) as port, AsyncExitStack() as visits:
         for _ in range(120):
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             await visits.enter_async_context(stream)
@@ -233,7 +232,7 @@ async def watching(port, target="/trace"):
 
 @pytest.mark.real_time
 async def test_who_looks_on_sees_a_charge_point_come_speak_and_go(gateway):
-    async with open_admin(gateway.running) as port, watching(port) as viewer:
+    async with admin_port(gateway.running) as port, watching(port) as viewer:
         assert viewer.status == 200
         async with gateway.charger("CP-1") as charger:
             await charger.ask("Heartbeat")
@@ -257,7 +256,7 @@ async def test_who_looks_on_sees_a_charge_point_come_speak_and_go(gateway):
 )  # fmt: skip
 async def test_who_looks_on_may_say_at_whom(gateway, query, expected):
     everybody = ["CP-1", "X 2", "CP-9"]
-    async with open_admin(gateway.running) as port, watching(port, f"/trace?{query}") as viewer:
+    async with admin_port(gateway.running) as port, watching(port, f"/trace?{query}") as viewer:
         for name in everybody:
             async with gateway.charger(name, path="/ocpp/" + name.replace(" ", "%20")):
                 pass
@@ -269,7 +268,7 @@ async def test_who_looks_on_may_say_at_whom(gateway, query, expected):
 
 @pytest.mark.real_time
 async def test_handshakes_that_are_refused_are_seen_also_of_nobody(gateway):
-    async with open_admin(gateway.running) as port, watching(port) as viewer:
+    async with admin_port(gateway.running) as port, watching(port) as viewer:
         async with dial(gateway) as peer:
             assert (await peer.upgrade("/")).status == 404
         line = await viewer.line()
@@ -279,7 +278,7 @@ async def test_handshakes_that_are_refused_are_seen_also_of_nobody(gateway):
 
 @pytest.mark.real_time
 async def test_only_so_many_look_on_and_none_is_left_behind(gateway):
-    async with open_admin(gateway.running) as port, AsyncExitStack() as viewers:
+    async with admin_port(gateway.running) as port, AsyncExitStack() as viewers:
         for _ in range(MAX_SUBSCRIPTIONS):
             viewer = await viewers.enter_async_context(watching(port))
             assert viewer.status == 200
@@ -297,7 +296,7 @@ async def test_only_so_many_look_on_and_none_is_left_behind(gateway):
 
 @pytest.mark.real_time
 async def test_who_looks_on_does_not_make_room_for_other_visitors(gateway):
-    async with open_admin(gateway.running) as port, AsyncExitStack() as visits:
+    async with admin_port(gateway.running) as port, AsyncExitStack() as visits:
         viewer = await visits.enter_async_context(watching(port))
         for _ in range(60):
             stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -311,7 +310,7 @@ async def test_who_looks_on_does_not_make_room_for_other_visitors(gateway):
 async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypatch):
     monkeypatch.setattr("gateway.admin.trace._SEND_TIMEOUT", 0.3)
     async with (
-        open_admin(gateway.running) as port,
+        admin_port(gateway.running) as port,
         watching(port),
         gateway.charger("CP-1") as charger,
     ):
@@ -324,7 +323,7 @@ async def test_who_does_not_read_is_let_go_and_holds_up_nobody(gateway, monkeypa
 @pytest.mark.real_time
 async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
     monkeypatch.setattr("gateway.admin.trace._MAX_SILENCE", 0.1)
-    async with open_admin(gateway.running) as port, watching(port) as viewer:
+    async with admin_port(gateway.running) as port, watching(port) as viewer:
         with trio.fail_after(10):
             assert (await viewer._event()).data == b"\n"
             assert (await viewer._event()).data == b"\n"
@@ -333,7 +332,7 @@ async def test_a_quiet_trace_shows_that_it_lives(gateway, monkeypatch):
 @pytest.mark.real_time
 async def test_frames_are_shown_on_the_gateways_own_host_only(gateway, monkeypatch):
     monkeypatch.setattr("gateway.admin.server.is_local", lambda _: False)
-    async with open_admin(gateway.running) as port:
+    async with admin_port(gateway.running) as port:
         assert (await get(port, "/trace"))[0] == 403
         assert (await get(port, "/healthz"))[0] == 200
 

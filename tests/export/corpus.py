@@ -80,7 +80,7 @@ def worked_examples() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text(), parse_float=Decimal)
         for example in document["vectors"]:
-            prices = replay._book(example, document["default_policy"])
+            prices = replay._tariff_book(example, document["default_policy"])
             ledger = replay._Replayed(prices)
             for _, event in replay._events(example):
                 ledger.take(event)
