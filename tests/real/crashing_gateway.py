@@ -11,8 +11,8 @@ The faults, where no signal from outside could be aimed so well:
 
     "die": [when, what]     SIGKILL itself `before` or `after` the commit that holds such an event
                             (`TransactionStarted`) or the checkpoint of such a reader
-                            (`thingsboard`), or once such a request was
-                            `answered` (`StartTransaction`)
+                            (`thingsboard`), or once such a request was `answered`
+                            (`StartTransaction`)
     "slow_fsync": seconds   each commit takes so long more
     "busy_timeout": seconds how long it waits for a store that another process has locked
     "clock": FILE           its wall clock is off by the seconds that the file holds, read anew

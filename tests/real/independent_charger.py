@@ -7,7 +7,7 @@ It obeys remote commands by itself, as a charge point does: RemoteStartTransacti
 charge, RemoteStopTransaction ends it.  What it sends else, it is told on stdin, one JSON list a
 line: `["Heartbeat", {}]` sends that CALL (keys as in Python), `["close"]` ends it.  What happens
 it tells on stdout, one JSON object a line: `connected`, `answer` (to a CALL of its own),
-`connack_reason`, `called` (a CALL of the central system), `closed` with the code, `not_connected`.
+`refused`, `called` (a CALL of the central system), `closed` with the code, `not_connected`.
 After a loss it connects again, without BootNotification.
 """
 

@@ -229,7 +229,7 @@ class Charger:
         return (await self.wait_event("answer", action=action))["payload"]
 
     async def outcome(self, action: str, **payload: Any) -> dict[str, Any]:
-        """Send a CALL and give how it ended: an `answer`, `connack_reason` or `closed` event."""
+        """Send a CALL and give how it ended: an `answer`, `refused` or `closed` event."""
         await self.say(action, **payload)
         ends = ("answer", "refused", "closed")
         line = await self.program.line(
