@@ -13,7 +13,7 @@ from gateway.app import AppSettings
 from gateway.northbound import compat_nodered
 from gateway.northbound.publisher import NorthboundSettings
 from gateway.southbound.handlers import HandlerSettings
-from gateway.southbound.settings import SouthboundSettings
+from gateway.southbound.server import SouthboundSettings
 
 from ..conftest import open_gateway as open_any_gateway
 
@@ -87,8 +87,8 @@ async def charge(charger, connector: object = 1) -> int:
     return tx
 
 
-def told(thingsboard, device: str) -> dict[str, list]:
-    """Every value of the prototype's keys, in the order in which they were told."""
+def values_of(thingsboard, device: str) -> dict[str, list]:
+    """Every value of the prototype's keys, in the order in which they arrived."""
     series: dict[str, list] = {}
     for _, values in thingsboard.rows(device):
         for key, value in values.items():
@@ -132,7 +132,7 @@ async def test_each_key_has_in_one_charge_the_values_that_the_prototype_meant(ke
             tx = await charge(charger, connector)
             await trio.sleep(1)
         await trio.sleep(1)
-    values = told(gateway.thingsboard, "OC")[key]
+    values = values_of(gateway.thingsboard, "OC")[key]
     expected = {tx if value == "tx" else value for value in KEYS[key]}
     assert set(values) == expected
     numbers = [isinstance(value, int | float) for value in values]
@@ -146,9 +146,7 @@ async def test_no_other_key_looks_like_one_of_the_prototypes():
             await charge(charger)
             await trio.sleep(1)
         await trio.sleep(1)
-    capital = {
-        key for _, values in gateway.thingsboard.rows("OC") for key in values if key[0].isupper()
-    }
+    capital = {key for _, values in gateway.thingsboard.rows("OC") for key in values if key[0].isupper()}
     assert capital == set(KEYS)
 
 
@@ -164,7 +162,7 @@ async def test_the_five_charge_points_are_five_devices_and_so_is_any_sixth():
                 nursery.start_soon(visit)
         await trio.sleep(1)
     for name in (*FIVE, "Sixth"):
-        values = told(gateway.thingsboard, name)
+        values = values_of(gateway.thingsboard, name)
         assert set(values["Charge Box Id"]) == {name}
         assert values["Meter Stop"] == [4500]
 
@@ -189,8 +187,8 @@ async def test_a_switch_whose_order_was_refused_falls_back(refusal):
             assert (action, payload["idTag"]) == ("RemoteStartTransaction", "12345678")
             if refusal == "Rejected":
                 await charger.reply(unique_id, status="Rejected")
-        assert told(gateway.thingsboard, "OC")["Remote-Start"] == ["false"]
-        assert told(gateway.thingsboard, "OC")["Status"] == ["Available"]
+        assert values_of(gateway.thingsboard, "OC")["Remote-Start"] == ["false"]
+        assert values_of(gateway.thingsboard, "OC")["Status"] == ["Available"]
 
 
 async def test_a_switch_whose_stop_was_refused_stays_on():
@@ -201,7 +199,7 @@ async def test_a_switch_whose_stop_was_refused_stays_on():
             unique_id, action, payload = await charger.next_call()
             assert (action, payload) == ("RemoteStopTransaction", {"transactionId": tx})
             await charger.reply(unique_id, status="Rejected")
-        assert told(gateway.thingsboard, "OC")["Remote-Start"] == ["true", "true"]
+        assert values_of(gateway.thingsboard, "OC")["Remote-Start"] == ["true", "true"]
 
 
 async def test_a_switch_that_was_obeyed_is_told_by_its_transaction_alone():
@@ -213,7 +211,7 @@ async def test_a_switch_that_was_obeyed_is_told_by_its_transaction_alone():
             unique_id, _, _ = await charger.next_call()
             await charger.reply(unique_id, status="Accepted")
             await charger.start(meter_wh=0, tag="12345678")
-        assert told(gateway.thingsboard, "OC")["Remote-Start"] == ["true"]
+        assert values_of(gateway.thingsboard, "OC")["Remote-Start"] == ["true"]
 
 
 async def test_an_order_to_another_connector_moves_no_switch():
@@ -223,4 +221,4 @@ async def test_an_order_to_another_connector_moves_no_switch():
         async with ordered(gateway, "OC/2", "setCharging", True):
             unique_id, _, _ = await charger.next_call()
             await charger.reply(unique_id, status="Rejected")
-        assert "Remote-Start" not in told(gateway.thingsboard, "OC")
+        assert "Remote-Start" not in values_of(gateway.thingsboard, "OC")
