@@ -146,7 +146,9 @@ async def test_no_other_key_looks_like_one_of_the_prototypes():
             await charge(charger)
             await trio.sleep(1)
         await trio.sleep(1)
-    capital = {key for _, values in gateway.thingsboard.rows("OC") for key in values if key[0].isupper()}
+    capital = {
+        key for _, values in gateway.thingsboard.rows("OC") for key in values if key[0].isupper()
+    }
     assert capital == set(KEYS)
 
 
