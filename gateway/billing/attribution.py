@@ -7,6 +7,7 @@ points need more than that:
 | --- | --- |
 | an open transaction of this charge point | that one |
 | 0, or no transaction at all, in StopTransaction | the only open one (Delta, TKT write 0) |
+| the same, and repeats the stop before on that connector | the one before |
 | a closed one, and says what cannot be of it | the only open one (TKT writes the id before) |
 | a closed one, and may be of it | that one: it is late, or a retry |
 | none, in MeterValues | the one open on the connector when the values were taken |
@@ -39,6 +40,9 @@ def session_of(store: SessionStore, event: MeterSampled | TransactionStopped) ->
     candidate = _only_open(store, event)
     if candidate is None or not _belongs_to(candidate, event, named):
         return named
+    before = store.last_closed(candidate.connector)
+    if before is not None and named is None and _repeats_stop(before, event):
+        return before
     return attrs.evolve(candidate, flags=candidate.flags | ID_MISMATCH)
 
 
@@ -90,6 +94,8 @@ def _belongs_to(
         instants = [event.at]
     if any(microseconds(at) < session.opening.start - START_MARGIN for at in instants):
         return False
+    if named is None and isinstance(event, TransactionStopped) and _precedes(session, event):
+        return False
     if named is None:
         return event.transaction_id in (0, None)
     if isinstance(event, MeterSampled):
@@ -109,3 +115,18 @@ def _belongs_to(
         stop.register > start.meter_start + tolerance  # type: ignore[operator]
     )
     return later and more
+
+
+def _repeats_stop(session: Session, event: MeterSampled | TransactionStopped) -> bool:
+    if session.stop is None or session.stop.inferred or isinstance(event, MeterSampled):
+        return False
+    stop, _ = stop_of(session, event)
+    return is_same_stop(stop, session.stop)
+
+
+def _precedes(session: Session, event: TransactionStopped) -> bool:
+    """Whether a stop that names no transaction is from before the start, with no energy since: it
+    is of the transaction before, which may be forgotten here after a restart."""
+    register, base = stop_of(session, event)[0].register, session.opening.meter_start
+    early = microseconds(event.at) < session.opening.start
+    return early and register is not None and base is not None and register <= base

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 import pytest
 
@@ -145,3 +147,22 @@ def test_what_names_an_ended_transaction_and_is_of_its_time_is_its_own():
     assert ledger.post(CP.stop(10, "1000")) == ()
     (settled,) = ledger.post(attrs.evolve(CP.stop(40, "3000"), transaction_id=2))
     assert settled.receipt["flags"] == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("pause_s", [0, 5, 45, 300])
+def test_a_repeated_stop_without_an_id_ends_no_session_that_began_since(pause_s, restarted):
+    """It comes again after the next start, for its answer was lost."""
+    ledger = Ledger(BOOK)
+    ledger.post(CP.start("0"))
+    stop = attrs.evolve(CP.stop(10, "1000"), transaction_id=0)
+    ledger.post(stop)
+    start = attrs.evolve(CP.start("1000", 10 + pause_s / 60), transaction_id=2)
+    if restarted:  # only what is open is remembered
+        ledger = Ledger(BOOK)
+        stop = attrs.evolve(stop, timestamp=at(10) - timedelta(seconds=1))
+    ledger.post(start)
+    ledger.post(attrs.evolve(stop, received_at=at(20)))
+    assert [tx.transaction_id for tx in ledger.open_transactions()] == [2]
+    (settled,) = ledger.post(attrs.evolve(CP.stop(40, "3000"), transaction_id=2))
+    assert (settled.receipt["energy_wh"], settled.receipt["flags"]) == ("2000", [])
