@@ -1,4 +1,4 @@
-"""No hard case is lost: a test names it by its id, or it is told here with the reason why not.
+"""No hard case is lost: a test names it by its id, or it is listed here with the reason why not.
 
 The ids are those of docs/hard-cases.md, HC-01 to HC-150.  A test names an id in its
 docstring, in its own name or in that of a parameter; this module reads that out of the sources.
