@@ -290,7 +290,7 @@ class FakeThingsBoard:
         return [body for other, body in self.published if other == topic]
 
     def rows(self, device: str) -> list[tuple[int, dict[str, Any]]]:
-        """(ts, values) in the order told."""
+        """(ts, values) in the order published."""
         return [
             (row["ts"], row["values"])
             for body in self.about(TELEMETRY)

@@ -124,7 +124,7 @@ def _torn(chance: random.Random, text: str) -> str:
 
 
 def feed_frame(text: str) -> None:
-    """It is read, refused in OCPP's words or passed over; what is read can be kept and told."""
+    """It is read, refused in OCPP's words or passed over; what is read can be published."""
     try:
         message = decode(text)
     except FrameError as error:
@@ -154,7 +154,7 @@ def _check_refusal(error: FrameError) -> None:
 
 
 def feed_rpc(payload: bytes) -> None:
-    """It is an order, an echo of ours or no RPC; an order can be told apart and answered."""
+    """It is a command, an echo of ours or no RPC; a command can be told apart and answered."""
     try:
         order = read_rpc(payload)
     except RpcError:

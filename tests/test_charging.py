@@ -102,7 +102,7 @@ def test_no_request_was_forgotten():
     assert set(REQUESTS) == CHARGE_POINT_ACTIONS
 
 
-async def test_a_boot_is_accepted_and_told_the_time_and_the_heartbeats():
+async def test_a_boot_is_accepted_and_answered_with_the_time_and_the_heartbeats():
     settings = AppSettings(
         southbound=SouthboundSettings(handlers=HandlerSettings(heartbeat_interval_s=77))
     )
@@ -133,7 +133,7 @@ async def test_a_certificate_cannot_be_signed_here(gateway):
         ),
     ],
 )
-async def test_a_data_transfer_is_told_what_is_known_of_it(gateway, payload, status):
+async def test_a_data_transfer_reports_what_is_known_of_it(gateway, payload, status):
     """OCTT TC_064."""
     async with gateway.charger("CP-1") as charger:
         assert await charger.ask("DataTransfer", **payload) == {"status": status}
@@ -187,7 +187,7 @@ async def test_a_tag_is_judged_alike_by_authorize_start_and_stop(tag, info):
         assert settled.transaction_id == started["transactionId"]
 
 
-async def test_drivers_refused_again_and_again_are_told_once_and_so_is_the_next_who_is_not():
+async def test_drivers_refused_again_and_again_are_reported_once_and_so_is_the_next_who_is_not():
     """Authorize and StartTransaction count alike: some charge points only send the latter."""
     async with with_tags() as gateway, gateway.charger("CP-1") as charger:
         for _ in range(2):
@@ -345,7 +345,7 @@ async def test_fifty_calls_without_waiting_are_answered_in_order(gateway):
     assert [answer[0] for answer in answers] == [3, 3, 3, 4, 3] * 10
 
 
-async def test_what_was_said_in_an_outage_is_heard_in_its_order(gateway):
+async def test_what_was_said_in_an_outage_is_received_in_its_order(gateway):
     """HC-78, HC-79: a whole charge of three days ago, in one breath, without a boot."""
     start = {"connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": "2025-12-29T10:00:00Z"}
     async with gateway.charger("CP-1") as charger:

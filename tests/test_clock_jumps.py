@@ -61,13 +61,13 @@ async def test_a_clock_that_jumps_disconnects_nobody_and_bills_nobody_wrongly(ju
         assert settled.receipt["total_excl_vat"] == "3.00"
         assert settled.receipt["duration_s"] == HOUR
         assert settled.started_at == started_at
-        # A time of the charger's that our clock calls the future is not told as it is.
+        # A time of the charger's that our clock calls the future is not published as it is.
         for ts, _ in gateway.thingsboard.rows("CP-1/1"):
             assert ts <= milliseconds(max(now(), clock()) + timedelta(seconds=60))
 
 
-async def test_what_is_told_of_rejected_frames_does_not_wait_for_the_clock():
-    """HC-135: back by a day, it would be told once in a day."""
+async def test_what_is_reported_of_rejected_frames_does_not_wait_for_the_clock():
+    """HC-135: back by a day, it would be published once in a day."""
     clock = Clock()
     async with open_gateway(now=clock) as gateway, gateway.charger("CP-1") as charger:
         await charger.send("no OCPP")

@@ -143,7 +143,7 @@ async def test_currents_fall_with_the_power_where_nothing_flows(gateway, status)
         await charger.status(status)
         assert await flows(gateway) == BY_LINE
         await charger.status(status, 2)
-        assert await flows(gateway, "CP-1/2") == {"power_w": 0}  # it never told a current
+        assert await flows(gateway, "CP-1/2") == {"power_w": 0}  # it never sent a current
         await trio.sleep(10)
         await meter(charger, by_line("4000", "6"), tx)
         assert (await flows(gateway))["power_w"] == 4000
@@ -179,7 +179,7 @@ async def test_a_status_out_of_a_queue_says_nothing_of_what_flows_now(gateway):
 
 
 @pytest.mark.parametrize("end", ["closed", "replaced", "started anew"])
-async def test_an_end_that_nobody_told_leaves_nothing_flowing(gateway, end):
+async def test_an_end_that_nobody_reported_leaves_nothing_flowing(gateway, end):
     hardware = {"chargePointVendor": "V", "chargePointModel": "M"}
     async with gateway.charger("CP-1") as charger:
         await charger.ask("BootNotification", **hardware, chargePointSerialNumber="1")
@@ -233,7 +233,7 @@ async def test_a_stop_that_is_repeated_says_nothing_of_what_flows_since(gateway)
 async def test_a_stop_of_the_transaction_before_says_nothing_of_the_one_that_runs(
     gateway, arrived, lost
 ):
-    """It is repeated, or it is told only now: the start after it has ended its session already.
+    """It is repeated, or it is sent only now: the start after it has ended its session already.
 
     lost: the charge point writes 0 for the transaction's id.
     """
@@ -295,7 +295,7 @@ async def test_a_lost_transaction_id_stops_the_only_session_there_is(gateway):
 
 
 @pytest.mark.parametrize(("watts", "shown"), [("-7000", -7000), ("-0", 0), ("-0.0", 0)])
-async def test_power_into_the_grid_and_negative_zeros_are_told(gateway, watts, shown):
+async def test_power_into_the_grid_and_negative_zeros_are_reported(gateway, watts, shown):
     async with gateway.charger("CP-1") as charger:
         tx = await charger.start(1_000)
         await meter(charger, power("1"), tx)

@@ -61,7 +61,7 @@ async def samples(charger, tx, *given, connector=1):
 IMPORT, EXPORT = "Energy.Active.Import.Register", "Energy.Active.Export.Register"
 
 
-async def test_kwh_that_are_called_wh_are_billed_and_told_as_what_they_are():
+async def test_kwh_that_are_called_wh_are_billed_and_reported_as_what_they_are():
     async with open_gateway(settings=scaled_by(CP=1000)) as gateway:
         async with gateway.charger("CP") as charger:
             await samples(charger, None, (IMPORT, "100", "Wh"), connector=1)
@@ -310,7 +310,7 @@ def test_an_example_may_name_the_factor(scale, wh):
     assert session["energy_wh"] == wh
 
 
-def test_an_example_with_a_factor_that_is_none_is_told(tmp_path):
+def test_an_example_with_a_factor_that_is_none_is_reported(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"events": [], "energy_scale": 0}))
     err = StringIO()
     assert replay_files([str(tmp_path / "x.json")], out=StringIO(), err=err) == 2

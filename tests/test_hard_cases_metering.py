@@ -121,7 +121,7 @@ CASES = [
 @pytest.mark.parametrize(("start", "meter", "stop", "wh", "flags", "more"), CASES)
 async def test_a_session_comes_to(gateway, start, meter, stop, wh, flags, more):
     async with gateway.charger("CP-1") as charger:
-        await trio.sleep(3_600)  # all is told afterwards, but nothing before it was
+        await trio.sleep(3_600)  # all is published afterwards, but nothing before it was
         begun = {"connectorId": 1, "idTag": "T", "meterStart": start, "timestamp": clock(0)}
         tx = (await charger.ask("StartTransaction", **begun))["transactionId"]
         for value in meter:

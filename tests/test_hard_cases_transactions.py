@@ -36,7 +36,7 @@ def clock(hours: float) -> str:
 
 
 def receipts(gateway) -> list[tuple[int, int, str, str]]:
-    """(transaction, version, Wh, why it ended), in the order in which they were told."""
+    """(transaction, version, Wh, why it ended), in the order in which they were settled."""
     return [
         (tx["transaction_id"], tx["version"], tx["energy_wh"], tx["stop_reason"])
         for tx in (event.receipt for event in gateway.events(TransactionSettled))
@@ -186,7 +186,7 @@ async def test_a_tag_may_charge_in_two_places_unless_that_is_refused(gateway):
             assert answer["idTagInfo"] == {"status": "Accepted"}
 
 
-async def test_where_a_tag_may_charge_once_its_second_start_is_told_so():
+async def test_where_a_tag_may_charge_once_its_second_start_is_answered_so():
     """HC-81: in StartTransaction only; it is real all the same, and whoever has the same parent is
     the same.  A retry is not concurrent with itself, nor with what was refused."""
     rules = HandlerSettings(tags=FAMILY, concurrent_tx=False)

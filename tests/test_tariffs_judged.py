@@ -157,7 +157,7 @@ PLACE = "tariffs.json: tariffs[0].elements[0].price_components[0]"
         ('{"type": "ENERGY", "price": 0.3, "stepsize": 1}', ".stepsize", "is step_size meant", 0),
     ],
 )
-def test_what_is_wrong_with_a_price_is_told_with_its_place(component, key, what, status, check):
+def test_what_is_wrong_with_a_price_is_reported_with_its_place(component, key, what, status, check):
     found, lines = check(with_component(component))
     assert found == status
     assert [line for line in lines if line.startswith(f"{PLACE}{key}: ") and what in line], lines
@@ -228,7 +228,7 @@ def test_what_is_wrong_with_a_price_is_told_with_its_place(component, key, what,
         ),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_with_its_place(text, line, status, check):
+def test_what_is_wrong_with_a_file_is_reported_with_its_place(text, line, status, check):
     found, lines = check(text)
     assert found == status
     assert [one for one in lines if one.startswith(line)], lines
@@ -256,7 +256,7 @@ def test_a_price_is_judged_by_what_its_currency_is_worth(currency, price, warned
     assert any(fault.where.endswith(".price") for fault in faults) is warned
 
 
-def test_a_range_of_power_or_current_that_is_empty_is_told():
+def test_a_range_of_power_or_current_that_is_empty_is_reported():
     for what in ("power", "current"):
         limits = {f"min_{what}": 16, f"max_{what}": 11}
         document = {"tariffs": [tariff(element(component("TIME", "1"), **limits))],

@@ -1,4 +1,4 @@
-"""What Prometheus is told, and the alerts that rest on it."""
+"""What Prometheus scrapes, and the alerts that rest on it."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def test_what_a_bug_keeps_out_of_the_books_is_counted(gateway, monkeypatch
 
 
 @pytest.mark.real_time
-async def test_commits_are_told_by_size_and_time(tmp_path):
+async def test_commits_are_reported_by_size_and_time(tmp_path):
     async with open_sqlite(tmp_path / "gateway.db") as journal:
         await journal.append(*[firmware(str(number)) for number in range(30)])
         statistics = journal.statistics()
@@ -220,7 +220,7 @@ async def test_publishes_are_counted_by_result(gateway):
     assert value(gateway, "north_set_aside_total") == 1
 
 
-async def test_the_process_is_told_of_under_the_same_prefix(gateway):
+async def test_the_process_is_measured_under_the_same_prefix(gateway):
     assert value(gateway, "process_resident_memory_bytes") > 1e6
     assert value(gateway, "process_open_fds") > 0
     assert value(gateway, "process_cpu_seconds_total") > 0

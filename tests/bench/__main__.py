@@ -40,7 +40,7 @@ from .runs import (
     run,
 )
 
-_STARTED = 12.0  # seconds after which the gateway has told all of its start
+_STARTED = 12.0  # seconds after which the gateway has published all of its start
 #: What the Node-RED prototype was measured to answer: MeterValues only, 50 chargers, closed loop.
 NODE_RED_REQUESTS_PER_S = 1857
 
@@ -160,7 +160,7 @@ def print_ratio(
     pairs = list(zip(results[GATEWAY], results[peer], strict=True))
     ratios = [round(ours["requests_per_s"] / theirs["requests_per_s"], 3) for ours, theirs in pairs]
     value = round(statistics.median(ratios), 3)
-    # What was answered and not told does not count as reached.
+    # What was answered and not published does not count as reached.
     wrong = errors_of(results[GATEWAY]) + not_arrived(results[GATEWAY])
     cpu = [theirs["cpu_us_per_request"] / ours["cpu_us_per_request"] for ours, theirs in pairs]
     figure(
@@ -245,7 +245,7 @@ def connections(folder: Path, port: int, pace: Pace) -> None:
 def starts(folder: Path, port: int, pace: Pace) -> None:
     """StartTransaction's answer, which waits for the disk, at 1,000 requests/s of the mix."""
     arguments = ["--rate", 1000, "--chargers", 1000]
-    # A plain broker never tells its limits: what has gathered while they are waited for is told
+    # A plain broker never tells its limits: what has gathered while they are awaited is published
     # in one go after 5 s, which is a start and not how it goes on.
     arguments += ["--warm-up", pace.warm_up + _STARTED, "--seconds", pace.open_loop]
     result = run(GATEWAY, folder, port, pace.north_limit, *arguments)
@@ -303,7 +303,7 @@ def outage(folder: Path, _port: int, pace: Pace) -> None:
         with processes.mosquitto(folder, port):
             while metrics(server).get("ocpp_gateway_north_lag_entries", 0.0) > 0:
                 if time.monotonic() - began > 120:
-                    raise Skipped("the backlog was not told in 120 s")
+                    raise Skipped("the backlog was not delivered in 120 s")
                 time.sleep(0.2)
             took = time.monotonic() - began
         what = "a backlog published to a broker that came back, its reconnect included"

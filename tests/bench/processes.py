@@ -166,7 +166,7 @@ TARIFFS = {
 
 @contextlib.contextmanager
 def gateway(folder: Path, mqtt_port: int) -> Iterator[Server]:
-    """Ours: durable, priced, told to the broker, with a fresh store each time."""
+    """Ours: durable, priced, published to the broker, with a fresh store each time."""
     with fresh(folder) as home:
         (home / "tariffs.json").write_text(json.dumps(TARIFFS))
         config = home / "gateway.toml"

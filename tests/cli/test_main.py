@@ -51,7 +51,7 @@ def site(tmp_path):
 # --- usage -------------------------------------------------------------------------------------
 
 
-def test_the_version_is_told_by_both_spellings():
+def test_the_version_is_reported_by_both_spellings():
     assert command("--version") == (0, f"ocpp-gateway {__version__}\n", "")
     installed = Path(sys.executable).with_name("ocpp-gateway")
     done = subprocess.run([installed, "--version"], capture_output=True, text=True, check=True)
@@ -240,7 +240,7 @@ def test_a_store_that_is_none_is_1_and_one_line(site, capsys):
 
 
 @pytest.mark.real_time
-async def test_sessions_are_told_beside_a_gateway_that_runs_and_after_it(site):
+async def test_sessions_are_reported_beside_a_gateway_that_runs_and_after_it(site):
     async with gateway(site) as program:
         config = ("--config", site.config)
         assert await command_beside("sessions", *config) == (0, "no sessions\n", "")
@@ -310,7 +310,7 @@ async def test_the_demo_tells_json_lines_and_nothing_else():
 
 
 @pytest.mark.real_time
-async def test_the_demo_without_a_terminal_tells_of_receipts_in_words():
+async def test_the_demo_without_a_terminal_reports_receipts_in_words():
     status, out, err = await command_beside("demo", "--seconds", 6, "--chargers", 1, "--speed", 600)
     assert (status, err) == (0, "")
     assert "SIM-0001" in out

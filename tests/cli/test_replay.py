@@ -54,7 +54,7 @@ def test_a_bare_example_needs_neither_policy_nor_expectation(run):
     assert "orphan_messages" not in found
 
 
-def test_a_difference_is_told_and_fails(run):
+def test_a_difference_is_reported_and_fails(run):
     wrong = example("MTR-01")
     wrong["expected"]["sessions"][0]["total_incl_vat"] = "4.81"
     status, (found,), err = run(wrong)
@@ -130,7 +130,7 @@ def test_two_files_are_replayed_one_after_the_other(tmp_path):
         '{"expected": 7, "events": []}',
     ],
 )
-def test_a_malformed_file_is_told_in_one_line(run, document):
+def test_a_malformed_file_is_reported_in_one_line(run, document):
     status, _, err = run(document)
     assert status == 2
     assert len(err.splitlines()) == 1
@@ -223,7 +223,7 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_next(tmp_path):
     assert len(err.getvalue().splitlines()) == 2
 
 
-def test_a_missing_file_is_told_in_one_line(tmp_path):
+def test_a_missing_file_is_reported_in_one_line(tmp_path):
     err = StringIO()
     assert main([str(tmp_path / "none.json")], out=StringIO(), err=err) == 2
     assert len(err.getvalue().splitlines()) == 1

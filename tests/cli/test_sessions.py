@@ -133,7 +133,7 @@ def test_a_receipt_whose_first_version_is_gone_is_taken_back_as_it_is(store, cap
     assert len(back["credit_reference_id"]) == 36
 
 
-def test_a_receipt_that_is_unknown_or_has_no_price_is_told(store, capsys):
+def test_a_receipt_that_is_unknown_or_has_no_price_is_reported(store, capsys):
     unpriced = named(plain_receipt(), "B") | {"tariff": None}
     config = store(named(plain_receipt(), "A"), unpriced, more=PARTY)
     assert credit_of(config, "C", capsys) == (1, "", "there is no receipt and no CDR 'C'\n")

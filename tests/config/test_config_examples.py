@@ -17,7 +17,7 @@ from .conftest import HASH
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
-def test_faults_of_tariffs_are_told_with_their_place_beside_those_of_the_file(write, capsys):
+def test_faults_of_tariffs_are_reported_with_their_place_beside_those_of_the_file(write, capsys):
     tariffs = {
         "tariffs": [
             {
@@ -49,7 +49,7 @@ def test_faults_of_tariffs_are_told_with_their_place_beside_those_of_the_file(wr
 
 
 @pytest.mark.parametrize("text", ["{", "[1,", "\x00", '{"tariffs": NaN}'])
-def test_tariffs_that_are_no_json_are_told(text, write, capsys):
+def test_tariffs_that_are_no_json_are_reported(text, write, capsys):
     file = write(text, "tariffs.json")
     path = write('[pricing]\ntariffs = "tariffs.json"')
     assert main(["check", "--config", str(path)]) == 2

@@ -12,7 +12,7 @@ from gateway.config.load import load
 from .conftest import faults_of, warnings_of
 
 
-def test_every_fault_is_told_at_once_with_its_file_and_key(write):
+def test_every_fault_is_reported_at_once_with_its_file_and_key(write):
     path = write("""
         [ocpp]
         listen = "nowhere"
@@ -49,14 +49,14 @@ def test_every_fault_is_told_at_once_with_its_file_and_key(write):
 
 
 @pytest.mark.parametrize("number", ["inf", "-inf", "nan", "true", '"x"', "[]", "1e400", "-1"])
-def test_what_is_no_number_is_told_and_not_raised(number, write):
+def test_what_is_no_number_is_reported_and_not_raised(number, write):
     found = faults_of(write(f"[ocpp]\nheartbeat_interval_s = {number}\ngrace_s = {number}"))
     assert len(found) == 2
     assert all("must " in line for line in found)
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1e3", "nan", "٣", "1_000", "0x10", " 5"])
-def test_a_variable_that_is_no_number_is_told_by_its_name(number):
+def test_a_variable_that_is_no_number_is_reported_by_its_name(number):
     (found,) = faults_of(None, {"OCPP_GATEWAY_OCPP_HEARTBEAT_INTERVAL_S": number})
     assert found.startswith("environment: OCPP_GATEWAY_OCPP_HEARTBEAT_INTERVAL_S: must ")
 
@@ -76,7 +76,7 @@ def test_an_unknown_variable_is_a_warning_for_others_may_make_some():
     assert found[0].endswith("no such key; did you mean OCPP_GATEWAY_OCPP_LISTEN?")
 
 
-def test_a_table_that_is_none_and_names_that_hold_none_are_told(write):
+def test_a_table_that_is_none_and_names_that_hold_none_are_reported(write):
     path = write('ocpp = 5\ncharge_points = {"CP-1" = 5}\nid_tags = []')
     assert faults_of(path) == [
         f"{path}: ocpp: must be a table",
@@ -85,7 +85,7 @@ def test_a_table_that_is_none_and_names_that_hold_none_are_told(write):
     ]
 
 
-def test_a_missing_file_a_folder_and_what_is_no_toml_are_told(tmp_path, write):
+def test_a_missing_file_a_folder_and_what_is_no_toml_are_reported(tmp_path, write):
     missing = tmp_path / "none.toml"
     assert faults_of(missing) == [f"{missing}: there is no such file"]
     assert faults_of(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
@@ -120,7 +120,7 @@ def test_where_the_store_is(url, path):
 
 
 @pytest.mark.parametrize("url", ["gateway.db", "sqlite://", "sqlite:///folder/", "mysql://x/y", ""])
-def test_what_is_no_store_is_told(url):
+def test_what_is_no_store_is_reported(url):
     assert len(faults_of(None, {"OCPP_GATEWAY_STORAGE_URL": url})) == 1
 
 
@@ -146,11 +146,11 @@ def test_an_address_is_host_and_port(text, host, port, shown):
     ["9000", "host", "host:", "::1:9000", "::1", "[::1]", "[::1:9000", "::1]:9000", "h:65536",
      "h:-1", "h:٣", "h:99999999", "ws://h:9000", "h:9000/ocpp", "h :9000", ""],
 )  # fmt: skip
-def test_what_is_no_address_is_told(text):
+def test_what_is_no_address_is_reported(text):
     assert len(faults_of(None, {"OCPP_GATEWAY_OCPP_LISTEN": text})) == 1
 
 
-def test_keys_that_belong_together_are_told(write, certificates):
+def test_keys_that_belong_together_are_reported(write, certificates):
     path = write('[ocpp]\ntls_cert = "cert.pem"')
     assert faults_of(path) == [f"{path}: ocpp.tls_cert: tls_cert and tls_key belong together"]
     path = write('[ocpp]\nlisten_tls = "h:1"\nclient_ca = "ca.pem"')
@@ -160,7 +160,7 @@ def test_keys_that_belong_together_are_told(write, certificates):
     ]
 
 
-def test_certificates_that_are_none_are_told(write, certificates):
+def test_certificates_that_are_none_are_reported(write, certificates):
     write("no certificate", "junk.pem")
     path = write("""
         [ocpp]
@@ -181,7 +181,7 @@ def test_certificates_that_are_none_are_told(write, certificates):
     assert all("junk.pem" in line for line in found[1:])
 
 
-def test_a_key_of_another_certificate_is_told(write, certificates):
+def test_a_key_of_another_certificate_is_reported(write, certificates):
     trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(certificates / "other.pem")
     path = write('[ocpp]\ntls_cert = "cert.pem"\ntls_key = "other.pem"')
     (found,) = faults_of(path)

@@ -246,7 +246,7 @@ def test_thingsboard_is_installed_once_and_then_started(tmp_path, service, there
 
 @contextmanager
 def answering(*lines: bytes):
-    """A port where one visitor is told that, or nothing at all."""
+    """A port where one client is sent that, or nothing at all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -72,7 +72,7 @@ def test_its_state_is_where_the_store_is_by_default():
     assert the("ProtectSystem") == "strict"
 
 
-def test_its_token_is_a_credential_that_the_configuration_is_told_of():
+def test_its_token_is_a_credential_that_the_configuration_is_given():
     name, _, source = the("LoadCredential").partition(":")
     assert source == "/etc/ocpp-gateway/access_token"
     assert the("Environment") == f"OCPP_GATEWAY_THINGSBOARD_ACCESS_TOKEN_FILE=%d/{name}"

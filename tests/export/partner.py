@@ -1,6 +1,6 @@
 """A roaming partner's way to price a session: from its CDR and the tariff in it, and no more.
 
-It is told no meter values and no policy.  What holds at the beginning of a charging period holds
+It gets no meter values and no policy.  What holds at the beginning of a charging period holds
 for all of it, and a period without a tariff_id costs nothing (OCPI 2.2.1, mod_cdrs).
 """
 
@@ -65,7 +65,7 @@ def holding(
     lasted: timedelta,
     energy: Fraction,
 ) -> list[Mapping[str, Any]]:
-    """The elements that hold.  What is not told lies in no range."""
+    """The elements that hold.  What is not given lies in no range."""
     power, current = volumes.get(f"{side}_POWER"), volumes.get(f"{side}_CURRENT")
     found = []
     for element in tariff["elements"]:

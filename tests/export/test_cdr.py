@@ -243,7 +243,7 @@ def test_fractions_of_seconds_are_cut_to_what_a_date_time_holds():
 # --- what is no CDR -----------------------------------------------------------------------------
 
 
-def test_sessions_without_price_or_end_are_left_out_and_told():
+def test_sessions_without_price_or_end_are_left_out_and_reported():
     unpriced = stored(receipt(TariffBook.empty(), CP.start("0"), CP.stop(60, "100")))
     still_open = plain_receipt() | {"receipt_id": "OPEN"}
     del still_open["stopped_at"]

@@ -42,7 +42,7 @@ def test_a_signed_value_without_context_is_an_intermediate_one():
     assert found["signed_data"]["signed_values"][0]["nature"] == "Intermediate"
 
 
-def test_what_ocpi_cannot_carry_is_left_out_and_told():
+def test_what_ocpi_cannot_carry_is_left_out_and_reported():
     """A payload of more than 512 characters is only in the blob, a blob of 5000 nowhere."""
     large = 'OCMF|{"FV":"%s"}|{}'
     values = [large % ("1" * 600), large % ("1" * 5000), "AP;0;3;;;;"]

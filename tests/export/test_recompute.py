@@ -194,7 +194,7 @@ def test_a_fee_that_only_a_fault_met_has_its_period():
     assert made["total_cost"]["excl_vat"] == 2
 
 
-def test_no_parking_time_is_not_told_as_zero():
+def test_no_parking_time_is_not_reported_as_zero():
     of = stored(receipt(tariff_book(PER_HOUR), CP.start("0"), CP.stop(60, "100")))
     assert "total_parking_time" not in cdr(of, party=PARTY)
 

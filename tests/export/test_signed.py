@@ -164,7 +164,7 @@ def test_all_values_are_there_in_their_order_and_context():
         ("no key at all!", None),
     ],
 )
-def test_a_key_is_told_as_it_came(key, exported):
+def test_a_key_is_reported_as_it_came(key, exported):
     assert only(wrapped(b64(OCMF), "OCMF", key))[3] == exported
 
 

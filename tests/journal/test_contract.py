@@ -161,7 +161,7 @@ async def test_a_retried_start_is_the_same_transaction(journal):
     assert not any(entry.event.repeated for entry in others)
 
 
-async def test_two_starts_in_one_append_are_told_apart(journal):
+async def test_two_starts_in_one_append_are_kept_apart(journal):
     entries = await journal.append(start(), start(), start(connector_id=2))
     assert [entry.event.transaction_id for entry in entries] == [1, 1, 2]
 
@@ -216,7 +216,7 @@ async def test_devices_are_what_the_events_made_of_them(journal):
     assert devices["CP/2"] == {}
 
 
-async def test_what_is_told_anew_of_a_device_replaces_all_that_was_told_before(journal):
+async def test_what_is_reported_anew_of_a_device_replaces_all_that_was_reported_before(journal):
     """A boot without a serial number must not keep the one of the hardware before."""
     about = {"charge_point_id": "CP", "received_at": EPOCH, "vendor": "v"}
     await journal.append(
@@ -237,7 +237,7 @@ async def test_accounts_are_read_by_charge_point_and_hold_what_matters(journal):
     assert [entry.seq for entry in found] == [2, 4]
 
 
-async def test_what_is_durable_is_heard_in_order_before_anybody_goes_on(journal):
+async def test_what_is_durable_is_received_in_order_before_anybody_goes_on(journal):
     received = []
     journal.on_durable = received.extend
 

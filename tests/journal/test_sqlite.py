@@ -102,7 +102,7 @@ async def test_a_store_of_a_newer_version_is_refused(tmp_path):
             pass
 
 
-async def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path):
+async def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path):
     path = tmp_path / "journal.db"
     path.write_bytes(b"not a database, but somebody's file" * 100)
     with pytest.raises(JournalError, match="not a database"):

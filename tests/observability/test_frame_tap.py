@@ -32,7 +32,7 @@ def happened(gateway, name="CP-1"):
 
 
 async def a_while(gateway):
-    """Until what was seen is told: a second's worth is gathered."""
+    """Until what was seen is published: a second's worth is gathered."""
     await trio.sleep(3)
     await gateway.settled()
 
@@ -103,7 +103,7 @@ async def test_each_frame_has_an_instant_of_its_own_and_they_ascend(gateway):
 
 
 @pytest.mark.parametrize("params", [{"minutes": 0}, False])
-async def test_a_trace_ends_when_told_to(gateway, params):
+async def test_a_trace_ends_when_asked_to(gateway, params):
     async with gateway.charger("CP-1") as charger:
         await charger.boot()
         await gateway.thingsboard.rpc("CP-1", "trace", {"minutes": 60})
@@ -354,7 +354,7 @@ async def test_a_password_that_a_charge_point_tells_is_not_told_on(gateway, read
 
 
 async def test_names_that_strangers_make_up_fill_no_memory():
-    """Who looks on at everybody and reads slowly is told how much was missed, by 500 names."""
+    """A slow viewer of all charge points is shown how much it missed, by 500 names."""
     tap = FrameTap(now)
     with tap.subscribe(lambda _: True) as watch:
         for n in range(5_000):

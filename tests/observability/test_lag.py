@@ -1,4 +1,4 @@
-"""Since when the oldest of what is not told has been waiting."""
+"""Since when the oldest of what is not delivered has been waiting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_what_a_start_finds_is_older_than_what_it_noted_first():
     assert timeline.oldest_at(100) == 5.0
 
 
-def test_days_of_a_backlog_are_few_marks_and_still_told_to_the_minute():
+def test_days_of_a_backlog_are_few_marks_and_still_exact_to_the_minute():
     timeline = LagClock()
     for second in range(10 * DAY):
         timeline.mark(second, float(second))
@@ -37,7 +37,7 @@ def test_days_of_a_backlog_are_few_marks_and_still_told_to_the_minute():
         assert 0 <= seq - timeline.oldest_at(seq) < 600
 
 
-def test_once_a_backlog_is_told_the_lag_is_precise_again():
+def test_once_a_backlog_is_delivered_the_lag_is_precise_again():
     timeline = LagClock()
     for second in range(10 * DAY):
         timeline.mark(second, float(second))

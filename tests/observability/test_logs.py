@@ -142,7 +142,7 @@ def test_what_libraries_chat_about_is_not(lines):
     assert written() == []
 
 
-def test_a_library_that_mistakes_its_arguments_is_heard_all_the_same(lines):
+def test_a_library_that_mistakes_its_arguments_is_logged_all_the_same(lines):
     written = lines(io.StringIO())
     logging.getLogger("asyncio").warning("%d tasks", "many")
     assert one(written)["said"] == "%d tasks"

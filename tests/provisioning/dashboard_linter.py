@@ -173,7 +173,7 @@ class Linter:
                 "count": {"count"},
             }[key["type"]]
             if name not in known:
-                yield f"no {kind} is told of {name!r} ({key['type']})"
+                yield f"no {kind} has the key {name!r} ({key['type']})"
             elif key.get("aggregationType") or key.get("usePostProcessing"):
                 defined = TELEMETRY[kind][name].kind
                 if defined not in ("int", "number"):

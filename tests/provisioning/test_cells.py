@@ -134,7 +134,7 @@ def test_each_status_has_a_colour_of_its_kind():
     assert colour("Faulted", "false") == "#9e9e9e"
 
 
-def test_a_charger_is_online_or_offline_or_was_never_heard_of():
+def test_a_charger_is_online_or_offline_or_is_unknown():
     assert [run(cells.ONLINE, value) for value in ("true", "false", "")] == [
         "online",
         "offline",

@@ -102,7 +102,7 @@ def test_what_cannot_be_meant_is_exit_status_2(command, monkeypatch):
     assert errors.startswith("ocpp-gateway: no password: give --password-file")
 
 
-def test_what_was_done_before_a_fault_is_told(command, thingsboard):
+def test_what_was_done_before_a_fault_is_reported(command, thingsboard):
     thingsboard.entities["DEVICE_PROFILE"]["broken"] = {
         "name": "EV charger"
     }  # an answer without an id

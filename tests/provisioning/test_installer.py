@@ -167,7 +167,7 @@ def node_of(thingsboard, name):
         (take_flag, "gateway device 'ocpp-gateway'"),
     ],
 )
-def test_what_was_changed_is_told_by_the_check_and_repaired(thingsboard, harm, what):
+def test_what_was_changed_is_reported_by_the_check_and_repaired(thingsboard, harm, what):
     run(install, thingsboard)
     harm(thingsboard)
     assert [step.what for step in run(check, thingsboard) if step.is_fault] == [what]
@@ -305,7 +305,7 @@ def test_the_token_goes_into_a_file_for_its_owner_only(thingsboard, tmp_path):
     assert path.read_text() == credentials["credentialsId"] + "\n"
 
 
-def test_a_token_file_that_cannot_be_written_is_told(tmp_path):
+def test_a_token_file_that_cannot_be_written_is_reported(tmp_path):
     options = Options(token_file=TokenFile(tmp_path / "no such folder" / "token"))
     with pytest.raises(ThingsboardError, match="cannot be written: No such file or directory"):
         run(install, FakeRestApi(), options)

@@ -1,4 +1,4 @@
-"""What goes wrong with ThingsBoard's REST API is told in words, and without a credential."""
+"""What goes wrong with ThingsBoard's REST API is reported in words, and without a credential."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEVER_TOLD = (PASSWORD, API_KEY, "wr0ng")
 
 
 def fails(handle, login=GOOD, url="http://thingsboard:8080"):
-    """What is told when the check is tried."""
+    """What is reported when the check is tried."""
     transport = httpx2.MockTransport(handle)
     with (
         pytest.raises(ThingsboardError) as caught,
@@ -48,13 +48,13 @@ def raising(exc):
 # --- who may come in -----------------------------------------------------------------------------
 
 
-def test_a_wrong_password_is_told_in_thingsboards_words():
+def test_a_wrong_password_is_reported_in_thingsboards_words():
     told = fails(FakeRestApi().handle, Login(USER, "wr0ng"))
     assert told == f"{USER} cannot log in: Invalid username or password"
 
 
 @pytest.mark.parametrize("authority", ["SYS_ADMIN", "CUSTOMER_USER"])
-def test_whoever_is_no_tenant_administrator_is_told_so(authority):
+def test_a_user_who_is_no_tenant_administrator_is_refused(authority):
     told = fails(FakeRestApi(authority=authority).handle)
     assert told.startswith(f"{USER} is no tenant administrator, but {authority}")
 
@@ -96,7 +96,7 @@ def test_a_user_with_a_second_factor_cannot_install():
         (raising(httpx2.RemoteProtocolError("Server disconnected")), "the connection broke off"),
     ],
 )
-def test_what_is_no_thingsboard_is_told(handle, message):
+def test_what_is_no_thingsboard_is_reported(handle, message):
     assert message in fails(handle)
 
 
@@ -122,7 +122,7 @@ def test_a_credential_that_no_header_can_carry_is_not_shown():
     assert "cannot be put into a header" in fails(raising(exc), Login(api_key=API_KEY))
 
 
-def test_answers_that_thingsboard_does_not_give_are_told():
+def test_answers_that_thingsboard_does_not_give_are_reported():
     thingsboard = FakeRestApi()
 
     def handle(request):
@@ -153,7 +153,7 @@ def refusing(thingsboard, path, fault):
         (Fault(429, "Too many requests for current tenant!", 33), "429: Too many requests"),
     ],
 )
-def test_what_thingsboard_refuses_is_told_in_its_words(fault, message):
+def test_what_thingsboard_refuses_is_reported_in_its_words(fault, message):
     transport = refusing(FakeRestApi(), "/api/deviceProfile", fault)
     with (
         open_rest("http://thingsboard", GOOD, transport=transport) as rest,
@@ -219,7 +219,7 @@ def test_a_certificate_of_ones_own_authority_is_trusted_if_it_is_given(secure):
 
 
 @pytest.mark.real_time
-def test_plain_http_to_a_tls_port_is_told(secure):
+def test_plain_http_to_a_tls_port_is_reported(secure):
     url, _ = secure
     with (
         pytest.raises(ThingsboardError, match="the connection broke off"),

@@ -34,7 +34,7 @@ def profile_of(device):
 
 
 def publish(engine, *happened):
-    """Have the gateway tell events, and ThingsBoard take what it is told."""
+    """Have the gateway publish events, and ThingsBoard take them."""
     for event in happened:
         for row in telemetry_rows(event, LOG):
             kind = ATTRIBUTES if row.ts is None else TELEMETRY
@@ -87,7 +87,7 @@ def engine():
     return Engine()
 
 
-def test_everything_that_is_told_is_kept(engine):
+def test_everything_that_is_published_is_kept(engine):
     publish(engine, connected(), status("Available"))
     assert [(device, values) for device, _, values in engine.saved] == [
         ("CP-1", {"connected": True}),
@@ -129,13 +129,13 @@ def test_a_charger_that_leaves_is_offline_until_it_returns(engine):
     assert engine.history == [("CP-1", OFFLINE, "raised"), ("CP-1", OFFLINE, "cleared")]
 
 
-def test_a_leave_that_is_told_late_raises_nothing(engine):
-    """After an outage the newest is told first; what is older must not be taken for now."""
+def test_a_leave_that_is_delivered_late_raises_nothing(engine):
+    """After an outage the newest is delivered first; what is older must not be taken for now."""
     publish(engine, connected(10), gone(5))
     assert engine.history == []
 
 
-def test_a_return_that_is_told_late_clears_nothing(engine):
+def test_a_return_that_is_delivered_late_clears_nothing(engine):
     publish(engine, gone(10), connected(5))
     assert ("CP-1", OFFLINE) in engine.alarms
 
@@ -182,7 +182,7 @@ def test_a_fault_of_the_charger_itself_is_the_chargers_alarm(engine):
     }
 
 
-def test_a_fault_that_is_told_late_raises_nothing(engine):
+def test_a_fault_that_is_delivered_late_raises_nothing(engine):
     publish(engine, status("Available", 10), status("Faulted", 5))
     assert engine.history == []
 
@@ -255,7 +255,7 @@ def test_every_key_that_it_looks_at_is_one_that_the_gateway_publishes():
     assert find_by_name - ours <= published
 
 
-def test_every_node_is_reached_and_every_failure_is_heard():
+def test_every_node_is_reached_and_every_failure_is_handled():
     ours = rule_chain.wanted()
     reached, todo = set(), [ours.first]
     while todo:

@@ -1,4 +1,4 @@
-"""The real gateway between charge points and the double, and what must be told in the end."""
+"""The real gateway between charge points and the double, and what must be stored in the end."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class ConnectedGateway:
             nursery.start_soon(self.charge, "CP-2")
 
     async def charge(self, name: str, samples: int = 12) -> None:
-        """An hour's charge, told in a moment: 10 kWh, and a SoC that only ever climbs."""
+        """An hour's charge, sent in a moment: 10 kWh, and a SoC that only ever climbs."""
         async with self.gateway.charger(name) as charger:
             await charger.boot()
             await charger.status("Preparing")
@@ -126,7 +126,7 @@ class ConnectedGateway:
     # --- what must be so in the end --------------------------------------------------------------
 
     def published(self, *, with_dead_letters: bool = False) -> dict[Point, Any]:
-        """All that the journal holds for ThingsBoard, but for what was set aside."""
+        """All that the journal holds for ThingsBoard, but for the dead letters."""
         known = self.gateway.journal._dead_letters.get(READER, ())
         dead = set() if with_dead_letters else {letter.seq for letter in known}
         return {
@@ -157,7 +157,7 @@ class ConnectedGateway:
                 while self.behind() or self.missing():  # noqa: ASYNC110  both ends have their say
                     await trio.sleep(0.02)
         except trio.TooSlowError:
-            raise AssertionError(f"not told: {self.missing()[:5]}, {self.readiness()}") from None
+            raise AssertionError(f"not stored: {self.missing()[:5]}, {self.readiness()}") from None
         more = self.stored().keys() - self.published(with_dead_letters=True).keys()
         assert {key for _, key, _ in more} <= OF_LIFE
         for name, sampled in self.sampled.items():

@@ -4,9 +4,9 @@ package's own ChargePoint.  A script, run in a process of its own.
     independent_charger.py ws://127.0.0.1:9000/ocpp CP-1 [--password P] [--ca FILE] [--cert FILE]
 
 It obeys remote commands by itself, as a charge point does: RemoteStartTransaction begins a
-charge, RemoteStopTransaction ends it.  What it sends else, it is told on stdin, one JSON list a
+charge, RemoteStopTransaction ends it.  What else it sends is given on stdin, one JSON list a
 line: `["Heartbeat", {}]` sends that CALL (keys as in Python), `["close"]` ends it.  What happens
-it tells on stdout, one JSON object a line: `connected`, `answer` (to a CALL of its own),
+it reports on stdout, one JSON object a line: `connected`, `answer` (to a CALL of its own),
 `refused`, `called` (a CALL of the central system), `closed` with the code, `not_connected`.
 After a loss it connects again, without BootNotification.
 """

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 CHARGER = Path(__file__).with_name("independent_charger.py")
 TOKEN = "TEST-GATEWAY"
 DAY = (datetime.now(UTC) - timedelta(days=2)).date()
-"""Of sessions that are told afterwards: not so long ago that nobody would believe it."""
+"""Of sessions that are sent afterwards: not so long ago that nobody would believe it."""
 
 
 @attrs.define(eq=False)
@@ -115,7 +115,7 @@ async def running(command: list[str], log: Path, **more: Any) -> AsyncIterator[P
 
 @attrs.frozen
 class Site:
-    """Where a gateway lives: its ports stay the same over restarts."""
+    """Where a gateway runs: its ports stay the same over restarts."""
 
     folder: Path
     ocpp: int = attrs.field(factory=lambda: free_port())
@@ -153,7 +153,7 @@ class Site:
         return self.config
 
     def rows(self, sql: str) -> list[Any]:
-        """What the store holds, read beside whoever writes it; nothing while there is none."""
+        """What the store holds, read while the gateway writes it; nothing while there is none."""
         if not self.store.exists():
             return []
         with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True, timeout=5)) as db:

@@ -33,7 +33,7 @@ STEP = timedelta(minutes=1)  # of its own clock, from one message to the next
 
 @attrs.define(eq=False)
 class Session:
-    """What happened at the socket, told by nobody but the charge point.
+    """What happened at the socket, known to nobody but the charge point.
 
     voltages: each reading's time and its voltage, which no other reading of it has.
     ids: what StartTransaction was answered, each time.

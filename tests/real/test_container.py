@@ -139,7 +139,7 @@ async def test_a_charge_through_the_image_and_an_orderly_end(container):
             assert await program.stop() == 0
             assert trio.current_time() - stopping < 10
             assert (await one.wait_event("closed"))["code"] == 1001
-        assert value(thingsboard, "CP-1", "connected") is False  # told before it went
+        assert value(thingsboard, "CP-1", "connected") is False  # published before it went
         assert thingsboard.violations == []
     health = await container.health()
     assert (health.returncode, health.stdout) == (1, b"")

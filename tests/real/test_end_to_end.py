@@ -48,7 +48,7 @@ def stamp(minutes: float) -> str:
 
 
 async def whole_charge(charger, connector: int = 1, tag: str = "0042") -> int:
-    """An hour's charge, told in a moment: 10 kWh."""
+    """An hour's charge, sent in a moment: 10 kWh."""
     ask = charger.ask
     await ask(
         "BootNotification",
@@ -236,7 +236,7 @@ async def test_a_charge_point_is_sent_what_ocpp_has_and_its_answer_comes_back():
     assert thingsboard.violations == []
 
 
-async def test_who_is_away_is_told_at_once_to_who_asks():
+async def test_who_is_away_is_reported_at_once_to_the_caller():
     async with open_house() as (gateway, thingsboard):
         async with gateway.charger("CP-1") as charger:
             await charger.status("Available")

@@ -40,7 +40,7 @@ def ask(charger: ClientConnection, action: str, payload: Any) -> Any:
 
 
 def charge(site: Site, count: int, samples: list[dict[str, str]]) -> int:
-    """A whole session, its readings told at the stop, newest first; returns the stop's size."""
+    """A whole session, its readings sent with the stop, newest first; returns the stop's size."""
     data = [
         {"timestamp": stamp(10 * n), "sampledValue": [{"value": str(1_000 + n)}, *samples]}
         for n in reversed(range(count))

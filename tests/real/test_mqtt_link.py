@@ -130,7 +130,7 @@ async def test_messages_arrive_and_are_acknowledged(tmp_path, protocol):
     assert received == [("a/b", b"%d" % n) for n in range(120)]
 
 
-async def test_the_code_of_each_puback_is_told():
+async def test_the_code_of_each_puback_is_reported():
     async with open_thingsboard() as thingsboard:
         thingsboard.faults.add(
             Fault(act=Act.REFUSE, code=0x99, contains='"n":'.replace(":", ": 2"))
@@ -142,14 +142,14 @@ async def test_the_code_of_each_puback_is_told():
             assert await puback_codes(deliveries) == [0, 0, 0x99, 0]
 
 
-async def test_a_wrong_token_is_told_in_words():
+async def test_a_wrong_token_is_reported_in_words():
     async with open_thingsboard(access_tokens=["right"]) as thingsboard:
         why = await why_not(Broker(host="127.0.0.1", port=thingsboard.port, access_token="wrong"))
     assert "user name" in why.lower() or "not authorized" in why.lower()
-    assert "wrong" not in why  # a token is never told
+    assert "wrong" not in why  # a token is never shown
 
 
-async def test_nobody_there_is_told_in_words():
+async def test_nobody_there_is_reported_in_words():
     async with open_mute_broker() as port:
         pass
     assert "refused" in (await why_not(Broker(host="127.0.0.1", port=port))).lower()
@@ -207,7 +207,7 @@ async def test_who_is_displaced_by_another_client_says_so_and_comes_back(quick, 
     assert "taken over" in lost["why"].lower()
 
 
-async def test_a_broker_that_goes_is_told_in_words(tmp_path, quick):
+async def test_a_broker_that_goes_is_reported_in_words(tmp_path, quick):
     async with (
         open_mosquitto(tmp_path) as mosquitto,
         open_publisher_alone(mosquitto.port, grace_s=0) as publisher,
@@ -240,10 +240,10 @@ async def test_a_publish_on_a_topic_that_nobody_asked_for_does_no_harm():
     assert thingsboard.violations == []
 
 
-# --- misfortune ----------------------------------------------------------------------------------
+# --- faults --------------------------------------------------------------------------------------
 
 
-async def test_no_death_of_the_broker_under_load_loses_anything_or_fells_the_house(
+async def test_no_death_of_the_broker_under_load_loses_anything_or_fells_the_gateway(
     tmp_path, quick, quiet_logs
 ):
     """EBADF and its like come out of paho and trio-asyncio when a broker dies under them."""
@@ -456,7 +456,7 @@ async def test_a_plain_broker_where_tls_was_meant_gets_no_plain_connection(tmp_p
 
 
 async def test_a_server_with_rate_limits_is_never_made_to_close_the_connection(quiet_logs):
-    """20 messages a second: 60 devices are announced and told of slowly, on one connection."""
+    """20 messages a second: 60 devices are announced and published slowly, on one connection."""
     limits = TenantLimits(messages="20:1", telemetry_messages="20:1", telemetry_data_points="50:1")
     async with (
         open_thingsboard(gateway_rate_limits=limits) as thingsboard,

@@ -48,7 +48,7 @@ def value(thingsboard, device, key):
 
 
 def receipts(thingsboard, device=LOG):
-    """Every receipt ThingsBoard was told, (ts, receipt)."""
+    """Every receipt ThingsBoard was sent, (ts, receipt)."""
     return thingsboard.devices[device].series("receipt") if device in thingsboard.devices else []
 
 
@@ -154,7 +154,7 @@ async def test_sigterm_takes_leave_of_charge_points_and_ends_with_0(site):
         for each in (one, two):
             assert (await each.wait_event("closed"))["code"] == 1001
         assert len(program.lines) == 1
-        assert value(thingsboard, "CP-1", "connected") is False  # told before it went
+        assert value(thingsboard, "CP-1", "connected") is False  # published before it went
         assert thingsboard.violations == []
 
 
@@ -217,7 +217,7 @@ async def test_kill_in_mid_transaction_loses_nothing(site):
         assert (receipt["transaction_id"], receipt["energy_wh"]) == (transaction_id, "8000")
         assert (receipt["total_incl_vat"], receipt["flags"]) == ("3.63", [])  # 3 * 1.21
         assert site.rows("select count(*) from receipt") == [(1,)]
-        # told once: the row of the energy in the middle is there, and no row contradicts another
+        # published once: the row of the energy in the middle is there, no row contradicts another
         energies = dict(thingsboard.devices[CONNECTOR].series("tx_energy_wh"))
         assert 2500 in energies.values()
         assert thingsboard.violations == []

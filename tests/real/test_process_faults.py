@@ -126,7 +126,7 @@ async def test_a_store_of_a_newer_gateway_is_left_alone(site):
 
 
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "{tmp}/file"])
-async def test_a_folder_that_cannot_be_written_is_told(site, folder):
+async def test_a_folder_that_cannot_be_written_is_reported(site, folder):
     (site.folder / "file").write_text("a file where a folder should be")
     folder = folder.replace("{tmp}", str(site.folder))
     text = site.config.read_text().replace(
@@ -149,7 +149,7 @@ async def test_a_port_in_use_is_told(site, port):
     assert message == f"ocpp-gateway: cannot listen on {address}: Address already in use"
 
 
-async def test_an_address_that_is_not_ours_is_told(site):
+async def test_an_address_that_is_not_ours_is_reported(site):
     site.config.write_text(site.config.read_text().replace("127.0.0.1", "192.0.2.1", 1))
     message = await failed(site)
     assert message.startswith(

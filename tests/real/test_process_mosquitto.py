@@ -130,7 +130,7 @@ async def test_a_whole_charge_over_a_plain_broker(tmp_path, protocol):
         )
 
 
-async def test_a_broker_that_dies_and_comes_back_is_told_all(tmp_path):
+async def test_a_broker_that_dies_and_comes_back_is_sent_all(tmp_path):
     site = Site(tmp_path)
     site.configure(token=None)
     async with gateway(site) as program, charger(site.url, "CP-1", tmp_path) as one:

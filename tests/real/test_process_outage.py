@@ -1,4 +1,4 @@
-"""A long outage of ThingsBoard under load: what it costs, and what is told first afterwards."""
+"""A long outage of ThingsBoard under load: its cost, and what is delivered first."""
 
 from __future__ import annotations
 

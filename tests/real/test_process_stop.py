@@ -48,7 +48,7 @@ async def all_of(stream):
 
 
 async def test_200_mute_chargers_and_a_frozen_thingsboard_do_not_hold_the_stop(site):
-    """HC-130: exit 0 within 10 s, and each has been told 1001."""
+    """HC-130: exit 0 within 10 s, and each connection is closed with 1001."""
     async with (
         open_thingsboard(site) as thingsboard,
         gateway(site) as program,
@@ -73,7 +73,7 @@ async def test_200_mute_chargers_and_a_frozen_thingsboard_do_not_hold_the_stop(s
             close = (await all_of(stream)).partition(b"\r\n\r\n")[2]
             assert (close[0], close[2:4]) == (0x88, GOING_AWAY)
         thingsboard.thaw()
-        # What the grace did not suffice for is told by the next one.
+        # What the grace did not suffice for is published by the next one.
         async with gateway(site):
             await one.wait_event("connected")
             await one.stop(transaction_id, 4_000, STOP)
@@ -84,7 +84,7 @@ async def test_200_mute_chargers_and_a_frozen_thingsboard_do_not_hold_the_stop(s
 
 
 async def test_a_second_signal_loses_nothing(site):
-    """HC-130: what was answered is in the store, and told by the next one."""
+    """HC-130: what was answered is in the store, and published by the next one."""
     async with (
         open_thingsboard(site) as thingsboard,
         charger(site.url, "CP-1", site.folder, connected=False) as one,

@@ -1,4 +1,4 @@
-"""A store that is full, locked, slow, damaged or not to be written: nothing is lost, all is told.
+"""A store that is full, locked, slow, damaged or not to be written: no loss, all is reported.
 
 Each charge point that was answered has its record in the store; one that could not be is not
 answered, so it asks again.

@@ -95,7 +95,7 @@ async def test_who_leaves_and_comes_back_at_once_is_never_refused(site, leave):
         await eventually(lambda: value(thingsboard, "CP-1", "connected") is False)
 
 
-async def test_a_real_client_is_told_why_its_message_is_not_taken(site):
+async def test_a_real_client_is_shown_why_its_message_is_not_taken(site):
     """It sends on while we close; the reason reaches it all the same."""
 
     def send_too_much() -> tuple[int, str]:

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.real_time, pytest.mark.waits, pytest.mark.usefixtures(
 
 
 @on_each
-async def test_without_misfortune_all_is_told_on_one_link(profile, quiet_logs):
+async def test_without_a_fault_all_is_delivered_on_one_link(profile, quiet_logs):
     async with open_connected_gateway(profile) as setup:
         await setup.charge_two()
         await setup.all_stored()
@@ -74,7 +74,7 @@ async def test_f2_acknowledged_and_then_closed(profile, times):
 
 @on_each
 async def test_f2_hc_125_a_message_that_is_always_acknowledged_and_then_closed_at(profile):
-    """It has arrived: it is not told again, and so does not close the next link too."""
+    """It has arrived: it is not sent again, and so does not close the next link too."""
     async with open_connected_gateway(profile) as setup:
         fault = setup.thingsboard.faults.add(
             Fault(act=Act.ACK_AND_CLOSE, contains='"soc_percent":7.0', times=None)

@@ -57,7 +57,7 @@ async def test_f16_after_a_restart_all_goes_on_and_ids_from_0_are_new_orders(pro
 
 
 @on_each
-async def test_whatever_comes_at_random_all_is_told(profile):
+async def test_whatever_comes_at_random_all_is_delivered(profile):
     """F1, F2, F4, F5, F14 and F16 in turn, while two charge."""
     async with open_connected_gateway(profile) as setup:
         for n, act in enumerate((Act.CLOSE, Act.ACK_AND_CLOSE, Act.REFUSE, Act.DUPLICATE_ACK) * 3):
@@ -74,7 +74,7 @@ async def test_whatever_comes_at_random_all_is_told(profile):
         assert await setup.dead_letters() == ()
 
 
-async def test_with_mqtt_3_1_1_all_is_told_as_long_as_nothing_is_refused():
+async def test_with_mqtt_3_1_1_all_is_delivered_as_long_as_nothing_is_refused():
     async with open_connected_gateway(
         protocol="3.1.1", settings=AppSettings(northbound=NorthboundSettings())
     ) as setup:

@@ -14,7 +14,7 @@ import trio
 from ..real.processes import DAY, charger, gateway
 from ..real.retrying_charger import open_socket
 from ..real.test_process_stop import plugged_in
-from ..real.test_process_store import hearts
+from ..real.test_process_store import heartbeats
 from .conftest import share
 from .test_frames import rss_mib
 
@@ -75,7 +75,7 @@ async def test_idle_chargers_cost_little_memory(site):
         for stream in streams:
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
         async with charger(site.url, "CP-1", site.folder) as one:
-            assert await hearts(one, 2) < 1
+            assert await heartbeats(one, 2) < 1
         each = (rss_mib(pid) - before) * 1024 / IDLE
         print(f"\n{IDLE} idle chargers, {each:.0f} KiB each")
         assert each < 200
@@ -94,7 +94,7 @@ async def test_a_store_that_is_locked_for_half_a_minute(site):
             db.execute("begin immediate")
             await one.say("Authorize", id_tag="TAG")
             await one.wait_event("answer", action="Authorize")
-            slowest = await hearts(two, 30)
+            slowest = await heartbeats(two, 30)
             db.execute("rollback")
         assert slowest < 1
         assert await one.start(0, f"{DAY}T10:00:00Z") == 1

@@ -51,7 +51,7 @@ def test_no_frame_and_no_rpc_breaks_the_parsers():
 
 
 async def test_no_frames_over_a_socket_break_the_gateway(site):
-    """HC-148: 20,000 messages with each of 10 seeds; whoever else is there notices nothing."""
+    """HC-148: 20,000 messages with each of 10 seeds; other charge points notice nothing."""
     print(f"\nSEED={SEED}", flush=True)
     async with gateway(site) as program, charger(site.url, "OTHER", site.folder) as other:
         before = rss_mib(program.process.pid)

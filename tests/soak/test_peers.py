@@ -26,7 +26,7 @@ LIFE = 10.0  # seconds
 
 
 class PythonPeer:
-    """The independent charge point (`ocpp` and `websockets` from PyPI), which must be told all."""
+    """The independent charge point (`ocpp`, `websockets` from PyPI), sent each command."""
 
     def __init__(self, one):
         self.one = one

@@ -1,7 +1,7 @@
 """A bare trio-websocket server: every frame gets the same reply, unread.
 
 No JSON, no validation, no MQTT: what is left is what the WebSocket layer itself costs, so the
-gateway's speed can be told as a share of it.  Prints `ready ocpp=<host:port>`.
+gateway's speed can be given as a share of it.  Prints `ready ocpp=<host:port>`.
 """
 
 from __future__ import annotations
