@@ -12,7 +12,7 @@ from gateway.cli.main import main
 from gateway.cli.tail import TailError, as_text, tail
 from gateway.config.values import Address
 
-from ..admin.test_server import open_admin
+from ..admin.test_server import admin_port
 from ..real.processes import Site, charger, free_port, gateway, gateway_command, running
 
 
@@ -81,7 +81,7 @@ def test_a_port_that_only_run_knows_is_to_be_said(tmp_path, capsys):
 @pytest.mark.real_time
 async def test_why_the_gateway_shows_nothing_is_said(gateway, monkeypatch):
     monkeypatch.setattr("gateway.admin.server.is_local", lambda _: False)
-    async with open_admin(gateway.running) as port:
+    async with admin_port(gateway.running) as port:
         with pytest.raises(TailError, match="says: frames are shown on the gateway's own host"):
             await tail(Address("127.0.0.1", port), [], print)
 
@@ -89,7 +89,7 @@ async def test_why_the_gateway_shows_nothing_is_said(gateway, monkeypatch):
 @pytest.mark.real_time
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost"])
 async def test_a_gateway_that_listens_everywhere_is_reached(gateway, host):
-    async with open_admin(gateway.running) as port:
+    async with admin_port(gateway.running) as port:
         shown, lines = trio.open_memory_channel(10)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tail, Address(host, port), ["A B", "CP-1"], shown.send_nowait)
