@@ -59,7 +59,7 @@ NEW_BACKLOG = timedelta(weeks=13)
 SILENT = timedelta(minutes=5)
 """Where connections are not known (replay), silence of this length may have been an absence."""
 _MAX_ABSENCES = 8
-_MAX_TRANSACTIONS = 64
+_MAX_TRANSACTIONS, _MAX_CONNECTORS = 64, 256
 
 Absence = tuple[int, int]
 """From, to: ms since 1970."""
@@ -342,8 +342,8 @@ class ChargePointClock:
     def _keep_start(self, transaction_id: int, connector_id: int, at: datetime) -> None:
         self._starts[transaction_id] = at
         self._connectors[transaction_id] = connector_id
-        _drop_oldest(self._starts)
-        _drop_oldest(self._connectors)
+        _drop_oldest(self._starts, self._connectors)
+        _drop_oldest(self._stops, self._lags, limit=_MAX_CONNECTORS)
 
     def _start_of(self, transaction_id: int | None) -> datetime | None:
         return None if transaction_id is None else self._starts.get(transaction_id)
@@ -390,9 +390,10 @@ def _start_key(event: events.TransactionStarted) -> tuple[Any, ...]:
     return event.connector_id, event.id_tag, event.timestamp, event.meter_start
 
 
-def _drop_oldest(kept: dict[Any, Any]) -> None:
-    while len(kept) > _MAX_TRANSACTIONS:
-        del kept[next(iter(kept))]
+def _drop_oldest(*dicts: dict[Any, Any], limit: int = _MAX_TRANSACTIONS) -> None:
+    for kept in dicts:
+        while len(kept) > limit:
+            del kept[next(iter(kept))]
 
 
 def _instant(ms: int) -> datetime:

@@ -184,3 +184,19 @@ def test_nothing_is_ever_judged_to_be_later_than_its_receipt_or_before_all_absen
         at, source = clock.judged(event).instant()
         assert earliest <= at <= received_at + AGREES
         assert (source is OWN) == (at == said) or at == said
+
+
+def test_a_charge_point_that_names_ever_new_connectors_costs_no_memory():
+    clock = known_since(m(-60))
+    for n in range(1, 1_000):
+        start = attrs.evolve(started(m(n), m(n - 10)), connector_id=n, transaction_id=n)
+        clock.started(clock.judged(start))
+        clock.judged(
+            TransactionStopped(
+                charge_point_id="CP", received_at=m(n), timestamp=m(n), transaction_id=n,
+                meter_stop="1",
+            )
+        )  # fmt: skip
+    kept = [value for value in attrs.astuple(clock, recurse=False) if isinstance(value, dict)]
+    assert kept
+    assert all(len(each) <= 257 for each in kept), [len(each) for each in kept]
